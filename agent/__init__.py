@@ -1,0 +1,1 @@
+"""The agent: runs models on one box, serves local applications, reports back."""

@@ -1,0 +1,189 @@
+"""What the agent's use cases need from outside, as Protocols. Fakes and adapters pass the same contract tests."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from agent.domain.artifact import Artifact, ModelSignature
+from agent.domain.device import Device, DeviceChoice, DeviceMeasurement, Host, RuntimePolicy
+from agent.domain.result import Result
+from agent.domain.slot import DesiredSlot, DesiredState, ObservedState, SamplePolicy
+
+Tensor = npt.NDArray[np.generic]
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """The time, aware, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+# --- the controller -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncReply:
+    """One answer or push of the controller."""
+
+    desired: DesiredState | None
+    """None when the agent has the current generation."""
+    generation: int
+    sync_interval_seconds: float
+
+
+class SyncStream(Protocol):
+    """One open Sync stream. Both calls raise ControllerError when it has ended."""
+
+    async def send(self, state: ObservedState, *, host: Host | None, devices: Sequence[Device] | None) -> None: ...
+    async def receive(self) -> SyncReply: ...
+
+
+class Controller(Protocol):
+    """The controller, as this agent reaches it. Every call raises ControllerError: retryable when it is out
+    of reach, else with its own reason (AGENT_REVOKED, CONTROLLER_REFUSED)."""
+
+    def sync(self) -> AbstractAsyncContextManager[SyncStream]: ...
+    def read_blob(self, digest: str, *, offset_bytes: int) -> AsyncIterator[bytes]: ...
+    async def report_evidence(self, batch: "EvidenceBatch") -> None:
+        """Returns when the controller holds the batch, now or since earlier."""
+        ...
+
+    async def upload_sample(self, sample: "SpooledSample") -> None:
+        """Returns when the controller holds the sample, now or since earlier."""
+        ...
+
+
+# --- disk -----------------------------------------------------------------------------------------
+
+
+class ArtifactCache(Protocol):
+    """Verified artifacts by digest. A folder it returns is complete and has the right bytes."""
+
+    def folder(self, artifact: Artifact) -> Path | None:
+        """Folder of a complete artifact whose path contains the digest, else None."""
+        ...
+
+    def received_bytes(self, artifact: Artifact) -> int: ...
+    async def fetch(self, artifact: Artifact, controller: Controller) -> Path:
+        """Download what is missing, going on where an earlier try stopped; verify; return the folder. Raises
+        ArtifactError (DIGEST_MISMATCH after discarding the bytes, DISK_FULL) or ControllerError."""
+        ...
+
+    def prune(self, keep: frozenset[str]) -> None:
+        """Drop artifacts whose digest is not in `keep`."""
+        ...
+
+
+class StateFile(Protocol):
+    """Last-known-good: what served, and what was desired, atomically on disk."""
+
+    def load(self) -> "SavedState": ...
+    def save(self, state: "SavedState") -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingRecord:
+    """A slot as it served, with the device choice, so that a restart needs no measurement."""
+
+    desired: DesiredSlot
+    choice: DeviceChoice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedState:
+    desired: DesiredState = field(default_factory=DesiredState)
+    serving: tuple[ServingRecord, ...] = ()
+    boot_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceBatch:
+    """A sealed segment of the result log, with the windows computed from exactly its results. `windows` and
+    `results` are serialized `lineside.v1` messages: the spool's bytes are the wire's bytes."""
+
+    number: int
+    windows: tuple[bytes, ...]
+    results: tuple[bytes, ...]
+    dropped_results: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpooledSample:
+    """A sample that waits on disk. `sample` is a serialized `lineside.v1.Sample`."""
+
+    id: str
+    sample: bytes
+    content: bytes
+
+
+class ResultLog(Protocol):
+    """Where the serving path puts results. Thread-safe; a result is safe from a kill of the process when
+    `append` returns, so it is called before the application is answered."""
+
+    def append(self, results: Sequence[Result]) -> None: ...
+    def count_refused(self, slot: str, version: int) -> None: ...
+
+
+class SampleOffers(Protocol):
+    """Where the serving path offers inputs. Thread-safe, never blocks, may drop."""
+
+    def offer(self, inputs: Mapping[str, Tensor], results: Sequence[Result], policy: SamplePolicy) -> None: ...
+
+
+# --- OpenVINO -------------------------------------------------------------------------------------
+
+
+class LoadedModel(Protocol):
+    """A compiled model in this process. Thread-safe."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def signature(self) -> ModelSignature: ...
+    @property
+    def optimal_requests(self) -> int: ...
+    def infer(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Blocks. Inputs are checked already; outputs are copies that the caller owns. Raises RequestError
+        (INFERENCE_FAILED) when the device fails."""
+        ...
+
+    def close(self) -> None:
+        """Frees it; the caller guarantees that no infer is running."""
+        ...
+
+
+class Runtime(Protocol):
+    """OpenVINO on this box. Whatever can kill a process runs in a child."""
+
+    async def devices(self) -> Sequence[Device]: ...
+    async def host(self) -> Host: ...
+    async def measure(
+        self, folder: Path, signature: ModelSignature, policy: RuntimePolicy
+    ) -> Sequence[DeviceMeasurement]:
+        """Compile, first-infer and briefly measure on each eligible device, each in a child process under a
+        time and memory limit, which leaves the compile cache warm. A crash, hang or error is a measurement
+        with `ok=False`."""
+        ...
+
+    async def load(self, folder: Path, signature: ModelSignature, policy: RuntimePolicy, device: str) -> LoadedModel:
+        """Load from the warm cache and infer once. Raises PrepareError (LOAD_FAILED)."""
+        ...
+
+
+class Certificates(Protocol):
+    """The agent's own key and certificate."""
+
+    def expire_time(self) -> datetime: ...
+    def lifetime(self) -> timedelta: ...

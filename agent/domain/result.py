@@ -1,0 +1,44 @@
+"""Results of inferences, and what is offered as a sample."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    OK = "OK"
+    ERROR = "ERROR"
+
+
+class SampleReason(StrEnum):
+    RANDOM = "RANDOM"
+    LEAST_CONFIDENCE = "LEAST_CONFIDENCE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelScore:
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One inference's outcome; one a batch item."""
+
+    slot: str
+    version: int
+    device: str
+    infer_time: datetime
+    part_id: str
+    request_id: str
+    outcome: Outcome
+    labels: tuple[LabelScore, ...]
+    """Best first, at most 5; empty where the outputs are not scores of classes."""
+    latency_us: int
+    error: str = ""
+    batch_index: int = 0
+
+    @property
+    def confidence(self) -> float | None:
+        """The top score, None where there are no labels."""
+        return self.labels[0].score if self.labels else None

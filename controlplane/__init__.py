@@ -1,0 +1,1 @@
+"""The controller: what should run where, what does, and what came back."""

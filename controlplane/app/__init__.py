@@ -1,0 +1,1 @@
+"""Use cases over `ports.py`; async; one module per aggregate."""

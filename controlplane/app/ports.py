@@ -1,0 +1,337 @@
+"""What the use cases need from outside, as Protocols. Adapters pass the contract tests in `tests/contracts/`.
+
+Rules that every repository keeps:
+- `get` raises ResourceNotFoundError naming the resource ("models/x"); `find` returns None instead.
+- `add` raises ResourceExistsError when the identity is taken.
+- `save` writes the entity with `revision + 1` and returns it so; it raises StaleWriteError when the
+  stored revision is not the entity's.
+- Lists are ordered and keyset-paged: `after` is the key of the last item seen, `limit` at least 1.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from controlplane.domain.assignment import DesiredState
+from controlplane.domain.catalog import Model, ModelSignature, ModelVersion
+from controlplane.domain.deployment import Deployment
+from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result
+from controlplane.domain.identity import AgentCertificate, JoinToken, OperatorToken
+from controlplane.domain.ids import AgentId, DeploymentId, Digest, JoinTokenId, ModelId, RolloutId, SampleId
+from controlplane.domain.inventory import Agent, AgentRecord, Observation
+from controlplane.domain.rollout import Rollout
+from controlplane.domain.sample import Sample, SampleReason
+
+
+class Clock(Protocol):
+    """The controller's clock."""
+
+    def now(self) -> datetime:
+        """Return the time, aware, in UTC."""
+        ...
+
+
+class IdSource(Protocol):
+    """New identities and secrets."""
+
+    def uid(self) -> str:
+        """Return a UUID that sorts by time of creation."""
+        ...
+
+    def short_id(self) -> str:
+        """Return a resource id of 12 characters, lower-case RFC-1123."""
+        ...
+
+    def secret(self) -> str:
+        """Return 256 random bits in URL-safe base64 without padding."""
+        ...
+
+
+class ModelRepository(Protocol):
+    """Models and versions."""
+
+    async def add(self, model: Model) -> None: ...
+    async def get(self, model_id: ModelId) -> Model: ...
+    async def find(self, model_id: ModelId) -> Model | None: ...
+    async def save(self, model: Model) -> Model: ...
+    async def list(self, *, after: ModelId | None, limit: int) -> Sequence[Model]:
+        """By id."""
+        ...
+
+    async def add_version(self, version: ModelVersion) -> None: ...
+    async def get_version(self, model_id: ModelId, number: int) -> ModelVersion: ...
+    async def find_version_by_digest(self, model_id: ModelId, digest: Digest) -> ModelVersion | None: ...
+    async def list_versions(self, model_id: ModelId, *, before: int | None, limit: int) -> Sequence[ModelVersion]:
+        """Newest first; only numbers below `before`."""
+        ...
+
+    async def get_versions(self, wanted: Iterable[tuple[ModelId, int]]) -> Mapping[tuple[ModelId, int], ModelVersion]:
+        """All that exist of the wanted, in one query a batch."""
+        ...
+
+
+class AgentRepository(Protocol):
+    """Agents and what was last heard of them."""
+
+    async def add(self, agent: Agent) -> None: ...
+    async def get(self, agent_id: AgentId) -> AgentRecord: ...
+    async def find(self, agent_id: AgentId) -> AgentRecord | None: ...
+    async def save(self, agent: Agent) -> Agent: ...
+    async def list(self, *, after: AgentId | None, limit: int) -> Sequence[AgentRecord]:
+        """By id."""
+        ...
+
+    async def list_all(self) -> Sequence[AgentRecord]:
+        """Every agent by id, in one query; for decisions over the fleet."""
+        ...
+
+    async def record(self, observations: Sequence[Observation]) -> None:
+        """Replace what was last heard of each agent, in one statement a batch. An observation
+        without host or devices keeps the stored ones. At most one per agent."""
+        ...
+
+
+class CertificateRepository(Protocol):
+    """Certificates that the CA signed."""
+
+    async def add(self, certificate: AgentCertificate) -> None: ...
+    async def find(self, serial: str) -> AgentCertificate | None: ...
+    async def find_by_key(self, agent_id: AgentId, public_key_sha256: str) -> AgentCertificate | None:
+        """The newest for that key."""
+        ...
+
+
+class TokenRepository(Protocol):
+    """Join tokens and operator tokens."""
+
+    async def add_join_token(self, token: JoinToken) -> None: ...
+    async def get_join_token(self, token_id: JoinTokenId) -> JoinToken: ...
+    async def find_join_token(self, token_id: JoinTokenId) -> JoinToken | None: ...
+    async def save_join_token(self, token: JoinToken) -> JoinToken: ...
+    async def list_join_tokens(self, *, before: str | None, limit: int) -> Sequence[JoinToken]:
+        """Newest first, by uid."""
+        ...
+
+    async def add_operator_token(self, token: OperatorToken) -> None: ...
+    async def find_operator_token(self, secret_sha256: str) -> OperatorToken | None: ...
+
+
+class DeploymentRepository(Protocol):
+    """Deployments."""
+
+    async def add(self, deployment: Deployment) -> None: ...
+    async def get(self, deployment_id: DeploymentId) -> Deployment: ...
+    async def save(self, deployment: Deployment) -> Deployment: ...
+    async def delete(self, deployment: Deployment) -> None: ...
+    async def list(self, *, after: DeploymentId | None, limit: int) -> Sequence[Deployment]:
+        """By id."""
+        ...
+
+    async def list_all(self) -> Sequence[Deployment]: ...
+
+
+class RolloutRepository(Protocol):
+    """Rollouts."""
+
+    async def add(self, rollout: Rollout) -> None: ...
+    async def get(self, rollout_id: RolloutId) -> Rollout: ...
+    async def save(self, rollout: Rollout) -> Rollout: ...
+    async def list(self, *, deployment_id: DeploymentId | None, before: str | None, limit: int) -> Sequence[Rollout]:
+        """Newest first, by uid."""
+        ...
+
+    async def list_active(self) -> Sequence[Rollout]:
+        """Those in RUNNING, PAUSED or ROLLING_BACK, oldest first."""
+        ...
+
+
+class DesiredStateRepository(Protocol):
+    """The desired state that each agent was last given, one row an agent."""
+
+    async def list_all(self) -> Mapping[AgentId, DesiredState]: ...
+    async def find(self, agent_id: AgentId) -> DesiredState | None: ...
+    async def save(self, states: Sequence[DesiredState]) -> None:
+        """Replace, in one statement a batch. Refuses (StaleWriteError) a generation that is not above the stored."""
+        ...
+
+    async def is_assigned(self, agent_id: AgentId, blob: Digest) -> bool:
+        """Whether a version that the agent should run has a file with this digest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultFilter:
+    """Which results; None means any."""
+
+    model_id: ModelId | None = None
+    version: int | None = None
+    agent_id: AgentId | None = None
+    part_id: str | None = None
+
+
+class EvidenceRepository(Protocol):
+    """Results and metric windows, each batch stored once."""
+
+    async def add(self, batch: EvidenceBatch) -> bool:
+        """Store the whole batch, or nothing and return False when (agent, batch) is stored already."""
+        ...
+
+    async def list_results(
+        self, wanted: ResultFilter, *, after: int | None, limit: int, newest_first: bool = False
+    ) -> Sequence[tuple[int, Result]]:
+        """In order of arrival, each with its arrival number, the key of the page."""
+        ...
+
+    async def list_windows(
+        self, model_id: ModelId, *, start_time: datetime | None, end_time: datetime | None
+    ) -> Sequence[MetricWindow]: ...
+
+    async def count_dropped(self, model_id: ModelId) -> int:
+        """Results that agents dropped from batches with windows of this model."""
+        ...
+
+    async def count_inferences(
+        self, model_id: ModelId, version: int, *, received_since: datetime
+    ) -> Sequence[InferenceCount]:
+        """One a reporting agent, from windows received at or after the time (the controller's clock)."""
+        ...
+
+
+class SampleRepository(Protocol):
+    """Samples without their contents."""
+
+    async def add(self, sample: Sample) -> bool:
+        """Store it, or nothing and return False when its id is stored already."""
+        ...
+
+    async def get(self, sample_id: SampleId) -> Sample: ...
+    async def list(
+        self,
+        *,
+        model_id: ModelId | None,
+        agent_id: AgentId | None,
+        reason: SampleReason | None,
+        before: tuple[datetime, SampleId] | None,
+        limit: int,
+    ) -> Sequence[Sample]:
+        """Newest first, by (create_time, id)."""
+        ...
+
+
+class RequestRepository(Protocol):
+    """Outcomes of creates by request id (AIP-155)."""
+
+    async def find(self, request_id: str) -> tuple[str, str] | None:
+        """(fingerprint of the request, resource name) or None."""
+        ...
+
+    async def add(self, request_id: str, *, fingerprint: str, resource: str, create_time: datetime) -> None: ...
+
+
+class UnitOfWork(Protocol):
+    """Repositories that share one transaction."""
+
+    @property
+    def models(self) -> ModelRepository: ...
+    @property
+    def agents(self) -> AgentRepository: ...
+    @property
+    def certificates(self) -> CertificateRepository: ...
+    @property
+    def tokens(self) -> TokenRepository: ...
+    @property
+    def deployments(self) -> DeploymentRepository: ...
+    @property
+    def rollouts(self) -> RolloutRepository: ...
+    @property
+    def desired(self) -> DesiredStateRepository: ...
+    @property
+    def evidence(self) -> EvidenceRepository: ...
+    @property
+    def samples(self) -> SampleRepository: ...
+    @property
+    def requests(self) -> RequestRepository: ...
+
+
+class Store(Protocol):
+    """Opens units of work by intent."""
+
+    def read(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """A transaction that is always rolled back."""
+        ...
+
+    def write(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """A transaction that commits when the block ends, and rolls back when it raises. Two writers
+        never lose an update of each other: the second waits or gets StaleWriteError."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Content-addressed bytes in the object store."""
+
+    async def has(self, digest: Digest) -> bool: ...
+    async def put_file(self, digest: Digest, path: Path) -> None:
+        """Store a local file whose digest has been verified; durable on return."""
+        ...
+
+    async def put_bytes(self, digest: Digest, content: bytes) -> None:
+        """Store small content whose digest has been verified; durable on return."""
+        ...
+
+    async def size(self, digest: Digest) -> int:
+        """Raises ResourceNotFoundError ("blobs/{digest}") when absent."""
+        ...
+
+    def read(self, digest: Digest, *, offset_bytes: int = 0) -> AsyncIterator[bytes]:
+        """Yield chunks of at most 1 MiB from the offset on; raises ResourceNotFoundError when absent."""
+        ...
+
+    async def fetch(self, digest: Digest, path: Path) -> None:
+        """Write the blob to a local file."""
+        ...
+
+
+class ModelInspector(Protocol):
+    """Reads a model with OpenVINO where it can do no harm."""
+
+    async def inspect(self, folder: Path) -> ModelSignature:
+        """Read the model whose files lie in `folder`. Raises FieldInvalidError (MODEL_UNREADABLE, field
+        "artifact") saying what is wrong when the files are no readable model, or when reading them crashes,
+        hangs or takes too much memory."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedCertificate:
+    """What the CA hands out."""
+
+    certificate: AgentCertificate
+    certificate_pem: str
+    ca_certificate_pem: str
+
+
+class CertificateAuthority(Protocol):
+    """Signs agents' keys."""
+
+    @property
+    def ca_certificate_pem(self) -> str: ...
+
+    def sign(self, csr_der: bytes, *, agent_id: AgentId, now: datetime) -> SignedCertificate:
+        """Sign for exactly that agent, whatever names the request asks for. Raises FieldInvalidError
+        (field "csr_der") when the request is no valid EC P-256 request signed with its own key."""
+        ...
+
+    def public_key_sha256(self, csr_der: bytes) -> str:
+        """Hex digest of the request's public key; raises as `sign` does."""
+        ...
+
+
+class ChangeNotifier(Protocol):
+    """Hurries whoever waits for a change; a lost notice costs only time (level-triggered)."""
+
+    def desired_changed(self, agent_ids: Iterable[AgentId]) -> None: ...
+    def rollout_changed(self, rollout_id: RolloutId) -> None: ...
+    def agent_revoked(self, agent_id: AgentId) -> None: ...

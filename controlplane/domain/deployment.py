@@ -1,0 +1,71 @@
+"""Deployments: standing intent."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from controlplane.domain.errors import FieldInvalidError
+from controlplane.domain.ids import DeploymentId, ModelId
+
+
+class PerformanceHint(StrEnum):
+    LATENCY = "LATENCY"
+    THROUGHPUT = "THROUGHPUT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimePolicy:
+    """How a slot is run."""
+
+    hint: PerformanceHint = PerformanceHint.LATENCY
+    inference_precision: str = ""
+    """"f32", "bf16", "f16", or empty to leave it to the device."""
+    devices: tuple[str, ...] = ()
+    """Devices that may be used; empty means every one."""
+
+    def __post_init__(self) -> None:
+        if self.inference_precision not in {"", "f32", "bf16", "f16"}:
+            raise FieldInvalidError(
+                f"{self.inference_precision!r} is not a precision",
+                field="deployment.runtime_policy.inference_precision",
+                remedy="use f32, bf16 or f16, or leave it empty",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplePolicy:
+    """Which inputs are kept for training, and within what budget."""
+
+    random_fraction: float = 0.01
+    confidence_below: float = 0.6
+    budget_bytes_per_day: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        for name in ("random_fraction", "confidence_below"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise FieldInvalidError(
+                    f"{getattr(self, name)} is not between 0 and 1", field=f"deployment.sample_policy.{name}"
+                )
+        if self.budget_bytes_per_day < 0:
+            raise FieldInvalidError(
+                "a budget cannot be negative", field="deployment.sample_policy.budget_bytes_per_day"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """Model `model_id` on every agent that matches `selector`, at `version`."""
+
+    id: DeploymentId
+    uid: str
+    create_time: datetime
+    update_time: datetime
+    model_id: ModelId
+    version: int | None
+    """None until the first rollout, where the deployment was created without one."""
+    selector: str
+    runtime_policy: RuntimePolicy
+    sample_policy: SamplePolicy
+    offer: int = 0
+    """Rises with each Retry: failed versions are tried again."""
+    revision: int = 0
