@@ -1,0 +1,51 @@
+"""Pages: clamped sizes and opaque tokens (AIP-158)."""
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from controlplane import limits
+from controlplane.domain.errors import FieldInvalidError, Reason
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Items of one page; `next_token` is empty on the last."""
+
+    items: Sequence[T]
+    next_token: str = ""
+
+
+def clamp_page_size(requested: int) -> int:
+    """0 means the default; above the largest means the largest; below 0 raises FieldInvalidError."""
+    if requested < 0:
+        raise FieldInvalidError(f"{requested} is negative", field="page_size", remedy="leave it 0 for the default")
+    return min(requested or limits.PAGE_SIZE_DEFAULT, limits.PAGE_SIZE_MAX)
+
+
+def encode_page_token(*key: str | int) -> str:
+    """Return an opaque token for the key of the last item of a page."""
+    return base64.urlsafe_b64encode(json.dumps(key, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def decode_page_token(token: str, *types: type[str] | type[int]) -> tuple[str | int, ...] | None:
+    """Return the key of a token, None for an empty token; raise FieldInvalidError for any other text."""
+    if not token:
+        return None
+    try:
+        key = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    except (binascii.Error, ValueError):
+        key = None
+    if not isinstance(key, list) or [type(part) for part in key] != list(types):
+        raise FieldInvalidError(
+            "not a token of this list",
+            field="page_token",
+            remedy="pass next_page_token of the page before, unchanged",
+            reason=Reason.PAGE_TOKEN_INVALID,
+        )
+    return tuple(key)

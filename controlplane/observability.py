@@ -1,0 +1,22 @@
+"""Names of log events, and how the controller logs: one JSON object a line, stable event names, fields instead of prose."""
+
+import logging
+import sys
+
+import structlog
+
+
+def configure_logging(*, level: str = "INFO") -> None:
+    """Send structured events to standard error. Call once, in `main`."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
