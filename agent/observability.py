@@ -1,4 +1,4 @@
-"""Names of log events, and how the agent logs: one JSON object a line, stable event names, fields instead of prose."""
+"""Names of log events, and how they are written: one JSON object a line, stable names, fields instead of prose."""
 
 import logging
 import sys
