@@ -41,6 +41,8 @@ class SyncReply:
     """None when the agent has the current generation."""
     generation: int
     sync_interval_seconds: float
+    refusal: str = ""
+    """Why a desired state that came cannot be understood and is not taken up; empty when all is well."""
 
 
 class SyncStream(Protocol):
@@ -64,6 +66,21 @@ class Controller(Protocol):
         """Returns when the controller holds the sample, now or since earlier."""
         ...
 
+    async def locate(self) -> None:
+        """Ask where the controller's listeners are now, and use them from the next call on."""
+        ...
+
+    async def renew_certificate(self, csr_der: bytes) -> "RenewedCertificate": ...
+    async def reconnect(self) -> None:
+        """Use the identity files as they are now from the next call on; streams that are open go on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenewedCertificate:
+    certificate_pem: str
+    ca_certificate_pem: str
+
 
 # --- disk -----------------------------------------------------------------------------------------
 
@@ -81,16 +98,25 @@ class ArtifactCache(Protocol):
         ArtifactError (DIGEST_MISMATCH after discarding the bytes, DISK_FULL) or ControllerError."""
         ...
 
+    def digests(self) -> frozenset[str]:
+        """Of all that is held: complete artifacts, and files that were received in part."""
+        ...
+
     def prune(self, keep: frozenset[str]) -> None:
-        """Drop artifacts whose digest is not in `keep`."""
+        """Drop artifacts and received files whose digest is not in `keep`."""
         ...
 
 
 class StateFile(Protocol):
     """Last-known-good: what served, and what was desired, atomically on disk."""
 
-    def load(self) -> "SavedState": ...
-    def save(self, state: "SavedState") -> None: ...
+    def load(self) -> "SavedState":
+        """What was saved last; an empty state where nothing was. Raises StateError (STATE_UNREADABLE)."""
+        ...
+
+    def save(self, state: "SavedState") -> None:
+        """Durable on return. Raises StateError (STATE_UNWRITABLE) and then leaves what was saved before."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +128,21 @@ class ServingRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FailureRecord:
+    """A version that failed under an offer, so that a restart does not try it again."""
+
+    slot: str
+    version: int
+    offer: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SavedState:
     desired: DesiredState = field(default_factory=DesiredState)
     serving: tuple[ServingRecord, ...] = ()
+    failures: tuple[FailureRecord, ...] = ()
     boot_count: int = 0
 
 
@@ -126,6 +164,40 @@ class SpooledSample:
     id: str
     sample: bytes
     content: bytes
+
+
+class EvidenceSpool(Protocol):
+    """What waits to be reported: batches by number, oldest first. Blocking; called from an executor."""
+
+    def seal(self, *, force: bool = False) -> None:
+        """Close the segment that is being written once it is old enough, at once with `force`; hold the bound."""
+        ...
+
+    def pending(self) -> Sequence[int]: ...
+    def read(self, number: int) -> EvidenceBatch: ...
+    def discard(self, number: int) -> None:
+        """The controller holds the batch."""
+        ...
+
+
+class SampleSpool(Protocol):
+    """Samples that wait on disk, oldest first. Thread-safe, blocking."""
+
+    def add(self, sample: SpooledSample) -> None:
+        """Keep it, dropping the oldest where the bound asks for it. Raises StateError (STATE_UNWRITABLE)."""
+        ...
+
+    def pending(self) -> Sequence[str]: ...
+    def read(self, sample_id: str) -> SpooledSample | None:
+        """None when it was dropped meanwhile or cannot be read."""
+        ...
+
+    def discard(self, sample_id: str) -> None: ...
+    def take_budget(self, slot: str, size_bytes: int, limit_bytes: int) -> bool:
+        """Spend from the slot's budget of today, durably; False, and nothing spent, when it does not suffice."""
+        ...
+
+    def budget_left(self, slot: str, limit_bytes: int) -> int: ...
 
 
 class ResultLog(Protocol):
@@ -182,8 +254,33 @@ class Runtime(Protocol):
         ...
 
 
+class ServingPath(Protocol):
+    """The serving path, as the executor drives it."""
+
+    async def swap(self, slot: DesiredSlot, loaded: LoadedModel) -> None:
+        """Answer for the slot with `loaded` from now on; no request fails. Returns when the model that answered
+        before is drained and closed."""
+        ...
+
+    def adopt(self, slot: DesiredSlot) -> None:
+        """The loaded model stays; its sample policy is the slot's from now on."""
+        ...
+
+    async def unload(self, slot: str) -> None:
+        """Answer no longer for the slot; returns when its model is drained and closed."""
+        ...
+
+
 class Certificates(Protocol):
     """The agent's own key and certificate."""
 
     def expire_time(self) -> datetime: ...
     def lifetime(self) -> timedelta: ...
+    def new_request(self) -> bytes:
+        """Make the next key, in memory, and return a PKCS #10 request (DER) signed with it."""
+        ...
+
+    def install(self, renewed: RenewedCertificate) -> None:
+        """Replace key and certificate together by the key of the last `new_request` and its certificate.
+        Raises StateError (STATE_UNWRITABLE) and then keeps the old pair."""
+        ...
