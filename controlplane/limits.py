@@ -26,3 +26,48 @@ BIND_RETRY_SECONDS = 5.0
 """A killed predecessor's bytes process needs a moment to let go of its ports."""
 SHUTDOWN_GRACE_SECONDS = 4.0
 """Calls under way may end; with the rest of the shutdown it stays under 5 s."""
+
+UPLOAD_BYTES_MAX = 16 << 30
+"""Largest blob: twice the largest weights that run at a station."""
+UPLOADS_MAX = 1000
+"""Unfinished uploads at a time: a SavedModel has tens of files, so this is tens of publishers."""
+UPLOAD_AGE_SECONDS_MAX = 7 * 86400
+"""An upload that nobody touched for so long is abandoned and its bytes are dropped."""
+UPLOAD_DISK_RESERVE_BYTES = 256 << 20
+"""Free space that an upload leaves, so that the database beside it can go on."""
+ARTIFACT_FILES_MAX = 1000
+"""Files of an artifact: every known format has fewer than a hundred."""
+
+INSPECTION_SECONDS_MAX = 120
+"""Reading is parsing, not compiling: seconds for the largest models."""
+INSPECTION_CPU_SECONDS_MAX = 120
+INSPECTION_MEMORY_BYTES_MAX = 4 << 30
+"""Address space of the child besides the model: OpenVINO and Python map about 1.5 GiB of it."""
+INSPECTION_MEMORY_PER_MODEL_BYTE = 3
+"""The file mapped, the weights as constants, and one conversion of them."""
+INSPECTIONS_AT_ONCE_MAX = 2
+"""Each may take a core and gigabytes."""
+INSPECTION_OUTPUT_BYTES_MAX = 1 << 20
+RT_INFO_LEAVES_MAX = 1000
+RT_INFO_VALUE_BYTES_MAX = 64 << 10
+"""The labels of ImageNet take 22 kB; a longer leaf is left out, never cut."""
+TENSORS_MAX = 1000
+"""Inputs and outputs of a model."""
+
+PUBLISH_TRIES_MAX = 10
+"""Writes tried when other publishers of the same model are faster; each loss means that one of them won."""
+
+EVIDENCE_RESULTS_MAX = 20_000
+"""Results of a batch: at some 200 bytes each they fit MESSAGE_BYTES_MAX."""
+EVIDENCE_WINDOWS_MAX = 1000
+"""Windows of a batch: slots x versions x devices of one agent."""
+RESULT_LABELS_MAX = 5
+RESULT_TEXT_CHARS_MAX = 4096
+"""Part ids, request ids and error texts."""
+LATENCY_RELATIVE_ACCURACY = 0.01
+"""Of every agent's sketch; one value everywhere, so that bins of any two agents add."""
+LATENCY_BINS_MAX = 4096
+LATENCY_BIN_KEY_MAX = 4096
+"""gamma ** 4096 is beyond any latency in milliseconds, so a key outside is no measurement."""
+METRIC_WINDOWS_MAX = 200_000
+"""Windows that one query may merge: a window a minute of a hundred agents for a day."""
