@@ -88,6 +88,10 @@ class AgentRepository(Protocol):
         """Every agent by id, in one query; for decisions over the fleet."""
         ...
 
+    async def list_revoked(self) -> frozenset[AgentId]:
+        """Ids of the revoked agents alone; asked every second, so it reads no observations."""
+        ...
+
     async def record(self, observations: Sequence[Observation]) -> None:
         """Replace what was last heard of each agent, in one statement a batch. An observation
         without host or devices keeps the stored ones. At most one per agent."""
