@@ -1,0 +1,81 @@
+"""Notices within the control process: whoever waits for a change is hurried.
+
+A notice carries nothing: the waiter reads the state anew (level-triggered). Whoever watches first and
+reads then cannot miss a change. Everything runs on one event loop.
+"""
+
+import asyncio
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
+
+from controlplane.domain.ids import AgentId, RolloutId
+
+
+class Changes:
+    """Changes of one thing since the last `wait`; those before a wait are kept, any number as one."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def notice(self) -> None:
+        self._event.set()
+
+    async def wait(self, *, timeout_seconds: float | None = None) -> bool:
+        """Return True after a change since the last wait, at once if there was one; False when time is up."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+
+class Notices:
+    """The in-process ChangeNotifier. Holds one entry a watcher and none when nobody watches."""
+
+    def __init__(self) -> None:
+        self._watchers: dict[Hashable, set[Changes]] = {}
+
+    def desired_changed(self, agent_ids: Iterable[AgentId]) -> None:
+        for agent_id in agent_ids:
+            self._notice(("agent", agent_id))
+
+    def agent_revoked(self, agent_id: AgentId) -> None:
+        self._notice(("agent", agent_id))
+
+    def rollout_changed(self, rollout_id: RolloutId) -> None:
+        self._notice(("rollout", rollout_id))
+
+    @contextmanager
+    def watch_agent(self, agent_id: AgentId) -> Iterator[Changes]:
+        """Changes of the agent's desired state, and its revocation. Watch, then read, then wait, then read."""
+        with self._watch(("agent", agent_id)) as changes:
+            yield changes
+
+    @contextmanager
+    def watch_rollout(self, rollout_id: RolloutId) -> Iterator[Changes]:
+        """Changes of the rollout. Watch, then read, then wait, then read."""
+        with self._watch(("rollout", rollout_id)) as changes:
+            yield changes
+
+    async def wait_desired(self, agent_id: AgentId) -> None:
+        """Return at the next change of the agent's desired state or its revocation, from this call on."""
+        with self.watch_agent(agent_id) as changes:
+            await changes.wait()
+
+    def _notice(self, key: Hashable) -> None:
+        for changes in self._watchers.get(key, ()):
+            changes.notice()
+
+    @contextmanager
+    def _watch(self, key: Hashable) -> Iterator[Changes]:
+        changes = Changes()
+        self._watchers.setdefault(key, set()).add(changes)
+        try:
+            yield changes
+        finally:
+            watchers = self._watchers[key]
+            watchers.discard(changes)
+            if not watchers:
+                del self._watchers[key]
