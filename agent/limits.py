@@ -2,3 +2,78 @@
 
 CHUNK_BYTES_MAX = 1 << 20
 """Measured optimum for streaming bytes over gRPC."""
+MESSAGE_BYTES_MAX = 9 << 20
+"""Largest gRPC message either way: a sample's content of 8 MiB and its description; the controller's bound too."""
+
+# --- waiting ---
+BACKOFF_FIRST_SECONDS = 0.5
+"""Bound of the first wait; quick enough that a restart of the controller is hardly seen."""
+BACKOFF_MAX_SECONDS = 30.0
+"""A fleet of 10,000 that waits for its controller asks 700 times a second at most."""
+REVOKED_RETRY_SECONDS = 300.0
+"""A revoked agent asks again this rarely: revocation is for good, but a mistake can be mended at the controller."""
+SYNC_INTERVAL_SECONDS = 5.0
+"""Until the controller says otherwise."""
+SYNC_INTERVAL_SECONDS_MIN = 0.1
+SYNC_INTERVAL_SECONDS_MAX = 300.0
+"""What the controller may ask for: a busy loop and a silence that looks like death are refused."""
+SYNC_SILENCE_INTERVALS = 3
+"""A stream on which nothing was heard for so many intervals is given up..."""
+SYNC_SILENCE_SECONDS_MIN = 20.0
+"""...but never sooner than this: a busy controller is not a dead one."""
+LOCATE_AFTER_FAILURES = 3
+"""Connections that must fail in a row before the agent asks where the listeners are now."""
+HOST_FACTS_SECONDS = 300.0
+"""How often host and devices are looked at again: free disk moves, devices come and go with drivers."""
+RPC_SECONDS_MAX = 30.0
+"""Deadline of a unary call with a small answer."""
+UPLOAD_SECONDS_MAX = 120.0
+"""Deadline of a batch or sample: 9 MiB over 1 Mbit/s."""
+READ_IDLE_SECONDS_MAX = 60.0
+"""A download that brings no byte for this long is begun again from where it stopped."""
+STOP_SECONDS_MAX = 5.0
+"""How long a graceful stop tries to deliver what is spooled; what is left waits on disk."""
+
+# --- disk ---
+DISK_RESERVE_BYTES = 256 << 20
+"""Free bytes that a download leaves on the file system: the spool and the box's own logs need them."""
+DOWNLOAD_QUEUE_CHUNKS = 16
+"""Chunks that wait to be hashed and written: 16 MiB, enough to hide a slow write."""
+ARTIFACT_FILES_MAX = 4096
+"""Files of one artifact; a SavedModel has tens."""
+SPOOL_BYTES_MAX = 1 << 30
+"""Bound of the result log, and again of the sample spool: about 5 million results, two days at 30 a second."""
+SPOOL_OVERRUN_BYTES_MAX = 16 << 20
+"""What may arrive above the bound before the next look makes room; beyond it results are counted, not kept."""
+SEGMENT_BYTES_MAX = 1 << 20
+"""Size at which a segment is sealed: some 6,000 results, far under the message bound."""
+SEGMENT_AGE_SECONDS = 2.0
+"""Age at which a segment is sealed: how stale metrics at the controller are."""
+SEGMENT_AGE_OFFLINE_SECONDS = 60.0
+"""The same once batches pile up: fewer files, and nobody reads them meanwhile."""
+SEGMENT_BACKLOG_MANY = 16
+"""Batches that wait from which on they are said to pile up."""
+RECORD_BYTES_MAX = 1 << 20
+"""A longer record in a segment is taken for damage."""
+BATCH_NUMBERS_RESERVED = 4096
+"""Batch numbers reserved by one durable write, so that neither sealing nor a full disk asks for another."""
+
+# --- samples ---
+SAMPLE_BYTES_MAX = 8 << 20
+"""Content of one sample, as the controller takes it."""
+SAMPLE_QUEUE_MAX = 64
+SAMPLE_QUEUE_BYTES_MAX = 64 << 20
+"""Inputs that wait to be encoded, by number and bytes; what does not fit is not sampled."""
+
+# --- evidence ---
+CONFIDENCE_BINS = 20
+LATENCY_RELATIVE_ACCURACY = 0.01
+"""As the wire contract says."""
+
+# --- identity ---
+RENEW_AT_LIFETIME_SHARE = 2 / 3
+"""Share of a certificate's life after which it is renewed: a third is left for a controller that is away."""
+RENEW_JITTER_SHARE = 0.1
+"""Renewals of a fleet that enrolled in one hour are spread over this share of the lifetime."""
+AGENT_LABELS_MAX = 64
+"""Labels of one agent; more are a mistake."""
