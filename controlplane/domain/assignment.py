@@ -65,8 +65,8 @@ def assign(
 ) -> Mapping[AgentId, tuple[DesiredSlot, ...]]:
     """Return what each agent that is not revoked should run, sorted by slot; every such agent is a key."""
     active: dict[DeploymentId, Rollout] = {}
-    for rollout in sorted(rollouts, key=lambda rollout: (rollout.create_time, rollout.uid)):
-        active.setdefault(rollout.deployment_id, rollout)
+    for candidate in sorted(rollouts, key=lambda rollout: (rollout.create_time, rollout.uid)):
+        active.setdefault(candidate.deployment_id, candidate)
     held = select_targets(agents, deployments)
     slots: dict[AgentId, list[DesiredSlot]] = {record.agent.id: [] for record in agents if not record.agent.revoked}
     for deployment in sorted(deployments, key=lambda deployment: deployment.model_id):

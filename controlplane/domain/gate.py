@@ -1,7 +1,7 @@
 """Gates: the condition to admit the next wave, from measured evidence."""
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 
@@ -52,3 +52,94 @@ class GateVerdict:
     message: str
     evidence: Evidence
     evaluate_time: datetime
+
+
+_SEVERITY = (GateOutcome.FAIL, GateOutcome.INCONCLUSIVE, GateOutcome.PENDING, GateOutcome.PASS)
+
+
+def rank(outcome: GateOutcome) -> int:
+    """Order of outcomes from worst (0) to best: turning a success into a failure never raises it."""
+    return _SEVERITY.index(outcome)
+
+
+def evaluate(policy: GatePolicy, evidence: Evidence, *, bake_seconds: float, now: datetime) -> GateVerdict:
+    """Return what the gate says of the newest wave.
+
+    - FAIL as soon as more installs failed than allowed, or more than the allowed share of at least
+      `min_inferences` inferences failed: of all targets' together, or of the newest wave's own.
+    - INCONCLUSIVE when no evidence can come: no target is left, or none could install.
+    - PENDING while a target has neither installed nor failed, inferences are too few, or the wave bakes.
+    - PASS else. Missing evidence never passes.
+    """
+    reason, message = _failure(policy, evidence) or ("", "")
+    outcome = GateOutcome.FAIL
+    if not reason:
+        outcome = GateOutcome.INCONCLUSIVE
+        reason, message = _dead_end(evidence) or ("", "")
+    if not reason:
+        outcome = GateOutcome.PENDING
+        reason, message = _missing(policy, evidence, bake_seconds, now) or ("", "")
+    if not reason:
+        outcome = GateOutcome.PASS
+        reason, message = "GATE_PASSED", _numbers(evidence)
+    return GateVerdict(outcome=outcome, reason=reason, message=message, evidence=evidence, evaluate_time=now)
+
+
+def says_the_same(verdict: GateVerdict, other: GateVerdict | None) -> bool:
+    """Whether two verdicts differ in nothing but when they were given."""
+    if other is None:
+        return False
+    evidence = replace(other.evidence, wave_age_seconds=verdict.evidence.wave_age_seconds)
+    return verdict == replace(other, evaluate_time=verdict.evaluate_time, evidence=evidence)
+
+
+def _exceeds(errors: int, inferences: int, policy: GatePolicy) -> bool:
+    return inferences >= policy.min_inferences and errors * 1000 > policy.max_errors_per_mille * inferences
+
+
+def _failure(policy: GatePolicy, evidence: Evidence) -> tuple[str, str] | None:
+    if evidence.failed > policy.max_failed_installs:
+        return (
+            "INSTALLS_FAILED",
+            f"{evidence.failed} of {evidence.targets} installs failed, allowed are {policy.max_failed_installs}",
+        )
+    allowed = f"allowed are {policy.max_errors_per_mille} per 1000"
+    if _exceeds(evidence.errors, evidence.inferences, policy):
+        return "ERROR_RATE_EXCEEDED", f"{evidence.errors} of {evidence.inferences} inferences failed, {allowed}"
+    if _exceeds(evidence.wave_errors, evidence.wave_inferences, policy):
+        return (
+            "WAVE_ERROR_RATE_EXCEEDED",
+            f"{evidence.wave_errors} of {evidence.wave_inferences} inferences of the wave's own agents failed, {allowed}",
+        )
+    return None
+
+
+def _dead_end(evidence: Evidence) -> tuple[str, str] | None:
+    if evidence.targets == 0:
+        return "NO_TARGETS", "no target is left: each was revoked or no longer matches"
+    if evidence.failed == evidence.targets:
+        return "NOTHING_INSTALLED", f"all {evidence.targets} installs failed, so nothing can be measured"
+    return None
+
+
+def _missing(policy: GatePolicy, evidence: Evidence, bake_seconds: float, now: datetime) -> tuple[str, str] | None:
+    """What is waited for, the first as the reason and all in the message; None when nothing is missing."""
+    waits: list[tuple[str, str]] = []
+    unsettled = evidence.targets - evidence.installed - evidence.failed
+    if unsettled > 0:
+        waits.append(("INSTALLING", f"{unsettled} of {evidence.targets} targets to install"))
+    if evidence.inferences < policy.min_inferences:
+        waits.append(("TOO_FEW_INFERENCES", f"{policy.min_inferences - evidence.inferences} more inferences"))
+    if evidence.wave_age_seconds < bake_seconds:
+        end = now + timedelta(seconds=bake_seconds - evidence.wave_age_seconds)
+        waits.append(("BAKING", f"the bake time to end at {end:%Y-%m-%dT%H:%M:%SZ}"))
+    if not waits:
+        return None
+    return waits[0][0], f"waits for {' and '.join(text for _, text in waits)}; so far {_numbers(evidence)}"
+
+
+def _numbers(evidence: Evidence) -> str:
+    return (
+        f"{evidence.installed} of {evidence.targets} installed, {evidence.failed} failed to, "
+        f"{evidence.errors} of {evidence.inferences} inferences failed"
+    )
