@@ -26,6 +26,30 @@ BIND_RETRY_SECONDS = 5.0
 """A killed predecessor's bytes process needs a moment to let go of its ports."""
 SHUTDOWN_GRACE_SECONDS = 4.0
 """Calls under way may end; with the rest of the shutdown it stays under 5 s."""
+BIND_RETRY_INTERVAL_SECONDS = 0.1
+CONNECTION_AGE_MAX = timedelta(hours=1)
+"""TLS looks at a certificate in the handshake only: within an hour each agent shakes hands again."""
+CONNECTION_GRACE = timedelta(seconds=10)
+"""A Sync stream has no end of its own; it is cut off and opened again."""
+BYTES_CONNECTION_GRACE = timedelta(minutes=10)
+"""A large blob under way ends first; it would be resumed, but why break it."""
+STREAMS_PER_CONNECTION_MAX = 256
+"""An agent needs a handful, a console some dozens."""
+PENDING_REQUESTS_MAX = 20_000
+PENDING_REQUESTS_HARD_MAX = 30_000
+"""A fleet of 10,000 that reconnects at once is accepted whole; gRPC's default dropped 5,500 of it."""
+KEEPALIVE_INTERVAL = timedelta(seconds=20)
+KEEPALIVE_TIMEOUT = timedelta(seconds=10)
+"""A station that lost power is noticed within half a minute."""
+CLIENT_PING_INTERVAL_MIN = timedelta(seconds=5)
+"""Clients that ping more often are sent away."""
+REVOCATION_AGE_SECONDS = 1.0
+"""A revocation made in another process shows within it: less than any sync interval."""
+OPERATOR_TOKEN_AGE_SECONDS = 5.0
+"""A busy console asks many times a second; a revoked operator token may live on for so long."""
+OPERATOR_TOKENS_CACHED_MAX = 1_000
+PEERS_CACHED_MAX = 50_000
+"""Five times the fleet that one controller holds; about 1.5 kB each."""
 
 UPLOAD_BYTES_MAX = 16 << 30
 """Largest blob: twice the largest weights that run at a station."""
@@ -41,8 +65,8 @@ ARTIFACT_FILES_MAX = 1000
 INSPECTION_SECONDS_MAX = 120
 """Reading is parsing, not compiling: seconds for the largest models."""
 INSPECTION_CPU_SECONDS_MAX = 120
-INSPECTION_MEMORY_BYTES_MAX = 4 << 30
-"""Address space of the child besides the model: OpenVINO and Python map about 1.5 GiB of it."""
+INSPECTION_MEMORY_BYTES_MAX = 2 << 30
+"""Address space of the child besides the model: OpenVINO and Python map a third of a GiB."""
 INSPECTION_MEMORY_PER_MODEL_BYTE = 3
 """The file mapped, the weights as constants, and one conversion of them."""
 INSPECTIONS_AT_ONCE_MAX = 2
