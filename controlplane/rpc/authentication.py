@@ -1,0 +1,158 @@
+"""Who calls: operators by bearer token, agents by certificate.
+
+A guard admits a call before its servicer runs; the servicer then asks `current_operator()` or
+`current_agent()`. Names in requests are never believed: an agent acts as the agent of its certificate only.
+Both guards answer from caches that are bounded in size and age, so that a call costs no query.
+"""
+
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import grpc
+
+from controlplane import limits
+from controlplane.app import credentials
+from controlplane.app.ports import Clock, Store
+from controlplane.app.revocations import Revocations
+from controlplane.domain.errors import CredentialError, Reason
+from controlplane.domain.identity import OperatorToken
+from controlplane.domain.ids import AgentId
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Whom a verified client certificate names."""
+
+    agent_id: AgentId
+    serial: str
+    """Lower-case hex."""
+    expire_time: datetime
+
+
+PeerParser = Callable[[bytes], Peer]
+"""Reads the PEM of a certificate that TLS has verified; raises CredentialError (CERTIFICATE_INVALID)."""
+
+_peer: ContextVar[Peer] = ContextVar("peer")
+_operator: ContextVar[OperatorToken] = ContextVar("operator")
+
+
+def current_agent() -> AgentId:
+    """Return the agent that calls. A programmer's error outside of a call that AgentGuard admitted."""
+    return _peer.get().agent_id
+
+
+def current_peer() -> Peer:
+    """As `current_agent`, with its certificate's serial and expiry."""
+    return _peer.get()
+
+
+def current_operator() -> OperatorToken:
+    """Return the token of the operator that calls. A programmer's error elsewhere."""
+    return _operator.get()
+
+
+class Guard(Protocol):
+    """Admits calls."""
+
+    async def admit(self, context: Context) -> None:
+        """Remember who calls for the length of the call; raise CredentialError or ForbiddenError."""
+        ...
+
+
+class Anyone:
+    """Admits every call: enrolment, whose credential is in the request, and health."""
+
+    async def admit(self, context: Context) -> None:
+        """Admit."""
+
+
+class OperatorGuard:
+    """Admits who holds an operator token. A token that was revoked is refused within OPERATOR_TOKEN_AGE_SECONDS."""
+
+    def __init__(self, *, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._known: dict[str, tuple[OperatorToken, datetime]] = {}
+
+    async def admit(self, context: Context) -> None:
+        _operator.set(await self._find(_bearer(context)))
+
+    async def _find(self, secret: str) -> OperatorToken:
+        secret_sha256 = credentials.hash_secret(secret)
+        known = self._known.get(secret_sha256)
+        now = self._clock.now()
+        if known and now - known[1] < timedelta(seconds=limits.OPERATOR_TOKEN_AGE_SECONDS):
+            return known[0]
+        async with self._store.read() as work:
+            token = await work.tokens.find_operator_token(secret_sha256)
+        if token is None or token.revoked or not credentials.secrets_match(secret, token.secret_sha256):
+            self._known.pop(secret_sha256, None)
+            raise credentials.operator_token_invalid()
+        if len(self._known) >= limits.OPERATOR_TOKENS_CACHED_MAX:
+            self._known.clear()
+        self._known[secret_sha256] = (token, now)
+        return token
+
+
+def _bearer(context: Context) -> str:
+    metadata: Iterable[tuple[str, str | bytes]] = context.invocation_metadata() or ()
+    for key, value in metadata:
+        if key == "authorization" and isinstance(value, str) and value.lower().startswith("bearer "):
+            return credentials.parse_operator_token(value[len("bearer ") :].strip())
+    raise credentials.operator_token_invalid()
+
+
+class AgentGuard:
+    """Admits agents whose certificate the CA signed, the store knows, and nobody revoked."""
+
+    def __init__(self, *, store: Store, clock: Clock, revocations: Revocations, parse_peer: PeerParser) -> None:
+        self._store = store
+        self._clock = clock
+        self._revocations = revocations
+        self._parse_peer = parse_peer
+        self._known: dict[bytes, Peer] = {}
+
+    async def admit(self, context: Context) -> None:
+        peer = await self._identify(context)
+        await check_peer(peer, clock=self._clock, revocations=self._revocations)
+        _peer.set(peer)
+
+    async def _identify(self, context: Context) -> Peer:
+        pem = _certificate_pem(context)
+        if known := self._known.get(pem):
+            return known
+        peer = self._parse_peer(pem)
+        async with self._store.read() as work:
+            certificate = await work.certificates.find(peer.serial)
+        if certificate is None or certificate.agent_id != peer.agent_id:
+            raise certificate_invalid("the controller has no record of this certificate")
+        if len(self._known) >= limits.PEERS_CACHED_MAX:
+            self._known.clear()
+        self._known[pem] = peer
+        return peer
+
+
+async def check_peer(peer: Peer, *, clock: Clock, revocations: Revocations) -> None:
+    """Raise unless the peer may still act; long streams ask again at each message."""
+    if peer.expire_time <= clock.now():
+        raise certificate_invalid("the certificate has expired")
+    await revocations.check(peer.agent_id)
+
+
+def certificate_invalid(message: str) -> CredentialError:
+    """The refusal of a certificate."""
+    return CredentialError(
+        message, remedy="enrol with a join token of this controller", reason=Reason.CERTIFICATE_INVALID
+    )
+
+
+def _certificate_pem(context: Context) -> bytes:
+    pems = (context.auth_context() or {}).get("x509_pem_cert")
+    if not pems:
+        raise certificate_invalid("no client certificate")
+    return next(iter(pems))
