@@ -77,3 +77,44 @@ RENEW_JITTER_SHARE = 0.1
 """Renewals of a fleet that enrolled in one hour are spread over this share of the lifetime."""
 AGENT_LABELS_MAX = 64
 """Labels of one agent; more are a mistake."""
+
+# --- serving ---
+INFERENCE_MESSAGE_BYTES_MAX = 64 << 20
+"""Largest inference request or answer: ten 1080p images as uint8; a station sends one or a few."""
+INFERENCE_WORKERS = 16
+"""Threads that answer inferences of one transport: enough to keep a device's request pool busy, few enough that a
+stampede waits outside the process."""
+INFERENCE_CALLS_MAX = 256
+"""Calls of one transport under way or waiting for a thread; the next is refused at once instead of waiting long."""
+INFERENCE_WAIT_SECONDS_MAX = 5.0
+"""A request that found no free InferRequest for so long is refused: the line has moved on."""
+BATCH_ITEMS_MAX = 1024
+"""Items of one request; each becomes a result record."""
+IDENTIFIER_CHARS_MAX = 256
+"""Length of a part id or request id: they are stored with every result."""
+SERVING_STOP_SECONDS_MAX = 5.0
+"""How long a stop waits for inferences under way."""
+
+# --- runtime ---
+INFER_REQUESTS_MAX = 32
+"""InferRequests of one model; each holds its own activations."""
+INVENTORY_SECONDS_MAX = 60.0
+"""Enumeration with a cold GPU driver takes seconds; a hung one never ends."""
+PREPARE_SECONDS_MAX = 300.0
+"""Compile, first inference and measurement on one device; NPU compilers take minutes."""
+MEASURE_SECONDS = 0.5
+"""Length of each of the two short measurements, latency and throughput."""
+MEASURE_INFERENCES_MAX = 2000
+"""Inferences of one measurement: a tiny model is known well enough by then."""
+CHILD_MEMORY_SHARE = 0.75
+"""Share of the box's memory that a child may hold as private data: the line's own programs need the rest."""
+CHILD_MEMORY_BYTES_MIN = 2 << 30
+"""...but at least this: compilers need it even on a small box."""
+CHILD_OUTPUT_BYTES_MAX = 1 << 20
+"""Longest answer of a child: an inventory is some 10 kB a device."""
+CHILD_NICENESS = 10
+"""Children yield to the inferences of the line."""
+DYNAMIC_DIMENSION_MEASURED = 224
+"""Size that a dynamic dimension other than the batch gets in a measurement: divisible by every usual stride."""
+ERROR_CHARS_MAX = 500
+"""Length of a device's error in reports; OpenVINO's own go on for pages."""
