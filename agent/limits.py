@@ -55,6 +55,8 @@ SEGMENT_BACKLOG_MANY = 16
 """Batches that wait from which on they are said to pile up."""
 RECORD_BYTES_MAX = 1 << 20
 """A longer record in a segment is taken for damage."""
+MEMORY_BATCHES_MAX = 4
+"""Batches of metrics that wait in memory while the disk takes nothing."""
 BATCH_NUMBERS_RESERVED = 4096
 """Batch numbers reserved by one durable write, so that neither sealing nor a full disk asks for another."""
 

@@ -1,6 +1,6 @@
 """What the agent's use cases need from outside, as Protocols. Fakes and adapters pass the same contract tests."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -255,19 +255,23 @@ class Runtime(Protocol):
 
 
 class ServingPath(Protocol):
-    """The serving path, as the executor drives it."""
+    """The serving path, as the executor drives it. Thread-safe, never blocks."""
 
-    async def swap(self, slot: DesiredSlot, loaded: LoadedModel) -> None:
-        """Answer for the slot with `loaded` from now on; no request fails. Returns when the model that answered
-        before is drained and closed."""
+    def announce(self, slots: Collection[str]) -> None:
+        """Say which slots are to come, so that a request for one is told to wait."""
+        ...
+
+    def swap(self, slot: DesiredSlot, loaded: LoadedModel) -> None:
+        """Answer for the slot with `loaded` from the next request on, and own it. No request fails: the model that
+        answered before is closed when its last request is done."""
         ...
 
     def adopt(self, slot: DesiredSlot) -> None:
         """The loaded model stays; its sample policy is the slot's from now on."""
         ...
 
-    async def unload(self, slot: str) -> None:
-        """Answer no longer for the slot; returns when its model is drained and closed."""
+    def unload(self, slot: str) -> None:
+        """Answer no longer for the slot; requests under way finish."""
         ...
 
 
