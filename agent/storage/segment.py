@@ -1,0 +1,113 @@
+"""The format of one file of the result log: records one after another, each whole or not there.
+
+    record   length (u32) checksum (u32, CRC-32 of kind and payload) kind (u8) payload
+    kinds    RESULT    a serialized lineside.v1.Result
+             REFUSED   count (u32) and "{slot}\\0{model version}" in UTF-8
+             WINDOW    a serialized lineside.v1.MetricWindow, in a file whose results were dropped
+             DROPPED   count (u64) of the results that such a file no longer has
+All numbers are little-endian. Whatever follows the last whole record was torn by a kill or a power cut.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from agent import limits
+from agent.app.evidence import compute_windows
+from agent.app.ports import EvidenceBatch
+
+_HEADER = struct.Struct("<IIB")
+_COUNT = struct.Struct("<I")
+_LONG_COUNT = struct.Struct("<Q")
+
+
+class Kind(IntEnum):
+    RESULT = 1
+    REFUSED = 2
+    WINDOW = 3
+    DROPPED = 4
+
+
+def frame(kind: Kind, payload: bytes) -> bytes:
+    assert len(payload) <= limits.RECORD_BYTES_MAX
+    checksum = zlib.crc32(payload, kind)
+    return _HEADER.pack(len(payload), checksum, kind) + payload
+
+
+def frame_refused(slot: str, model_version: str, count: int) -> bytes:
+    return frame(Kind.REFUSED, _COUNT.pack(count) + f"{slot}\0{model_version}".encode())
+
+
+def records(content: bytes) -> Iterator[tuple[Kind, bytes, int]]:
+    """Each whole record with the offset at which it ends; stops at the first that is not whole."""
+    view = memoryview(content)
+    offset = 0
+    while offset + _HEADER.size <= len(view):
+        length, checksum, kind = _HEADER.unpack_from(view, offset)
+        end = offset + _HEADER.size + length
+        if length > limits.RECORD_BYTES_MAX or end > len(view) or kind not in _KINDS:
+            return
+        payload = bytes(view[offset + _HEADER.size : end])
+        if zlib.crc32(payload, kind) != checksum:
+            return
+        yield Kind(kind), payload, end
+        offset = end
+
+
+_KINDS = frozenset(Kind)
+
+
+def whole_bytes(content: bytes) -> int:
+    """How many bytes are whole records; the rest is torn."""
+    end = 0
+    for _, _, end in records(content):  # noqa: B007 - the last one counts
+        pass
+    return end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """The contents of one file."""
+
+    results: tuple[bytes, ...]
+    refused: dict[tuple[str, str], int]
+    windows: tuple[bytes, ...]
+    dropped_results: int
+
+    @classmethod
+    def parse(cls, content: bytes) -> "Segment":
+        results: list[bytes] = []
+        refused: dict[tuple[str, str], int] = {}
+        windows: list[bytes] = []
+        dropped_results = 0
+        for kind, payload, _ in records(content):
+            match kind:
+                case Kind.RESULT:
+                    results.append(payload)
+                case Kind.REFUSED:
+                    slot, _, model_version = payload[_COUNT.size :].decode().partition("\0")
+                    key = (slot, model_version)
+                    refused[key] = refused.get(key, 0) + _COUNT.unpack_from(payload)[0]
+                case Kind.WINDOW:
+                    windows.append(payload)
+                case Kind.DROPPED:
+                    dropped_results += _LONG_COUNT.unpack(payload)[0]
+        return cls(results=tuple(results), refused=refused, windows=tuple(windows), dropped_results=dropped_results)
+
+    def batch(self, number: int, *, otherwise_ns: int) -> EvidenceBatch:
+        """The batch that this segment is; `otherwise_ns` dates windows that hold refusals alone."""
+        computed = compute_windows(self.results, self.refused, otherwise_ns=otherwise_ns)
+        return EvidenceBatch(
+            number=number,
+            windows=(*self.windows, *computed),
+            results=self.results,
+            dropped_results=self.dropped_results,
+        )
+
+
+def encode_without_results(batch: EvidenceBatch) -> bytes:
+    """A file that keeps the batch's windows and only counts its results."""
+    dropped = _LONG_COUNT.pack(batch.dropped_results + len(batch.results))
+    return frame(Kind.DROPPED, dropped) + b"".join(frame(Kind.WINDOW, window) for window in batch.windows)

@@ -1,0 +1,109 @@
+"""SavedState as JSON and back. The shape has a version; a shape that is not known is refused, never guessed at."""
+
+import dataclasses
+import json
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from agent.app.ports import FailureRecord, SavedState, ServingRecord
+from agent.domain.artifact import Artifact, ArtifactFile, ModelSignature, TensorSpec
+from agent.domain.device import DeviceChoice, DeviceMeasurement, PerformanceHint, RuntimePolicy
+from agent.domain.errors import Reason
+from agent.domain.slot import DesiredSlot, DesiredState, SamplePolicy
+
+SCHEMA_VERSION = 1
+
+
+def encode(state: SavedState) -> bytes:
+    content = {"schema": SCHEMA_VERSION, **_plain_fields(state)}
+    return json.dumps(content, indent=1, sort_keys=True).encode()
+
+
+def decode(content: bytes) -> SavedState:
+    """Raises ValueError, KeyError or TypeError when `content` is not what `encode` wrote."""
+    value = json.loads(content)
+    if value["schema"] != SCHEMA_VERSION:
+        raise ValueError(f"schema {value['schema']!r} is not {SCHEMA_VERSION}")
+    return SavedState(
+        desired=_desired_state(value["desired"]),
+        serving=tuple(
+            ServingRecord(desired=_desired_slot(item["desired"]), choice=_choice(item["choice"]))
+            for item in value["serving"]
+        ),
+        failures=tuple(FailureRecord(**item) for item in value["failures"]),
+        boot_count=int(value["boot_count"]),
+    )
+
+
+def _plain_fields(value: Any) -> dict[str, Any]:
+    return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return _plain_fields(value)
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    return {str(key): _plain(item) for key, item in value.items()}
+
+
+def _desired_state(value: Any) -> DesiredState:
+    return DesiredState(
+        generation=int(value["generation"]), slots=tuple(_desired_slot(item) for item in value["slots"])
+    )
+
+
+def _desired_slot(value: Any) -> DesiredSlot:
+    policy = value["runtime_policy"]
+    return DesiredSlot(
+        slot=value["slot"],
+        version=int(value["version"]),
+        deployment=value["deployment"],
+        artifact=Artifact(
+            digest=value["artifact"]["digest"],
+            files=tuple(ArtifactFile(**item) for item in value["artifact"]["files"]),
+        ),
+        signature=_signature(value["signature"]),
+        runtime_policy=RuntimePolicy(
+            hint=PerformanceHint(policy["hint"]),
+            inference_precision=policy["inference_precision"],
+            devices=tuple(policy["devices"]),
+        ),
+        sample_policy=SamplePolicy(**value["sample_policy"]),
+        offer=int(value["offer"]),
+    )
+
+
+def _signature(value: Any) -> ModelSignature:
+    return ModelSignature(
+        entry_path=value["entry_path"],
+        inputs=tuple(_tensor(item) for item in value["inputs"]),
+        outputs=tuple(_tensor(item) for item in value["outputs"]),
+        format=value["format"],
+        precision=value["precision"],
+        rt_info=dict(value["rt_info"]),
+    )
+
+
+def _tensor(value: Any) -> TensorSpec:
+    return TensorSpec(name=value["name"], datatype=value["datatype"], shape=tuple(value["shape"]))
+
+
+def _choice(value: Any) -> DeviceChoice:
+    return DeviceChoice(
+        device=value["device"],
+        reason=value["reason"],
+        measurements=tuple(_measurement(item) for item in value["measurements"]),
+    )
+
+
+def _measurement(value: Any) -> DeviceMeasurement:
+    failure = value["failure"]
+    return DeviceMeasurement(**{**value, "failure": Reason(failure) if failure else None})
