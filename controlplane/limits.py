@@ -20,6 +20,12 @@ AGENT_CERTIFICATE_TTL_MIN = timedelta(seconds=10)
 """Below that a renewal cannot be counted on to arrive in time."""
 AGENT_CERTIFICATE_TTL_MAX = timedelta(days=825)
 """What common TLS stacks accept at most."""
+CA_CERTIFICATE_TTL = timedelta(days=3650)
+"""Agents pin the CA: changing it means enrolling the fleet anew."""
+SERVER_CERTIFICATE_TTL = timedelta(days=90)
+SERVER_CERTIFICATE_RENEW_BEFORE = timedelta(days=30)
+"""Issued anew by the running controller, which looks every SERVER_CERTIFICATE_CHECK_SECONDS."""
+SERVER_CERTIFICATE_CHECK_SECONDS = 3600
 SYNC_INTERVAL_SECONDS_DEFAULT = 2.0
 """Holds 10,000 agents at 5,000 messages a second; fewer feel immediate."""
 BIND_RETRY_SECONDS = 5.0
@@ -78,6 +84,11 @@ RT_INFO_VALUE_BYTES_MAX = 64 << 10
 TENSORS_MAX = 1000
 """Inputs and outputs of a model."""
 
+ARTIFACT_PATH_BYTES_MAX = 1024
+ARTIFACT_NAME_BYTES_MAX = 255
+"""What the file systems of stations take."""
+DESCRIPTION_CHARS_MAX = 4096
+"""Descriptions and notes are sentences."""
 PUBLISH_TRIES_MAX = 10
 """Writes tried when other publishers of the same model are faster; each loss means that one of them won."""
 
@@ -86,8 +97,8 @@ EVIDENCE_RESULTS_MAX = 20_000
 EVIDENCE_WINDOWS_MAX = 1000
 """Windows of a batch: slots x versions x devices of one agent."""
 RESULT_LABELS_MAX = 5
-RESULT_TEXT_CHARS_MAX = 4096
-"""Part ids, request ids and error texts."""
+RESULT_TEXT_CHARS_MAX = 1024
+"""Part ids, request ids, labels; error texts are cut to it. A page of results stays under the message bound."""
 LATENCY_RELATIVE_ACCURACY = 0.01
 """Of every agent's sketch; one value everywhere, so that bins of any two agents add."""
 LATENCY_BINS_MAX = 4096

@@ -7,7 +7,6 @@ Both guards answer from caches that are bounded in size and age, so that a call 
 
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -18,26 +17,16 @@ from controlplane.app import credentials
 from controlplane.app.ports import Clock, Store
 from controlplane.app.revocations import Revocations
 from controlplane.domain.errors import CredentialError, Reason
-from controlplane.domain.identity import OperatorToken
+from controlplane.domain.identity import AgentCertificate, OperatorToken
 from controlplane.domain.ids import AgentId
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
-    """Whom a verified client certificate names."""
-
-    agent_id: AgentId
-    serial: str
-    """Lower-case hex."""
-    expire_time: datetime
-
-
-PeerParser = Callable[[bytes], Peer]
+PeerParser = Callable[[bytes], AgentCertificate]
 """Reads the PEM of a certificate that TLS has verified; raises CredentialError (CERTIFICATE_INVALID)."""
 
-_peer: ContextVar[Peer] = ContextVar("peer")
+_peer: ContextVar[AgentCertificate] = ContextVar("peer")
 _operator: ContextVar[OperatorToken] = ContextVar("operator")
 
 
@@ -46,8 +35,8 @@ def current_agent() -> AgentId:
     return _peer.get().agent_id
 
 
-def current_peer() -> Peer:
-    """As `current_agent`, with its certificate's serial and expiry."""
+def current_certificate() -> AgentCertificate:
+    """Return the certificate by which the agent called."""
     return _peer.get()
 
 
@@ -115,14 +104,14 @@ class AgentGuard:
         self._clock = clock
         self._revocations = revocations
         self._parse_peer = parse_peer
-        self._known: dict[bytes, Peer] = {}
+        self._known: dict[bytes, AgentCertificate] = {}
 
     async def admit(self, context: Context) -> None:
         peer = await self._identify(context)
-        await check_peer(peer, clock=self._clock, revocations=self._revocations)
+        await check_certificate(peer, clock=self._clock, revocations=self._revocations)
         _peer.set(peer)
 
-    async def _identify(self, context: Context) -> Peer:
+    async def _identify(self, context: Context) -> AgentCertificate:
         pem = _certificate_pem(context)
         if known := self._known.get(pem):
             return known
@@ -137,11 +126,11 @@ class AgentGuard:
         return peer
 
 
-async def check_peer(peer: Peer, *, clock: Clock, revocations: Revocations) -> None:
-    """Raise unless the peer may still act; long streams ask again at each message."""
-    if peer.expire_time <= clock.now():
+async def check_certificate(certificate: AgentCertificate, *, clock: Clock, revocations: Revocations) -> None:
+    """Raise unless its agent may still act; long streams ask again at each message."""
+    if certificate.expire_time <= clock.now():
         raise certificate_invalid("the certificate has expired")
-    await revocations.check(peer.agent_id)
+    await revocations.check(certificate.agent_id)
 
 
 def certificate_invalid(message: str) -> CredentialError:

@@ -1,0 +1,1 @@
+"""The controller's own certificate authority, in files."""
