@@ -71,17 +71,13 @@ def evaluate(policy: GatePolicy, evidence: Evidence, *, bake_seconds: float, now
     - PENDING while a target has neither installed nor failed, inferences are too few, or the wave bakes.
     - PASS else. Missing evidence never passes.
     """
-    reason, message = _failure(policy, evidence) or ("", "")
-    outcome = GateOutcome.FAIL
-    if not reason:
-        outcome = GateOutcome.INCONCLUSIVE
-        reason, message = _dead_end(evidence) or ("", "")
-    if not reason:
-        outcome = GateOutcome.PENDING
-        reason, message = _missing(policy, evidence, bake_seconds, now) or ("", "")
-    if not reason:
-        outcome = GateOutcome.PASS
-        reason, message = "GATE_PASSED", _numbers(evidence)
+    said = (
+        (GateOutcome.FAIL, _failure(policy, evidence)),
+        (GateOutcome.INCONCLUSIVE, _dead_end(evidence)),
+        (GateOutcome.PENDING, _missing(policy, evidence, bake_seconds, now)),
+        (GateOutcome.PASS, ("GATE_PASSED", _numbers(evidence))),
+    )
+    outcome, (reason, message) = next((outcome, words) for outcome, words in said if words is not None)
     return GateVerdict(outcome=outcome, reason=reason, message=message, evidence=evidence, evaluate_time=now)
 
 
@@ -109,7 +105,7 @@ def _failure(policy: GatePolicy, evidence: Evidence) -> tuple[str, str] | None:
     if _exceeds(evidence.wave_errors, evidence.wave_inferences, policy):
         return (
             "WAVE_ERROR_RATE_EXCEEDED",
-            f"{evidence.wave_errors} of {evidence.wave_inferences} inferences of the wave's own agents failed, {allowed}",
+            f"{evidence.wave_errors} of {evidence.wave_inferences} inferences in the newest wave failed, {allowed}",
         )
     return None
 

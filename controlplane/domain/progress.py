@@ -1,0 +1,121 @@
+"""Progress: what the fleet's last words say about a rollout. The order in which they came does not matter.
+
+- Installed: in reach, and the slot serves the target version. Silence is never success.
+- Failed: the agent says that the target version failed under the deployment's present offer, in reach or not.
+- Back: in reach, has taken up its present desired state, and serves the version before (or nothing, where
+  there was none).
+- An agent that is not held by the deployment any more, or is revoked, counts for nothing.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from controlplane.domain.evidence import InferenceCount
+from controlplane.domain.gate import Evidence
+from controlplane.domain.ids import AgentId
+from controlplane.domain.inventory import AgentRecord, AgentState, ObservedSlot, SlotState
+from controlplane.domain.rollout import Progress, Rollout, Wave, exposed_agents
+
+
+class Install(StrEnum):
+    INSTALLED = "INSTALLED"
+    FAILED = "FAILED"
+    WAITING = "WAITING"
+    SILENT = "SILENT"
+
+
+class Return(StrEnum):
+    BACK = "BACK"
+    STUCK = "STUCK"
+    RETURNING = "RETURNING"
+    MISSING = "MISSING"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """The agents that the deployment holds, and how to judge what they said."""
+
+    targets: Mapping[AgentId, AgentRecord]
+    offer: int
+    """The deployment's."""
+    now: datetime
+    silent_seconds_max: float
+
+
+def _slot(record: AgentRecord, rollout: Rollout) -> ObservedSlot | None:
+    return record.observation.observed.slot(rollout.model_id) if record.observation is not None else None
+
+
+def _in_reach(record: AgentRecord, sight: Sight) -> bool:
+    return record.state(now=sight.now, silent_seconds_max=sight.silent_seconds_max) is AgentState.CONNECTED
+
+
+def install_state(record: AgentRecord, rollout: Rollout, sight: Sight) -> Install:
+    """Return how far an agent that was offered the target version has come."""
+    slot = _slot(record, rollout)
+    if (
+        slot is not None
+        and slot.state is SlotState.FAILED
+        and slot.target_version == rollout.target_version
+        and slot.offer == sight.offer
+    ):
+        return Install.FAILED
+    if not _in_reach(record, sight):
+        return Install.SILENT
+    if slot is not None and slot.state is SlotState.SERVING and slot.serving_version == rollout.target_version:
+        return Install.INSTALLED
+    return Install.WAITING
+
+
+def return_state(record: AgentRecord, rollout: Rollout, sight: Sight) -> Return:
+    """Return how far an exposed agent is on its way back to the version before."""
+    if not _in_reach(record, sight) or record.observation is None:
+        return Return.MISSING
+    if record.observation.observed.generation < record.desired_generation:
+        return Return.RETURNING
+    slot = _slot(record, rollout)
+    if (slot.serving_version if slot is not None else 0) == (rollout.previous_version or 0):
+        return Return.BACK
+    if slot is not None and slot.state is SlotState.FAILED and slot.target_version == rollout.previous_version:
+        return Return.STUCK
+    return Return.RETURNING
+
+
+def observe(rollout: Rollout, sight: Sight) -> Progress:
+    """Return how far the rollout's targets have come."""
+    exposed = [sight.targets[agent] for agent in sorted(exposed_agents(rollout) & sight.targets.keys())]
+    installs = [(record.agent.id, install_state(record, rollout, sight)) for record in exposed]
+    returns = [(record.agent.id, return_state(record, rollout, sight)) for record in exposed]
+    return Progress(
+        waiting=tuple(agent for agent, state in installs if state is Install.WAITING),
+        silent=tuple(agent for agent, state in installs if state is Install.SILENT),
+        returning=tuple(agent for agent, state in returns if state is Return.RETURNING),
+        stuck=tuple(agent for agent, state in returns if state is Return.STUCK),
+        missing=tuple(agent for agent, state in returns if state is Return.MISSING),
+    )
+
+
+def pool_evidence(rollout: Rollout, wave: Wave, sight: Sight, counts: Iterable[InferenceCount]) -> Evidence:
+    """Return the evidence for the gate of `wave`, which is ADMITTED.
+
+    `counts` are inferences by the target version received since the wave's admission, of any agents;
+    those of agents that were not offered it through this rollout are left out.
+    """
+    assert wave.admit_time is not None, "an admitted wave knows since when"
+    exposed = exposed_agents(rollout) & sight.targets.keys()
+    installs = [install_state(sight.targets[agent], rollout, sight) for agent in exposed]
+    counted = [count for count in counts if count.agent_id in exposed]
+    own_agents = frozenset(wave.agents)
+    own = [count for count in counted if count.agent_id in own_agents]
+    return Evidence(
+        targets=len(installs),
+        installed=installs.count(Install.INSTALLED),
+        failed=installs.count(Install.FAILED),
+        inferences=sum(count.inferences for count in counted),
+        errors=sum(count.errors for count in counted),
+        wave_inferences=sum(count.inferences for count in own),
+        wave_errors=sum(count.errors for count in own),
+        wave_age_seconds=(sight.now - wave.admit_time).total_seconds(),
+    )
