@@ -20,6 +20,13 @@ AGENT_CERTIFICATE_TTL_MIN = timedelta(seconds=10)
 """Below that a renewal cannot be counted on to arrive in time."""
 AGENT_CERTIFICATE_TTL_MAX = timedelta(days=825)
 """What common TLS stacks accept at most."""
+JOIN_TOKEN_USES_MAX = 10_000
+"""The largest fleet of one controller."""
+JOIN_TOKEN_TTL_MAX = timedelta(days=365)
+LABELS_MAX = 64
+"""Of one agent; every selector reads them all."""
+STALE_TRIES_MAX = 10
+"""Each loss means that somebody else won; ten in a row mean a storm that waiting callers should not feed."""
 CA_CERTIFICATE_TTL = timedelta(days=3650)
 """Agents pin the CA: changing it means enrolling the fleet anew."""
 SERVER_CERTIFICATE_TTL = timedelta(days=90)
