@@ -1,0 +1,61 @@
+"""Results and metrics: what came back from the line."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from lineside.v1 import evidence_pb2, result_service_pb2, result_service_pb2_grpc
+
+from controlplane.client.channel import Connection
+from controlplane.client.names import agent_name, model_name
+from controlplane.client.pages import iterate
+
+
+class Results:
+    """Calls of ResultService."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = result_service_pb2_grpc.ResultServiceStub(connection.api)
+
+    def list(
+        self,
+        *,
+        model: str = "",
+        version: int = 0,
+        agent: str = "",
+        part_id: str = "",
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[evidence_pb2.Result]:
+        """Yield results in the order of their arrival, or newest first; version 0 means every one."""
+
+        def fetch(size: int, token: str) -> tuple[list[evidence_pb2.Result], str]:
+            request = result_service_pb2.ListResultsRequest(
+                model=model_name(model) if model else "",
+                version=version,
+                agent=agent_name(agent) if agent else "",
+                part_id=part_id,
+                newest_first=newest_first,
+                page_size=size,
+                page_token=token,
+            )
+            page = self._connection.call(self._stub.ListResults, request)
+            return [*page.results], page.next_page_token
+
+        return iterate(fetch, limit=limit)
+
+    def metrics(
+        self,
+        model: str,
+        *,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        by_agent: bool = False,
+    ) -> tuple[result_service_pb2.MetricSummary, ...]:
+        """Return merged metrics, a row for each version, or for each version, agent and device. Times are aware."""
+        request = result_service_pb2.QueryMetricsRequest(model=model_name(model), by_agent=by_agent)
+        if start_time is not None:
+            request.start_time.FromDatetime(start_time)
+        if end_time is not None:
+            request.end_time.FromDatetime(end_time)
+        return tuple(self._connection.call(self._stub.QueryMetrics, request).summaries)

@@ -1,0 +1,50 @@
+"""The client: one connection to one controller, and its resources."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from controlplane.client.agents import Agents
+from controlplane.client.channel import Connection
+from controlplane.client.config import OperatorConfig, load_config
+from controlplane.client.deployments import Deployments
+from controlplane.client.models import Models
+from controlplane.client.results import Results
+from controlplane.client.retry import Pacing
+from controlplane.client.rollouts import Rollouts
+from controlplane.client.samples import Samples
+from controlplane.client.tokens import Tokens
+
+
+class Client:
+    """A controller's public API. Synchronous; connects at the first call. Close it, or use it in a `with`.
+
+    Every call has a deadline and raises ClientError when it fails.
+    """
+
+    def __init__(self, config: OperatorConfig, *, pacing: Pacing | None = None) -> None:
+        self._connection = Connection(config, pacing=pacing)
+        self.models = Models(self._connection)
+        self.agents = Agents(self._connection)
+        self.tokens = Tokens(self._connection)
+        self.deployments = Deployments(self._connection)
+        self.rollouts = Rollouts(self._connection)
+        self.samples = Samples(self._connection)
+        self.results = Results(self._connection)
+
+    @classmethod
+    def from_config(cls, path: Path | str | None = None, *, controller: str | None = None) -> Self:
+        """Return a client by operator.toml; see `load_config` for where it is looked for. Raises InvalidInputError."""
+        return cls(load_config(Path(path) if path else None, controller=controller))
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
