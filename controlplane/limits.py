@@ -108,8 +108,21 @@ RESULT_TEXT_CHARS_MAX = 1024
 """Part ids, request ids, labels; error texts are cut to it. A page of results stays under the message bound."""
 LATENCY_RELATIVE_ACCURACY = 0.01
 """Of every agent's sketch; one value everywhere, so that bins of any two agents add."""
-LATENCY_BINS_MAX = 4096
 LATENCY_BIN_KEY_MAX = 4096
 """gamma ** 4096 is beyond any latency in milliseconds, so a key outside is no measurement."""
 METRIC_WINDOWS_MAX = 200_000
 """Windows that one query may merge: a window a minute of a hundred agents for a day."""
+
+DATABASE_CONNECTIONS_MAX = 16
+"""Of one process. A connection to SQLite is a thread; more readers than this only take turns on two cores."""
+DATABASE_WAIT_SECONDS = 20.0
+"""For a connection, or for the turn to write: less than the deadline of a unary call, many times the longest write."""
+DATABASE_CONNECT_SECONDS = 10
+DATABASE_IDLE_SECONDS = 60.0
+"""PostgreSQL ends a transaction whose process stopped in the middle, so that it does not hold its locks for good."""
+DATABASE_BATCH_MAX = 500
+"""Values that one statement names: SQLite takes 32,766 variables and PostgreSQL 65,535, at up to 7 a row."""
+MIGRATION_WAIT_SECONDS = 300.0
+"""A replica waits so long for another one's migration."""
+MIGRATION_LOCK_SECONDS = 30.0
+"""A migration gives up rather than queue every reader of a busy table behind it."""

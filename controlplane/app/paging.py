@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -19,6 +19,13 @@ class Page(Generic[T]):
 
     items: Sequence[T]
     next_token: str = ""
+
+
+def page_of(items: Sequence[T], size: int, token_of: Callable[[T], str]) -> Page[T]:
+    """Return the page of up to `size + 1` items that were asked for: the item too many says that a page follows."""
+    if len(items) <= size:
+        return Page(items)
+    return Page(items[:size], token_of(items[size - 1]))
 
 
 def clamp_page_size(requested: int) -> int:
