@@ -126,3 +126,22 @@ MIGRATION_WAIT_SECONDS = 300.0
 """A replica waits so long for another one's migration."""
 MIGRATION_LOCK_SECONDS = 30.0
 """A migration gives up rather than queue every reader of a busy table behind it."""
+
+# --- deployments and rollouts ---------------------------------------------------------------------
+
+AGENT_SILENT_SECONDS_MAX = 15.0
+"""An agent that was silent for longer is DISCONNECTED: several sync intervals, so that one lost message is none."""
+SELECTOR_CHARS_MAX = 1024
+"""Read for every agent at every convergence."""
+WAVES_MAX = 50
+"""An operator reads them all; each is a bake time."""
+BAKE_SECONDS_MAX = 30 * 86400.0
+"""A rollout that takes longer than a month has been forgotten."""
+GATE_COUNT_MAX = 1 << 40
+"""Fits every integer column and message; more inferences than a fleet makes in years."""
+ROLLOUT_TICK_SECONDS = 1.0
+"""Adds little to any bake time; reads a few rows when no rollout is active."""
+CONVERGENCE_TICK_SECONDS = 10.0
+"""Only repairs what a crash or a late fact (a device seen at the first sync) left: changes converge at once."""
+WATCH_LOOK_SECONDS = 5.0
+"""A watcher looks at least so often: a notice lost with a crash costs no more."""
