@@ -1,0 +1,53 @@
+"""Desired states: one row an agent, and one a slot."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from controlplane.domain.assignment import DesiredSlot, DesiredState
+from controlplane.domain.ids import AgentId, DeploymentId, ModelId
+from controlplane.store.mapping.deployment import (
+    runtime_policy_from_json,
+    runtime_policy_to_json,
+    sample_policy_from_json,
+    sample_policy_to_json,
+)
+from controlplane.store.mapping.values import Row
+
+
+def desired_to_row(desired: DesiredState) -> dict[str, Any]:
+    return {"agent_id": desired.agent_id, "generation": desired.generation}
+
+
+def desired_to_slot_rows(desired: DesiredState) -> list[dict[str, Any]]:
+    return [
+        {
+            "agent_id": desired.agent_id,
+            "model_id": slot.slot,
+            "version": slot.version,
+            "deployment_id": slot.deployment_id,
+            "runtime_policy": runtime_policy_to_json(slot.runtime_policy),
+            "sample_policy": sample_policy_to_json(slot.sample_policy),
+            "offer": slot.offer,
+        }
+        for slot in desired.slots
+    ]
+
+
+def desired_from_rows(row: Row, slot_rows: Iterable[Row]) -> DesiredState:
+    """`slot_rows` are those of the same agent, sorted by slot."""
+    return DesiredState(
+        agent_id=AgentId(row["agent_id"]),
+        generation=row["generation"],
+        slots=tuple(_slot_from_row(slot_row) for slot_row in slot_rows),
+    )
+
+
+def _slot_from_row(row: Row) -> DesiredSlot:
+    return DesiredSlot(
+        slot=ModelId(row["model_id"]),
+        version=row["version"],
+        deployment_id=DeploymentId(row["deployment_id"]),
+        runtime_policy=runtime_policy_from_json(row["runtime_policy"]),
+        sample_policy=sample_policy_from_json(row["sample_policy"]),
+        offer=row["offer"],
+    )

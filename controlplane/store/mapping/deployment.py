@@ -1,0 +1,71 @@
+"""Deployments and the policies that desired slots share with them."""
+
+from typing import Any
+
+from controlplane.domain.deployment import Deployment, PerformanceHint, RuntimePolicy, SamplePolicy
+from controlplane.domain.ids import DeploymentId, ModelId
+from controlplane.store.mapping.values import Row
+
+
+def deployment_to_row(deployment: Deployment) -> dict[str, Any]:
+    return {
+        "id": deployment.id,
+        "uid": deployment.uid,
+        "create_time": deployment.create_time,
+        "update_time": deployment.update_time,
+        "model_id": deployment.model_id,
+        "version": deployment.version,
+        "selector": deployment.selector,
+        "runtime_policy": runtime_policy_to_json(deployment.runtime_policy),
+        "sample_policy": sample_policy_to_json(deployment.sample_policy),
+        "offer": deployment.offer,
+        "revision": deployment.revision,
+    }
+
+
+def deployment_from_row(row: Row) -> Deployment:
+    return Deployment(
+        id=DeploymentId(row["id"]),
+        uid=row["uid"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+        model_id=ModelId(row["model_id"]),
+        version=row["version"],
+        selector=row["selector"],
+        runtime_policy=runtime_policy_from_json(row["runtime_policy"]),
+        sample_policy=sample_policy_from_json(row["sample_policy"]),
+        offer=row["offer"],
+        revision=row["revision"],
+    )
+
+
+def runtime_policy_to_json(policy: RuntimePolicy) -> dict[str, Any]:
+    return {
+        "hint": policy.hint.value,
+        "inference_precision": policy.inference_precision,
+        "devices": list(policy.devices),
+    }
+
+
+def runtime_policy_from_json(value: Row) -> RuntimePolicy:
+    return RuntimePolicy(
+        hint=PerformanceHint(value["hint"]),
+        inference_precision=value["inference_precision"],
+        devices=tuple(value["devices"]),
+    )
+
+
+def sample_policy_to_json(policy: SamplePolicy) -> dict[str, Any]:
+    return {
+        "random_fraction": policy.random_fraction,
+        "confidence_below": policy.confidence_below,
+        "budget_bytes_per_day": policy.budget_bytes_per_day,
+    }
+
+
+def sample_policy_from_json(value: Row) -> SamplePolicy:
+    return SamplePolicy(
+        random_fraction=value["random_fraction"],
+        confidence_below=value["confidence_below"],
+        budget_bytes_per_day=value["budget_bytes_per_day"],
+    )

@@ -1,0 +1,154 @@
+"""Batches, results, metric windows, and samples with the result they got."""
+
+from datetime import datetime
+from typing import Any
+
+from controlplane.domain.evidence import EvidenceBatch, LabelScore, LatencySketch, MetricWindow, Result, ResultOutcome
+from controlplane.domain.ids import AgentId, Digest, ModelId, SampleId
+from controlplane.domain.sample import Sample, SampleReason
+from controlplane.store.mapping.values import Row, float_from_json, float_to_json, time_from_json, time_to_json
+
+
+def batch_to_row(batch: EvidenceBatch) -> dict[str, Any]:
+    return {
+        "agent_id": batch.agent_id,
+        "batch": batch.batch,
+        "receive_time": batch.receive_time,
+        "dropped_results": batch.dropped_results,
+    }
+
+
+def result_to_row(result: Result) -> dict[str, Any]:
+    """Without `arrival`: the database numbers arrivals."""
+    return {
+        "agent_id": result.agent_id,
+        "batch": result.batch,
+        "result_index": result.index,
+        "model_id": result.slot,
+        "version": result.version,
+        "device": result.device,
+        "infer_time": result.infer_time,
+        "part_id": result.part_id,
+        "request_id": result.request_id,
+        "outcome": result.outcome.value,
+        "labels": [[score.label, float_to_json(score.score)] for score in result.labels],
+        "latency_us": result.latency_us,
+        "error": result.error,
+        "batch_index": result.batch_index,
+    }
+
+
+def result_from_row(row: Row) -> Result:
+    return Result(
+        agent_id=AgentId(row["agent_id"]),
+        batch=row["batch"],
+        index=row["result_index"],
+        slot=ModelId(row["model_id"]),
+        version=row["version"],
+        device=row["device"],
+        infer_time=row["infer_time"],
+        part_id=row["part_id"],
+        request_id=row["request_id"],
+        outcome=ResultOutcome(row["outcome"]),
+        labels=tuple(LabelScore(label=label, score=float_from_json(score)) for label, score in row["labels"]),
+        latency_us=row["latency_us"],
+        error=row["error"],
+        batch_index=row["batch_index"],
+    )
+
+
+def window_to_row(window: MetricWindow, *, window_index: int, receive_time: datetime) -> dict[str, Any]:
+    """`window_index` is its place in the batch; `receive_time` is the batch's, copied so that gates can seek by it."""
+    return {
+        "agent_id": window.agent_id,
+        "batch": window.batch,
+        "window_index": window_index,
+        "model_id": window.slot,
+        "version": window.version,
+        "device": window.device,
+        "start_time": window.start_time,
+        "end_time": window.end_time,
+        "receive_time": receive_time,
+        "inference_count": window.inference_count,
+        "error_count": window.error_count,
+        "refused_count": window.refused_count,
+        "latency": _sketch_to_json(window.latency),
+        "confidence_histogram": list(window.confidence_histogram),
+    }
+
+
+def window_from_row(row: Row) -> MetricWindow:
+    return MetricWindow(
+        agent_id=AgentId(row["agent_id"]),
+        batch=row["batch"],
+        slot=ModelId(row["model_id"]),
+        version=row["version"],
+        device=row["device"],
+        start_time=row["start_time"],
+        end_time=row["end_time"],
+        inference_count=row["inference_count"],
+        error_count=row["error_count"],
+        refused_count=row["refused_count"],
+        latency=_sketch_from_json(row["latency"]),
+        confidence_histogram=tuple(row["confidence_histogram"]),
+    )
+
+
+def sample_to_row(sample: Sample) -> dict[str, Any]:
+    result = result_to_row(sample.result)
+    return {
+        "id": sample.id,
+        "agent_id": sample.agent_id,
+        "model_id": sample.model_id,
+        "capture_time": sample.capture_time,
+        "create_time": sample.create_time,
+        "reason": sample.reason.value,
+        "result": {**result, "infer_time": time_to_json(result["infer_time"])},
+        "content_type": sample.content_type,
+        "digest": sample.digest,
+        "size_bytes": sample.size_bytes,
+        "input_name": sample.input_name,
+    }
+
+
+def sample_from_row(row: Row) -> Sample:
+    result = row["result"]
+    return Sample(
+        id=SampleId(row["id"]),
+        agent_id=AgentId(row["agent_id"]),
+        model_id=ModelId(row["model_id"]),
+        capture_time=row["capture_time"],
+        create_time=row["create_time"],
+        reason=SampleReason(row["reason"]),
+        result=result_from_row({**result, "infer_time": time_from_json(result["infer_time"])}),
+        content_type=row["content_type"],
+        digest=Digest(row["digest"]),
+        size_bytes=row["size_bytes"],
+        input_name=row["input_name"],
+    )
+
+
+def _sketch_to_json(sketch: LatencySketch) -> dict[str, Any]:
+    return {
+        "relative_accuracy": float_to_json(sketch.relative_accuracy),
+        "first_bin_key": sketch.first_bin_key,
+        "bin_counts": list(sketch.bin_counts),
+        "zero_count": sketch.zero_count,
+        "count": sketch.count,
+        "sum_ms": float_to_json(sketch.sum_ms),
+        "min_ms": float_to_json(sketch.min_ms),
+        "max_ms": float_to_json(sketch.max_ms),
+    }
+
+
+def _sketch_from_json(value: Row) -> LatencySketch:
+    return LatencySketch(
+        relative_accuracy=float_from_json(value["relative_accuracy"]),
+        first_bin_key=value["first_bin_key"],
+        bin_counts=tuple(value["bin_counts"]),
+        zero_count=value["zero_count"],
+        count=value["count"],
+        sum_ms=float_from_json(value["sum_ms"]),
+        min_ms=float_from_json(value["min_ms"]),
+        max_ms=float_from_json(value["max_ms"]),
+    )

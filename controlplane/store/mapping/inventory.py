@@ -1,0 +1,225 @@
+"""Agents and what was last heard of them."""
+
+from typing import Any
+
+from controlplane.domain.condition import Condition, ConditionState
+from controlplane.domain.ids import AgentId, ModelId
+from controlplane.domain.inventory import (
+    Agent,
+    AgentRecord,
+    Device,
+    DeviceMeasurement,
+    Host,
+    Observation,
+    ObservedSlot,
+    ObservedState,
+    SlotState,
+)
+from controlplane.store.mapping.values import (
+    Row,
+    float_from_json,
+    float_to_json,
+    text_map,
+    time_from_json,
+    time_to_json,
+)
+
+
+def agent_to_row(agent: Agent) -> dict[str, Any]:
+    return {
+        "id": agent.id,
+        "uid": agent.uid,
+        "create_time": agent.create_time,
+        "labels": dict(agent.labels),
+        "revoked": agent.revoked,
+        "revision": agent.revision,
+    }
+
+
+def agent_from_row(row: Row) -> Agent:
+    return Agent(
+        id=AgentId(row["id"]),
+        uid=row["uid"],
+        create_time=row["create_time"],
+        labels=text_map(row["labels"]),
+        revoked=row["revoked"],
+        revision=row["revision"],
+    )
+
+
+def record_from_row(row: Row) -> AgentRecord:
+    """Map a row of `agent` left-joined with `observation`, generation and certificate expiry."""
+    return AgentRecord(
+        agent=agent_from_row(row),
+        observation=None if row["observed"] is None else observation_from_row({**row, "agent_id": row["id"]}),
+        desired_generation=row["desired_generation"] or 0,
+        certificate_expire_time=row["certificate_expire_time"],
+    )
+
+
+def observation_to_row(observation: Observation) -> dict[str, Any]:
+    """`host` and `devices` are None where the observation leaves them out."""
+    return {
+        "agent_id": observation.agent_id,
+        "observed": _observed_to_json(observation.observed),
+        "receive_time": observation.receive_time,
+        "host": None if observation.host is None else _host_to_json(observation.host),
+        "devices": None if observation.devices is None else [_device_to_json(d) for d in observation.devices],
+    }
+
+
+def observation_from_row(row: Row) -> Observation:
+    host, devices = row["host"], row["devices"]
+    return Observation(
+        agent_id=AgentId(row["agent_id"]),
+        observed=_observed_from_json(row["observed"]),
+        receive_time=row["receive_time"],
+        host=None if host is None else Host(**host),
+        devices=None if devices is None else tuple(_device_from_json(value) for value in devices),
+    )
+
+
+def _host_to_json(host: Host) -> dict[str, Any]:
+    return {
+        "hostname": host.hostname,
+        "os": host.os,
+        "os_release": host.os_release,
+        "architecture": host.architecture,
+        "cpu_model": host.cpu_model,
+        "cpu_count": host.cpu_count,
+        "memory_bytes": host.memory_bytes,
+        "disk_bytes": host.disk_bytes,
+        "disk_free_bytes": host.disk_free_bytes,
+        "agent_version": host.agent_version,
+        "openvino_version": host.openvino_version,
+    }
+
+
+def _device_to_json(device: Device) -> dict[str, Any]:
+    return {
+        "device": device.device,
+        "full_name": device.full_name,
+        "device_type": device.device_type,
+        "capabilities": list(device.capabilities),
+        "memory_bytes": device.memory_bytes,
+        "driver_version": device.driver_version,
+        "auto_choice": device.auto_choice,
+        "properties": dict(device.properties),
+    }
+
+
+def _device_from_json(value: Row) -> Device:
+    return Device(
+        device=value["device"],
+        full_name=value["full_name"],
+        device_type=value["device_type"],
+        capabilities=tuple(value["capabilities"]),
+        memory_bytes=value["memory_bytes"],
+        driver_version=value["driver_version"],
+        auto_choice=value["auto_choice"],
+        properties=text_map(value["properties"]),
+    )
+
+
+def _observed_to_json(observed: ObservedState) -> dict[str, Any]:
+    return {
+        "generation": observed.generation,
+        "slots": [_slot_to_json(slot) for slot in observed.slots],
+        "conditions": [_condition_to_json(condition) for condition in observed.conditions],
+        "agent_time": time_to_json(observed.agent_time),
+        "nack_message": observed.nack_message,
+        "boot_count": observed.boot_count,
+    }
+
+
+def _observed_from_json(value: Row) -> ObservedState:
+    return ObservedState(
+        generation=value["generation"],
+        slots=tuple(_slot_from_json(slot) for slot in value["slots"]),
+        conditions=tuple(_condition_from_json(condition) for condition in value["conditions"]),
+        agent_time=time_from_json(value["agent_time"]),
+        nack_message=value["nack_message"],
+        boot_count=value["boot_count"],
+    )
+
+
+def _slot_to_json(slot: ObservedSlot) -> dict[str, Any]:
+    return {
+        "slot": slot.slot,
+        "serving_version": slot.serving_version,
+        "target_version": slot.target_version,
+        "state": slot.state.value,
+        "device": slot.device,
+        "device_reason": slot.device_reason,
+        "measurements": [_measurement_to_json(measurement) for measurement in slot.measurements],
+        "failure_reason": slot.failure_reason,
+        "failure_message": slot.failure_message,
+        "downloaded_bytes": slot.downloaded_bytes,
+        "offer": slot.offer,
+        "serving_time": time_to_json(slot.serving_time),
+        "last_known_good": slot.last_known_good,
+    }
+
+
+def _slot_from_json(value: Row) -> ObservedSlot:
+    return ObservedSlot(
+        slot=ModelId(value["slot"]),
+        serving_version=value["serving_version"],
+        target_version=value["target_version"],
+        state=SlotState(value["state"]),
+        device=value["device"],
+        device_reason=value["device_reason"],
+        measurements=tuple(_measurement_from_json(measurement) for measurement in value["measurements"]),
+        failure_reason=value["failure_reason"],
+        failure_message=value["failure_message"],
+        downloaded_bytes=value["downloaded_bytes"],
+        offer=value["offer"],
+        serving_time=time_from_json(value["serving_time"]),
+        last_known_good=value["last_known_good"],
+    )
+
+
+def _measurement_to_json(measurement: DeviceMeasurement) -> dict[str, Any]:
+    return {
+        "device": measurement.device,
+        "ok": measurement.ok,
+        "latency_ms_p50": float_to_json(measurement.latency_ms_p50),
+        "throughput_per_second": float_to_json(measurement.throughput_per_second),
+        "compile_seconds": float_to_json(measurement.compile_seconds),
+        "error": measurement.error,
+        "chosen": measurement.chosen,
+    }
+
+
+def _measurement_from_json(value: Row) -> DeviceMeasurement:
+    return DeviceMeasurement(
+        device=value["device"],
+        ok=value["ok"],
+        latency_ms_p50=float_from_json(value["latency_ms_p50"]),
+        throughput_per_second=float_from_json(value["throughput_per_second"]),
+        compile_seconds=float_from_json(value["compile_seconds"]),
+        error=value["error"],
+        chosen=value["chosen"],
+    )
+
+
+def _condition_to_json(condition: Condition) -> dict[str, Any]:
+    return {
+        "type": condition.type,
+        "state": condition.state.value,
+        "reason": condition.reason,
+        "message": condition.message,
+        "transition_time": time_to_json(condition.transition_time),
+    }
+
+
+def _condition_from_json(value: Row) -> Condition:
+    transition_time = time_from_json(value["transition_time"])
+    assert transition_time is not None
+    return Condition(
+        type=value["type"],
+        state=ConditionState(value["state"]),
+        reason=value["reason"],
+        message=value["message"],
+        transition_time=transition_time,
+    )

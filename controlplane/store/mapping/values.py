@@ -1,0 +1,35 @@
+"""Times and floats within JSON values, and the type of a row."""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+Row = Mapping[str, Any]
+"""Column values of one row, by name; JSON columns are already parsed."""
+
+
+def time_to_json(value: datetime | None) -> str | None:
+    """Return ISO 8601 in UTC; None stays None."""
+    return None if value is None else value.astimezone(UTC).isoformat()
+
+
+def time_from_json(value: str | None) -> datetime | None:
+    """Undo time_to_json."""
+    return None if value is None else datetime.fromisoformat(value)
+
+
+def float_to_json(value: float) -> float | str:
+    """Return the number, or its name where it is not finite: JSON has no word for those, a broken model has."""
+    return value if math.isfinite(value) else str(value)
+
+
+def float_from_json(value: float | str) -> float:
+    """Undo float_to_json."""
+    return float(value)
+
+
+def text_map(value: Mapping[str, str]) -> Mapping[str, str]:
+    """Return an immutable copy."""
+    return MappingProxyType(dict(value))

@@ -1,0 +1,1 @@
+"""The repositories of `ports.py` over SQL, one module per aggregate."""

@@ -1,0 +1,119 @@
+"""Results and metric windows, each batch stored once."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from controlplane.app.ports import ResultFilter
+from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result
+from controlplane.domain.ids import AgentId, ModelId
+from controlplane.store.mapping.evidence import (
+    batch_to_row,
+    result_from_row,
+    result_to_row,
+    window_from_row,
+    window_to_row,
+)
+from controlplane.store.tables import evidence_batch, metric_window, result
+from controlplane.store.transaction import Transaction
+
+_ARRIVAL_LOCK = 0x4C53_4152
+"""Key of PostgreSQL's advisory lock on the numbering of arrivals ("LSAR")."""
+
+
+class SqlEvidenceRepository:
+    """The EvidenceRepository over SQL."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    async def add(self, batch: EvidenceBatch) -> bool:
+        if self._transaction.is_postgresql:
+            # Numbers are drawn before they are seen: without a queue, a reader that follows the arrivals would pass
+            # number 8 and never see 7, whose transaction committed later. SQLite has one writer anyway.
+            await self._transaction.scalar(sa.select(sa.func.pg_advisory_xact_lock(_ARRIVAL_LOCK)))
+        if not await self._transaction.insert_once(evidence_batch, batch_to_row(batch)):
+            return False
+        windows = [
+            window_to_row(window, window_index=index, receive_time=batch.receive_time)
+            for index, window in enumerate(batch.windows)
+        ]
+        await self._transaction.insert_all(metric_window, windows)
+        await self._transaction.insert_all(result, [result_to_row(one) for one in batch.results])
+        return True
+
+    async def list_results(
+        self, wanted: ResultFilter, *, after: int | None, limit: int, newest_first: bool = False
+    ) -> Sequence[tuple[int, Result]]:
+        order = result.c.arrival.desc() if newest_first else result.c.arrival.asc()
+        statement = sa.select(result).order_by(order).limit(limit)
+        if after is not None:
+            statement = statement.where(result.c.arrival < after if newest_first else result.c.arrival > after)
+        for column, value in (
+            (result.c.model_id, wanted.model_id),
+            (result.c.version, wanted.version),
+            (result.c.agent_id, wanted.agent_id),
+            (result.c.part_id, wanted.part_id),
+        ):
+            if value is not None:
+                statement = statement.where(column == value)
+        return [(row["arrival"], result_from_row(row)) for row in await self._transaction.rows(statement)]
+
+    async def list_windows(
+        self, model_id: ModelId, *, start_time: datetime | None, end_time: datetime | None
+    ) -> Sequence[MetricWindow]:
+        statement = (
+            sa.select(metric_window)
+            .where(metric_window.c.model_id == model_id)
+            .order_by(
+                metric_window.c.start_time,
+                metric_window.c.agent_id,
+                metric_window.c.batch,
+                metric_window.c.window_index,
+            )
+        )
+        if start_time is not None:
+            statement = statement.where(metric_window.c.end_time > start_time)
+        if end_time is not None:
+            statement = statement.where(metric_window.c.start_time < end_time)
+        return [window_from_row(row) for row in await self._transaction.rows(statement)]
+
+    async def count_dropped(self, model_id: ModelId) -> int:
+        of_model = (
+            sa.select(sa.literal(1))
+            .where(
+                metric_window.c.agent_id == evidence_batch.c.agent_id,
+                metric_window.c.batch == evidence_batch.c.batch,
+                metric_window.c.model_id == model_id,
+            )
+            .exists()
+        )
+        statement = sa.select(sa.func.coalesce(sa.func.sum(evidence_batch.c.dropped_results), 0)).where(
+            evidence_batch.c.dropped_results > 0, of_model
+        )
+        return int(await self._transaction.scalar(statement))
+
+    async def count_inferences(
+        self, model_id: ModelId, version: int, *, received_since: datetime
+    ) -> Sequence[InferenceCount]:
+        statement = (
+            sa.select(
+                metric_window.c.agent_id,
+                sa.func.sum(metric_window.c.inference_count).label("inferences"),
+                sa.func.sum(metric_window.c.error_count).label("errors"),
+            )
+            .where(
+                metric_window.c.model_id == model_id,
+                metric_window.c.version == version,
+                metric_window.c.receive_time >= received_since,
+            )
+            .group_by(metric_window.c.agent_id)
+            .order_by(metric_window.c.agent_id)
+        )
+        return [
+            InferenceCount(
+                agent_id=AgentId(row["agent_id"]), inferences=int(row["inferences"]), errors=int(row["errors"])
+            )
+            for row in await self._transaction.rows(statement)
+        ]

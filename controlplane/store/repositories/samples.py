@@ -1,0 +1,48 @@
+"""Samples without their contents."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from controlplane.domain.ids import AgentId, ModelId, SampleId
+from controlplane.domain.sample import Sample, SampleReason
+from controlplane.store.mapping.evidence import sample_from_row, sample_to_row
+from controlplane.store.tables import sample as samples
+from controlplane.store.transaction import Transaction, found
+
+
+class SqlSampleRepository:
+    """The SampleRepository over SQL."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    async def add(self, sample: Sample) -> bool:
+        return await self._transaction.insert_once(samples, sample_to_row(sample))
+
+    async def get(self, sample_id: SampleId) -> Sample:
+        row = await self._transaction.row(sa.select(samples).where(samples.c.id == sample_id))
+        return sample_from_row(found(row, resource=f"samples/{sample_id}"))
+
+    async def list(
+        self,
+        *,
+        model_id: ModelId | None,
+        agent_id: AgentId | None,
+        reason: SampleReason | None,
+        before: tuple[datetime, SampleId] | None,
+        limit: int,
+    ) -> Sequence[Sample]:
+        key = sa.tuple_(samples.c.create_time, samples.c.id)
+        statement = sa.select(samples).order_by(samples.c.create_time.desc(), samples.c.id.desc()).limit(limit)
+        if before is not None:
+            statement = statement.where(key < before)
+        for column, value in (
+            (samples.c.model_id, model_id),
+            (samples.c.agent_id, agent_id),
+            (samples.c.reason, None if reason is None else reason.value),
+        ):
+            if value is not None:
+                statement = statement.where(column == value)
+        return [sample_from_row(row) for row in await self._transaction.rows(statement)]

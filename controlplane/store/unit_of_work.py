@@ -1,0 +1,89 @@
+"""Units of work, opened by intent."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from controlplane import limits
+from controlplane.domain.errors import StorageError
+from controlplane.store.engine import Engines, open_engines
+from controlplane.store.refusals import translated
+from controlplane.store.repositories.agents import SqlAgentRepository
+from controlplane.store.repositories.certificates import SqlCertificateRepository
+from controlplane.store.repositories.deployments import SqlDeploymentRepository
+from controlplane.store.repositories.desired import SqlDesiredStateRepository
+from controlplane.store.repositories.evidence import SqlEvidenceRepository
+from controlplane.store.repositories.models import SqlModelRepository
+from controlplane.store.repositories.requests import SqlRequestRepository
+from controlplane.store.repositories.rollouts import SqlRolloutRepository
+from controlplane.store.repositories.samples import SqlSampleRepository
+from controlplane.store.repositories.tokens import SqlTokenRepository
+from controlplane.store.transaction import Transaction
+
+
+class SqlUnitOfWork:
+    """Repositories over one transaction; belongs to one task."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self.models = SqlModelRepository(transaction)
+        self.agents = SqlAgentRepository(transaction)
+        self.certificates = SqlCertificateRepository(transaction)
+        self.tokens = SqlTokenRepository(transaction)
+        self.deployments = SqlDeploymentRepository(transaction)
+        self.rollouts = SqlRolloutRepository(transaction)
+        self.desired = SqlDesiredStateRepository(transaction)
+        self.evidence = SqlEvidenceRepository(transaction)
+        self.samples = SqlSampleRepository(transaction)
+        self.requests = SqlRequestRepository(transaction)
+
+
+class SqlStore:
+    """The Store over a SQL database. Belongs to one event loop; several processes may open the same database."""
+
+    def __init__(self, engines: Engines) -> None:
+        self._engines = engines
+        # Tasks that fight for SQLite's lock sleep and poll, an order of magnitude slower than a queue.
+        self._turn: asyncio.Lock | None = asyncio.Lock() if engines.one_writer else None
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[SqlUnitOfWork]:
+        """A transaction that sees one snapshot and is always rolled back."""
+        with translated():
+            async with self._engines.reader.connect() as connection:
+                await connection.begin()
+                # Closing a connection rolls back what it began.
+                yield SqlUnitOfWork(Transaction(connection))
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[SqlUnitOfWork]:
+        """A transaction that commits when the block ends and rolls back when it raises. Never open one inside
+        another: the inner waits for the outer until it gives up."""
+        async with self._writing():
+            with translated():
+                async with self._engines.writer.begin() as connection:
+                    yield SqlUnitOfWork(Transaction(connection))
+
+    async def close(self) -> None:
+        """Close every connection; units of work that are still open fail."""
+        await self._engines.dispose()
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[None]:
+        if self._turn is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(limits.DATABASE_WAIT_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise StorageError("the database has been busy with other writes", remedy="try again") from None
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+
+def open_store(database_url: str) -> SqlStore:
+    """Open `sqlite:///path` or `postgresql://...`, which `migrate` brought to the newest schema. Connects when first
+    used; raises FieldInvalidError (field "database_url") for any other URL."""
+    return SqlStore(open_engines(database_url))
