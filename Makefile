@@ -1,0 +1,108 @@
+# `make help` lists the targets. Each sets up what it needs: any of them can be the first command in a clone.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+BACKBONE_CACHE := .cache
+SOURCES := agent controlplane examples migrations protos/generate.py tests
+# Two cores run two tests at a time; more than four at a time contend for the timing of real processes.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 4 ? 4 : n )))
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+# What the proto contract may not break: where this branch left main, else the commit before.
+PROTO_BASE ?= $(shell base=$$(git merge-base HEAD origin/main 2>/dev/null || true); \
+	if [ -n "$$base" ] && [ "$$base" != "$$(git rev-parse HEAD)" ]; then echo "$$base"; \
+	else git rev-parse --quiet --verify HEAD~1 2>/dev/null || true; fi)
+
+.PHONY: help
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- set-up ---------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: $(INSTALLED) ## Install everything into .venv, as requirements.lock pins it
+
+$(INSTALLED): requirements.lock pyproject.toml .ci/install
+	@.ci/install
+	@touch $@
+
+.PHONY: lock
+lock: $(INSTALLED) ## Pin the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --generate-hashes \
+		--upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+
+.PHONY: protos
+protos: $(INSTALLED) ## Generate protos/gen from the .proto files
+	$(BIN)/buf format --write protos
+	$(BIN)/python protos/generate.py
+
+.PHONY: format
+format: $(INSTALLED) ## Format the code
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix-only --quiet $(SOURCES)
+
+.PHONY: clean
+clean: ## Remove what the other targets made, but .cache
+	rm -rf .venv .demo .bench dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# --- what people run ------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: $(INSTALLED) ## Controller, three agents, a real model in two rollouts; KEEP=1 leaves it running
+	$(BIN)/python -m examples.solar.demo $(if $(KEEP),--keep)
+
+.PHONY: demo-stop
+demo-stop: $(INSTALLED) ## End what `make demo KEEP=1` left running
+	$(BIN)/python -m examples.solar.demo --stop
+
+.PHONY: test
+test: $(INSTALLED) ## Run every test
+	$(PYTEST)
+
+.PHONY: bench
+bench: $(INSTALLED) ## Measure against the limits of the machine; tables here, numbers in .bench
+	$(BIN)/python -m tests.bench
+
+# --- what CI runs ---------------------------------------------------------------------------------
+
+.PHONY: check
+check: check-format check-lint check-types check-imports check-protos check-migrations test demo ## All that must hold before a merge
+
+.PHONY: check-format
+check-format: $(INSTALLED) ## Code and protos are formatted
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/buf format --diff --exit-code protos
+
+.PHONY: check-lint
+check-lint: $(INSTALLED) ## Lint the code and the protos
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/buf lint protos
+
+.PHONY: check-types
+check-types: $(INSTALLED) ## Types, strictly
+	$(BIN)/mypy
+
+.PHONY: check-imports
+check-imports: $(INSTALLED) ## Imports run downward only
+	PYTHONPATH=. $(BIN)/lint-imports
+
+.PHONY: check-protos
+check-protos: $(INSTALLED) ## The generated code is fresh and the contract breaks nobody
+	$(BIN)/python -m pytest --quiet tests/architecture/test_generated_protos.py
+	@if [ -z "$(PROTO_BASE)" ] || ! git cat-file -e "$(PROTO_BASE):protos/buf.yaml" 2>/dev/null; then \
+		echo "buf breaking: no earlier contract in this clone to compare with"; \
+	else \
+		earlier=$$(mktemp -d); trap 'rm -rf "$$earlier"' EXIT; \
+		git archive "$(PROTO_BASE)" protos | tar -x -C "$$earlier"; \
+		$(BIN)/buf breaking protos --against "$$earlier/protos" && echo "buf breaking: none since $(PROTO_BASE)"; \
+	fi
+
+.PHONY: check-migrations
+check-migrations: $(INSTALLED) ## The migrations build exactly the tables of the code
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	export LINESIDE_DATABASE_URL="sqlite+aiosqlite:///$$folder/check.db"; \
+	$(BIN)/alembic upgrade head && $(BIN)/alembic check
