@@ -60,7 +60,7 @@ class Settings:
     dir: Path
     """The controller's folder, absolute."""
     database_url: str
-    """SQLAlchemy URL with an async driver."""
+    """`sqlite:///path` or `postgresql://...`."""
     artifact_url: str
     """Object store: a folder's file:// URL, s3://, gs:// or az://."""
     api: Address
@@ -102,7 +102,7 @@ class Settings:
 
 def default_database_url(folder: Path) -> str:
     """SQLite in the controller's folder."""
-    return f"sqlite+aiosqlite:///{folder / 'lineside.db'}"
+    return f"sqlite:///{folder / 'lineside.db'}"
 
 
 def default_artifact_url(folder: Path) -> str:

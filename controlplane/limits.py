@@ -61,6 +61,21 @@ REVOCATION_AGE_SECONDS = 1.0
 OPERATOR_TOKEN_AGE_SECONDS = 5.0
 """A busy console asks many times a second; a revoked operator token may live on for so long."""
 OPERATOR_TOKENS_CACHED_MAX = 1_000
+OBSERVATION_FLUSH_SECONDS = 0.1
+OBSERVATION_ROWS_MAX = 1_000
+"""A commit a report would let a database do 1,000 a second; 1,000 a commit lets it do 40,000."""
+DESIRED_AGE_SECONDS = 30.0
+"""A stream looks for itself that often, should a notice have been lost or the change made elsewhere."""
+DESIRED_STATES_READ_SINGLY_MAX = 20
+"""Above it one query for all agents is quicker than a query each."""
+VERSIONS_CACHED_MAX = 1_000
+"""A version's manifest is some kilobytes a gigabyte of weights."""
+SYNC_INBOX_MAX = 4
+"""Messages of one stream that wait for their answer."""
+AGENT_SILENT_INTERVALS_MAX = 5
+"""Sync intervals without a word after which an agent counts as disconnected."""
+AGENT_SILENT_SECONDS_MIN = 10.0
+"""However short the interval: a reconnect with backoff is no loss of a station."""
 PEERS_CACHED_MAX = 50_000
 """Five times the fleet that one controller holds; about 1.5 kB each."""
 

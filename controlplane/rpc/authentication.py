@@ -15,8 +15,7 @@ import grpc
 from controlplane import limits
 from controlplane.app import credentials
 from controlplane.app.ports import Clock, Store
-from controlplane.app.revocations import Revocations
-from controlplane.domain.errors import CredentialError, Reason
+from controlplane.app.revocations import Revocations, certificate_invalid
 from controlplane.domain.identity import AgentCertificate, OperatorToken
 from controlplane.domain.ids import AgentId
 
@@ -99,16 +98,15 @@ def _bearer(context: Context) -> str:
 class AgentGuard:
     """Admits agents whose certificate the CA signed, the store knows, and nobody revoked."""
 
-    def __init__(self, *, store: Store, clock: Clock, revocations: Revocations, parse_peer: PeerParser) -> None:
+    def __init__(self, *, store: Store, revocations: Revocations, parse_peer: PeerParser) -> None:
         self._store = store
-        self._clock = clock
         self._revocations = revocations
         self._parse_peer = parse_peer
         self._known: dict[bytes, AgentCertificate] = {}
 
     async def admit(self, context: Context) -> None:
         peer = await self._identify(context)
-        await check_certificate(peer, clock=self._clock, revocations=self._revocations)
+        await self._revocations.check(peer)
         _peer.set(peer)
 
     async def _identify(self, context: Context) -> AgentCertificate:
@@ -124,20 +122,6 @@ class AgentGuard:
             self._known.clear()
         self._known[pem] = peer
         return peer
-
-
-async def check_certificate(certificate: AgentCertificate, *, clock: Clock, revocations: Revocations) -> None:
-    """Raise unless its agent may still act; long streams ask again at each message."""
-    if certificate.expire_time <= clock.now():
-        raise certificate_invalid("the certificate has expired")
-    await revocations.check(certificate.agent_id)
-
-
-def certificate_invalid(message: str) -> CredentialError:
-    """The refusal of a certificate."""
-    return CredentialError(
-        message, remedy="enrol with a join token of this controller", reason=Reason.CERTIFICATE_INVALID
-    )
 
 
 def _certificate_pem(context: Context) -> bytes:

@@ -1,0 +1,121 @@
+"""Observations on their way to the store: the latest of each agent, many in one write.
+
+A fleet reports far more often than a database likes to commit, and each report replaces the one before. So
+reports wait, the newer replacing the older, until OBSERVATION_FLUSH_SECONDS have passed or
+OBSERVATION_ROWS_MAX agents wait; what somebody waits for (a slot that changed) goes at once. A crash loses
+the waiting reports and nothing else: every agent sends its whole state again.
+
+Selectors may ask for facts of a box (its devices), so a write that brings new facts is followed by a
+convergence: an agent's first report may be what makes a deployment hold it.
+"""
+
+import asyncio
+from dataclasses import replace
+
+import structlog
+
+from controlplane import limits
+from controlplane.app.convergence import Convergence
+from controlplane.app.ports import Store
+from controlplane.app.retries import retry_stale
+from controlplane.domain.errors import StaleWriteError, StorageError
+from controlplane.domain.ids import AgentId
+from controlplane.domain.inventory import Observation
+
+log = structlog.get_logger(__name__)
+
+
+class Observations:
+    """The one writer of observations. `run` is its loop; `put` never waits."""
+
+    def __init__(self, *, store: Store, convergence: Convergence) -> None:
+        self._store = store
+        self._convergence = convergence
+        self._facts: dict[AgentId, frozenset[str]] = {}
+        self._facts_changed = False
+        self._waiting: dict[AgentId, Observation] = {}
+        self._any = asyncio.Event()
+        self._urgent = asyncio.Event()
+
+    def put(self, observation: Observation, *, urgent: bool) -> None:
+        """Take the latest of an agent. Host and devices of one that still waits are kept."""
+        waiting = self._waiting.get(observation.agent_id)
+        self._waiting[observation.agent_id] = observation if waiting is None else _merge(waiting, observation)
+        self._any.set()
+        if urgent or len(self._waiting) >= limits.OBSERVATION_ROWS_MAX:
+            self._urgent.set()
+
+    async def run(self) -> None:
+        """Write what waits, for ever. On cancellation what waits then is written first."""
+        try:
+            while True:
+                await self._any.wait()
+                await self._pause()
+                await self._flush_or_keep()
+        finally:
+            await self._flush_or_keep()
+
+    async def flush(self) -> None:
+        """Write everything that waits, then converge if facts are new. Raises StorageError or StaleWriteError, and
+        keeps for the next time what could not be done."""
+        while self._waiting:
+            batch = dict(list(self._waiting.items())[: limits.OBSERVATION_ROWS_MAX])
+            for agent_id in batch:
+                del self._waiting[agent_id]
+            try:
+                await retry_stale(lambda batch=batch: self._write(tuple(batch.values())))  # type: ignore[misc]
+            except BaseException:
+                self._put_back(batch)
+                raise
+            self._look_at_facts(batch)
+        self._any.clear()
+        if self._facts_changed:
+            await self._convergence.run()
+            self._facts_changed = False
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(limits.OBSERVATION_FLUSH_SECONDS):
+                await self._urgent.wait()
+        except TimeoutError:
+            pass
+        self._urgent.clear()
+
+    async def _flush_or_keep(self) -> None:
+        try:
+            await self.flush()
+        except (StorageError, StaleWriteError) as error:
+            # The agents go on serving and report again; the store may be back by then.
+            log.warning("observations_kept", count=len(self._waiting), reason=error.reason, cause=str(error))
+
+    async def _write(self, batch: tuple[Observation, ...]) -> None:
+        async with self._store.write() as work:
+            await work.agents.record(batch)
+
+    def _look_at_facts(self, batch: dict[AgentId, Observation]) -> None:
+        for agent_id, observation in batch.items():
+            if observation.host is None and observation.devices is None:
+                continue
+            facts = _facts(observation)
+            if self._facts.get(agent_id) != facts:
+                self._facts[agent_id] = facts
+                self._facts_changed = True
+
+    def _put_back(self, batch: dict[AgentId, Observation]) -> None:
+        for agent_id, observation in batch.items():
+            newer = self._waiting.get(agent_id)
+            self._waiting[agent_id] = observation if newer is None else _merge(observation, newer)
+        self._any.set()
+
+
+def _merge(older: Observation, newer: Observation) -> Observation:
+    return replace(
+        newer,
+        host=newer.host if newer.host is not None else older.host,
+        devices=newer.devices if newer.devices is not None else older.devices,
+    )
+
+
+def _facts(observation: Observation) -> frozenset[str]:
+    """What a selector may see of an observation; equal where it sees no difference."""
+    return frozenset({observation.host.os if observation.host else "", *(d.device for d in observation.devices or ())})
