@@ -1,0 +1,188 @@
+"""Evidence on the wire."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+from lineside.v1 import evidence_pb2, evidence_service_pb2, result_service_pb2
+
+from controlplane.app.metrics import MetricSummary, quantile_ms
+from controlplane.domain.errors import FieldInvalidError, ForbiddenError, Reason
+from controlplane.domain.evidence import EvidenceBatch, LabelScore, LatencySketch, MetricWindow, Result, ResultOutcome
+from controlplane.domain.ids import AgentId, ModelId
+from controlplane.rpc.convert.names import parse_version_name, version_name
+from controlplane.rpc.convert.times import time_from_proto, time_to_proto
+
+_OUTCOMES: Mapping[int, ResultOutcome] = MappingProxyType(
+    {
+        evidence_pb2.Result.OUTCOME_OK: ResultOutcome.OK,
+        evidence_pb2.Result.OUTCOME_ERROR: ResultOutcome.ERROR,
+    }
+)
+_OUTCOMES_TO_PROTO = MappingProxyType(
+    {
+        ResultOutcome.OK: evidence_pb2.Result.OUTCOME_OK,
+        ResultOutcome.ERROR: evidence_pb2.Result.OUTCOME_ERROR,
+    }
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def batch_from_proto(message: evidence_service_pb2.ReportEvidenceRequest, *, agent_id: AgentId) -> EvidenceBatch:
+    """Return the batch as `agent_id`'s own; its receive time is left to the use case. Raises ForbiddenError
+    (NOT_YOURS) when a result names another agent."""
+    return EvidenceBatch(
+        agent_id=agent_id,
+        batch=message.batch,
+        receive_time=_EPOCH,
+        windows=tuple(window_from_proto(window, agent_id=agent_id, batch=message.batch) for window in message.windows),
+        results=tuple(
+            result_from_proto(result, agent_id=agent_id, batch=message.batch, index=index, field="results")
+            for index, result in enumerate(message.results)
+        ),
+        dropped_results=message.dropped_results,
+    )
+
+
+def window_from_proto(message: evidence_pb2.MetricWindow, *, agent_id: AgentId, batch: int) -> MetricWindow:
+    slot, version = _slot_version(message.slot, message.model_version, field="windows.model_version")
+    return MetricWindow(
+        agent_id=agent_id,
+        batch=batch,
+        slot=slot,
+        version=version,
+        device=message.device,
+        start_time=time_from_proto(message.start_time, field="windows.start_time"),
+        end_time=time_from_proto(message.end_time, field="windows.end_time"),
+        inference_count=message.inference_count,
+        error_count=message.error_count,
+        refused_count=message.refused_count,
+        latency=_sketch_from_proto(message.latency),
+        confidence_histogram=tuple(message.confidence_histogram),
+    )
+
+
+def window_to_proto(window: MetricWindow) -> evidence_pb2.MetricWindow:
+    sketch = window.latency
+    return evidence_pb2.MetricWindow(
+        slot=window.slot,
+        model_version=version_name(window.slot, window.version),
+        device=window.device,
+        start_time=time_to_proto(window.start_time),
+        end_time=time_to_proto(window.end_time),
+        inference_count=window.inference_count,
+        error_count=window.error_count,
+        refused_count=window.refused_count,
+        latency=evidence_pb2.LatencySketch(
+            relative_accuracy=sketch.relative_accuracy,
+            first_bin_key=sketch.first_bin_key,
+            bin_counts=sketch.bin_counts,
+            zero_count=sketch.zero_count,
+            count=sketch.count,
+            sum_ms=sketch.sum_ms,
+            min_ms=sketch.min_ms,
+            max_ms=sketch.max_ms,
+        ),
+        confidence_histogram=window.confidence_histogram,
+    )
+
+
+def result_from_proto(message: evidence_pb2.Result, *, agent_id: AgentId, batch: int, index: int, field: str) -> Result:
+    """Return the result as `agent_id`'s own. Raises ForbiddenError (NOT_YOURS) when it names another agent."""
+    check_own(message.agent, agent_id=agent_id, field=f"{field}.agent")
+    slot, version = _slot_version(message.slot, message.model_version, field=f"{field}.model_version")
+    return Result(
+        agent_id=agent_id,
+        batch=batch,
+        index=index,
+        slot=slot,
+        version=version,
+        device=message.device,
+        infer_time=time_from_proto(message.infer_time, field=f"{field}.infer_time"),
+        part_id=message.part_id,
+        request_id=message.request_id,
+        outcome=_outcome(message.outcome, field=f"{field}.outcome"),
+        labels=tuple(LabelScore(label=label.label, score=label.score) for label in message.labels),
+        latency_us=message.latency_us,
+        error=message.error,
+        batch_index=message.batch_index,
+    )
+
+
+def result_to_proto(result: Result) -> evidence_pb2.Result:
+    """Return the result; its name is empty where its place in a batch is not known."""
+    known = result.batch >= 0 and result.index >= 0
+    return evidence_pb2.Result(
+        name=f"agents/{result.agent_id}/results/{result.batch}-{result.index}" if known else "",
+        agent=f"agents/{result.agent_id}",
+        slot=result.slot,
+        model_version=version_name(result.slot, result.version),
+        device=result.device,
+        infer_time=time_to_proto(result.infer_time),
+        part_id=result.part_id,
+        request_id=result.request_id,
+        outcome=_OUTCOMES_TO_PROTO[result.outcome],
+        labels=[evidence_pb2.LabelScore(label=label.label, score=label.score) for label in result.labels],
+        latency_us=result.latency_us,
+        error=result.error,
+        batch_index=result.batch_index,
+    )
+
+
+def summary_to_proto(summary: MetricSummary) -> result_service_pb2.MetricSummary:
+    return result_service_pb2.MetricSummary(
+        model_version=version_name(summary.model_id, summary.version),
+        agent=f"agents/{summary.agent_id}" if summary.agent_id is not None else "",
+        device=summary.device or "",
+        start_time=time_to_proto(summary.start_time),
+        end_time=time_to_proto(summary.end_time),
+        inference_count=summary.inference_count,
+        error_count=summary.error_count,
+        refused_count=summary.refused_count,
+        latency_ms_p50=quantile_ms(summary.latency, 0.50),
+        latency_ms_p95=quantile_ms(summary.latency, 0.95),
+        latency_ms_p99=quantile_ms(summary.latency, 0.99),
+        confidence_histogram=summary.confidence_histogram,
+        dropped_results=summary.dropped_results,
+    )
+
+
+def check_own(name: str, *, agent_id: AgentId, field: str) -> None:
+    """Raise ForbiddenError (NOT_YOURS) when a message names another agent than the one that calls."""
+    if name and name != f"agents/{agent_id}":
+        raise ForbiddenError(
+            f"{name[:100]!r} is not agents/{agent_id}, whose certificate this is",
+            field=field,
+            remedy="report as yourself, or leave it empty",
+            reason=Reason.NOT_YOURS,
+        )
+
+
+def _slot_version(slot: str, model_version: str, *, field: str) -> tuple[ModelId, int]:
+    model_id, version = parse_version_name(model_version, field=field)
+    if slot and slot != model_id:
+        raise FieldInvalidError(
+            f"slot {slot[:100]!r} is of another model than {model_version}",
+            field=field,
+            remedy="a slot is named after its model",
+        )
+    return model_id, version
+
+
+def _outcome(outcome: int, *, field: str) -> ResultOutcome:
+    if outcome not in _OUTCOMES:
+        raise FieldInvalidError("it is not stated how the inference ended", field=field, remedy="send OK or ERROR")
+    return _OUTCOMES[outcome]
+
+
+def _sketch_from_proto(message: evidence_pb2.LatencySketch) -> LatencySketch:
+    return LatencySketch(
+        relative_accuracy=message.relative_accuracy,
+        first_bin_key=message.first_bin_key,
+        bin_counts=tuple(message.bin_counts),
+        zero_count=message.zero_count,
+        count=message.count,
+        sum_ms=message.sum_ms,
+        min_ms=message.min_ms,
+        max_ms=message.max_ms,
+    )

@@ -1,0 +1,69 @@
+"""Samples on the wire."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+from lineside.v1 import sample_pb2, sample_upload_service_pb2
+
+from controlplane.domain.errors import FieldInvalidError
+from controlplane.domain.ids import AgentId, SampleId, check_digest, check_resource_id
+from controlplane.domain.sample import Sample, SampleReason
+from controlplane.rpc.convert.evidence import check_own, result_from_proto, result_to_proto
+from controlplane.rpc.convert.times import time_from_proto, time_to_proto
+
+_REASONS: Mapping[int, SampleReason] = MappingProxyType(
+    {
+        sample_pb2.Sample.REASON_RANDOM: SampleReason.RANDOM,
+        sample_pb2.Sample.REASON_LEAST_CONFIDENCE: SampleReason.LEAST_CONFIDENCE,
+    }
+)
+_REASONS_TO_PROTO = MappingProxyType(
+    {
+        SampleReason.RANDOM: sample_pb2.Sample.REASON_RANDOM,
+        SampleReason.LEAST_CONFIDENCE: sample_pb2.Sample.REASON_LEAST_CONFIDENCE,
+    }
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def reason_from_proto(reason: int, *, field: str) -> SampleReason:
+    if reason not in _REASONS:
+        raise FieldInvalidError("it is not stated why", field=field, remedy="send RANDOM or LEAST_CONFIDENCE")
+    return _REASONS[reason]
+
+
+def sample_from_proto(request: sample_upload_service_pb2.UploadSampleRequest, *, agent_id: AgentId) -> Sample:
+    """Return the sample as `agent_id`'s own; its create time is left to the use case. Raises ForbiddenError
+    (NOT_YOURS) when it names another agent."""
+    message = request.sample
+    check_own(message.agent, agent_id=agent_id, field="sample.agent")
+    result = result_from_proto(message.result, agent_id=agent_id, batch=-1, index=-1, field="sample.result")
+    return Sample(
+        id=SampleId(check_resource_id(request.sample_id, field="sample_id")),
+        agent_id=agent_id,
+        model_id=result.slot,
+        capture_time=time_from_proto(message.capture_time, field="sample.capture_time"),
+        create_time=_EPOCH,
+        reason=reason_from_proto(message.reason, field="sample.reason"),
+        result=result,
+        content_type=message.content_type,
+        digest=check_digest(message.digest, field="sample.digest"),
+        size_bytes=message.size_bytes,
+        input_name=message.input_name,
+    )
+
+
+def sample_to_proto(sample: Sample) -> sample_pb2.Sample:
+    return sample_pb2.Sample(
+        name=f"samples/{sample.id}",
+        agent=f"agents/{sample.agent_id}",
+        capture_time=time_to_proto(sample.capture_time),
+        create_time=time_to_proto(sample.create_time),
+        reason=_REASONS_TO_PROTO[sample.reason],
+        result=result_to_proto(sample.result),
+        content_type=sample.content_type,
+        digest=sample.digest,
+        size_bytes=sample.size_bytes,
+        input_name=sample.input_name,
+    )

@@ -1,0 +1,20 @@
+"""EvidenceService."""
+
+from lineside.v1 import evidence_service_pb2, evidence_service_pb2_grpc
+
+from controlplane.app.evidence import Evidence
+from controlplane.rpc.authentication import Context, current_agent
+from controlplane.rpc.convert.evidence import batch_from_proto
+
+
+class EvidenceServicer(evidence_service_pb2_grpc.EvidenceServiceServicer):
+    """Takes an agent's own evidence."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+
+    async def ReportEvidence(
+        self, request: evidence_service_pb2.ReportEvidenceRequest, context: Context
+    ) -> evidence_service_pb2.ReportEvidenceResponse:
+        duplicate = await self._evidence.report(batch_from_proto(request, agent_id=current_agent()))
+        return evidence_service_pb2.ReportEvidenceResponse(duplicate=duplicate)
