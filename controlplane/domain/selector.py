@@ -125,8 +125,10 @@ class _Token:
 
 
 _TOKEN = re.compile(r"\s*(?:(?P<word>[A-Za-z0-9_./-]+)|(?P<sign>==|=|!=|!|,|\(|\)))")
-_SIGNS = {"==": _Kind.EQUAL, "=": _Kind.EQUAL, "!=": _Kind.NOT_EQUAL, "!": _Kind.NOT, ",": _Kind.COMMA}
-_SIGNS |= {"(": _Kind.OPEN, ")": _Kind.CLOSE}
+_SIGNS: Mapping[str, _Kind] = MappingProxyType(
+    {"==": _Kind.EQUAL, "=": _Kind.EQUAL, "!=": _Kind.NOT_EQUAL, "!": _Kind.NOT, ",": _Kind.COMMA}
+    | {"(": _Kind.OPEN, ")": _Kind.CLOSE}
+)
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _PREFIX = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
