@@ -4,6 +4,7 @@ With `--check DIR` it generates into DIR instead, so that a test can compare.
 """
 
 import sys
+import sysconfig
 from importlib import resources
 from pathlib import Path
 
@@ -17,8 +18,11 @@ def generate(target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     sources = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("lineside/v1/*.proto"))
     well_known = resources.files("grpc_tools") / "_proto"
+    scripts = Path(sysconfig.get_path("scripts"))
     arguments = [
         "protoc",
+        f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
+        f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
         f"-I{ROOT}",
         f"-I{well_known}",
         f"--python_out={target}",
