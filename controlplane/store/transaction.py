@@ -38,7 +38,8 @@ class Transaction:
 
     async def change(self, statement: sa.UpdateBase, rows: Sequence[Mapping[str, Any]] | None = None) -> int:
         """Execute for each of `rows`, or once; return how many rows of the database it touched."""
-        return (await self._execute(statement, rows)).rowcount
+        # Without the option SQLAlchemy does not keep the count of an INSERT.
+        return (await self._execute(statement.execution_options(preserve_rowcount=True), rows)).rowcount
 
     async def execute(self, statement: sa.Executable) -> None:
         """Execute for its effect."""
