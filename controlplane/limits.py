@@ -148,6 +148,8 @@ AGENT_SILENT_SECONDS_MAX = 15.0
 """An agent that was silent for longer is DISCONNECTED: several sync intervals, so that one lost message is none."""
 SELECTOR_CHARS_MAX = 1024
 """Read for every agent at every convergence."""
+POLICY_DEVICES_MAX = 32
+"""More than any box has."""
 WAVES_MAX = 50
 """An operator reads them all; each is a bake time."""
 BAKE_SECONDS_MAX = 30 * 86400.0

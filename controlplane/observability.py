@@ -5,6 +5,13 @@ import sys
 
 import structlog
 
+ROLLOUT_MOVED = "rollout_moved"
+"""A rollout was stored anew: rollout, deployment, state, reason, message, revision."""
+ROLLOUT_TICK_OVERTAKEN = "rollout_tick_overtaken"
+"""Somebody else changed the rollout while a tick decided; the next tick decides again: rollout."""
+DESIRED_CHANGED = "desired_changed"
+"""Agents were given another desired state: agents (how many)."""
+
 
 def configure_logging(*, level: str = "INFO") -> None:
     """Send structured events to standard error. Call once, in `main`."""

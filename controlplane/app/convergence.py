@@ -7,6 +7,7 @@ nothing and a run that was lost is made good by the next.
 from collections.abc import Sequence
 
 from controlplane.app.ports import ChangeNotifier, Store, UnitOfWork
+from controlplane.app.retries import retry_stale
 from controlplane.domain.assignment import DesiredState, assign, revise
 from controlplane.domain.ids import AgentId
 
@@ -47,7 +48,10 @@ class Convergence:
         async with self._store.read() as uow:
             if not await find_changes(uow):
                 return ()
-        async with self._store.write() as uow:
-            changed = await converge(uow)
+        changed = await retry_stale(self._write)
         self._notifier.desired_changed(changed)
         return changed
+
+    async def _write(self) -> tuple[AgentId, ...]:
+        async with self._store.write() as uow:
+            return await converge(uow)

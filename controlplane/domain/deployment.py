@@ -44,11 +44,15 @@ class SamplePolicy:
         for name in ("random_fraction", "confidence_below"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise FieldInvalidError(
-                    f"{getattr(self, name)} is not between 0 and 1", field=f"deployment.sample_policy.{name}"
+                    f"{getattr(self, name)} is not between 0 and 1",
+                    field=f"deployment.sample_policy.{name}",
+                    remedy="use a share from 0 (keep none) to 1 (keep all)",
                 )
         if self.budget_bytes_per_day < 0:
             raise FieldInvalidError(
-                "a budget cannot be negative", field="deployment.sample_policy.budget_bytes_per_day"
+                f"{self.budget_bytes_per_day} bytes are no budget",
+                field="deployment.sample_policy.budget_bytes_per_day",
+                remedy="use 0 (keep none) or more",
             )
 
 
