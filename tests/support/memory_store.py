@@ -1,0 +1,455 @@
+"""A Store in memory. It passes the contract tests in `tests/contracts/`, and so may stand for the real one.
+
+A transaction works on a copy of the tables; a write's copy replaces them when its block ends without an
+exception. Entities are frozen, so that copying the dictionaries is enough. Writers queue; readers do not wait.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from controlplane.app.ports import ResultFilter
+from controlplane.domain.assignment import DesiredState
+from controlplane.domain.catalog import Model, ModelVersion
+from controlplane.domain.deployment import Deployment
+from controlplane.domain.errors import ResourceExistsError, ResourceNotFoundError, StaleWriteError
+from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result
+from controlplane.domain.identity import AgentCertificate, JoinToken, OperatorToken
+from controlplane.domain.ids import AgentId, DeploymentId, Digest, JoinTokenId, ModelId, RolloutId, SampleId
+from controlplane.domain.inventory import Agent, AgentRecord, Observation
+from controlplane.domain.rollout import ACTIVE_STATES, Rollout
+from controlplane.domain.sample import Sample, SampleReason
+
+T = TypeVar("T")
+
+
+class _Revised(Protocol):
+    """An entity with a revision."""
+
+    @property
+    def revision(self) -> int: ...
+
+
+R = TypeVar("R", bound=_Revised)
+
+
+@dataclass
+class _Tables:
+    """Everything that is stored."""
+
+    models: dict[ModelId, Model] = field(default_factory=dict)
+    versions: dict[tuple[ModelId, int], ModelVersion] = field(default_factory=dict)
+    agents: dict[AgentId, Agent] = field(default_factory=dict)
+    observations: dict[AgentId, Observation] = field(default_factory=dict)
+    certificates: dict[str, AgentCertificate] = field(default_factory=dict)
+    join_tokens: dict[JoinTokenId, JoinToken] = field(default_factory=dict)
+    operator_tokens: dict[str, OperatorToken] = field(default_factory=dict)
+    deployments: dict[DeploymentId, Deployment] = field(default_factory=dict)
+    rollouts: dict[RolloutId, Rollout] = field(default_factory=dict)
+    desired: dict[AgentId, DesiredState] = field(default_factory=dict)
+    batches: dict[tuple[AgentId, int], EvidenceBatch] = field(default_factory=dict)
+    samples: dict[SampleId, Sample] = field(default_factory=dict)
+    requests: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def copy(self) -> "_Tables":
+        return _Tables(**{name: dict(getattr(self, name)) for name in self.__dataclass_fields__})
+
+
+def _found(value: T | None, resource: str) -> T:
+    if value is None:
+        raise ResourceNotFoundError(f"{resource} does not exist")
+    return value
+
+
+def _add(rows: dict[Any, T], key: object, value: T, *, resource: str, unique: tuple[str, ...] = ()) -> None:
+    """Insert unless the key, or a value under one of the `unique` attributes, is taken."""
+    clash = any(getattr(row, name) == getattr(value, name) for name in unique for row in rows.values())
+    if key in rows or clash:
+        raise ResourceExistsError(f"{resource} exists already", remedy="choose another name")
+    rows[key] = value
+
+
+def _save(rows: dict[Any, R], key: object, value: R, *, resource: str) -> R:
+    stored = rows.get(key)
+    if stored is None or stored.revision != value.revision:
+        raise _stale(resource)
+    saved: R = replace(value, revision=value.revision + 1)  # type: ignore[type-var]
+    rows[key] = saved
+    return saved
+
+
+def _stale(resource: str) -> StaleWriteError:
+    return StaleWriteError(
+        f"{resource} was changed by somebody else", field="etag", remedy="read it again, then repeat"
+    )
+
+
+class _Models:
+    def __init__(self, tables: _Tables) -> None:
+        self._tables = tables
+
+    async def add(self, model: Model) -> None:
+        _add(self._tables.models, model.id, model, resource=f"models/{model.id}", unique=("uid",))
+
+    async def get(self, model_id: ModelId) -> Model:
+        return _found(self._tables.models.get(model_id), f"models/{model_id}")
+
+    async def find(self, model_id: ModelId) -> Model | None:
+        return self._tables.models.get(model_id)
+
+    async def save(self, model: Model) -> Model:
+        return _save(self._tables.models, model.id, model, resource=f"models/{model.id}")
+
+    async def list(self, *, after: ModelId | None, limit: int) -> Sequence[Model]:
+        models = self._tables.models
+        return [models[key] for key in sorted(models) if after is None or key > after][:limit]
+
+    async def add_version(self, version: ModelVersion) -> None:
+        if version.model_id not in self._tables.models:
+            raise ResourceNotFoundError(f"it refers to something that does not exist: models/{version.model_id}")
+        _add(self._tables.versions, (version.model_id, version.number), version, resource=version.name, unique=("uid",))
+
+    async def get_version(self, model_id: ModelId, number: int) -> ModelVersion:
+        return _found(self._tables.versions.get((model_id, number)), f"models/{model_id}/versions/{number}")
+
+    async def find_version_by_digest(self, model_id: ModelId, digest: Digest) -> ModelVersion | None:
+        for key in sorted(self._tables.versions):
+            if key[0] == model_id and self._tables.versions[key].artifact.digest == digest:
+                return self._tables.versions[key]
+        return None
+
+    async def list_versions(self, model_id: ModelId, *, before: int | None, limit: int) -> Sequence[ModelVersion]:
+        numbers = [number for model, number in self._tables.versions if model == model_id]
+        wanted = [number for number in sorted(numbers, reverse=True) if before is None or number < before]
+        return [self._tables.versions[model_id, number] for number in wanted[:limit]]
+
+    async def get_versions(self, wanted: Iterable[tuple[ModelId, int]]) -> Mapping[tuple[ModelId, int], ModelVersion]:
+        versions = self._tables.versions
+        return {key: versions[key] for key in sorted(set(wanted)) if key in versions}
+
+
+class _Agents:
+    def __init__(self, tables: _Tables) -> None:
+        self._tables = tables
+
+    async def add(self, agent: Agent) -> None:
+        _add(self._tables.agents, agent.id, agent, resource=f"agents/{agent.id}", unique=("uid",))
+
+    async def get(self, agent_id: AgentId) -> AgentRecord:
+        return _found(await self.find(agent_id), f"agents/{agent_id}")
+
+    async def find(self, agent_id: AgentId) -> AgentRecord | None:
+        return self._record(agent_id) if agent_id in self._tables.agents else None
+
+    async def save(self, agent: Agent) -> Agent:
+        return _save(self._tables.agents, agent.id, agent, resource=f"agents/{agent.id}")
+
+    async def list(self, *, after: AgentId | None, limit: int) -> Sequence[AgentRecord]:
+        wanted = [key for key in sorted(self._tables.agents) if after is None or key > after]
+        return [self._record(key) for key in wanted[:limit]]
+
+    async def list_all(self) -> Sequence[AgentRecord]:
+        return [self._record(key) for key in sorted(self._tables.agents)]
+
+    async def record(self, observations: Sequence[Observation]) -> None:
+        for observation in observations:
+            if observation.agent_id not in self._tables.agents:
+                raise ResourceNotFoundError(f"it refers to something that does not exist: {observation.agent_id}")
+            before = self._tables.observations.get(observation.agent_id)
+            if before is not None:
+                observation = replace(  # noqa: PLW2901 - the observation as it is to be stored
+                    observation,
+                    host=before.host if observation.host is None else observation.host,
+                    devices=before.devices if observation.devices is None else observation.devices,
+                )
+            self._tables.observations[observation.agent_id] = observation
+
+    def _record(self, agent_id: AgentId) -> AgentRecord:
+        desired = self._tables.desired.get(agent_id)
+        expiries = [
+            certificate.expire_time
+            for certificate in self._tables.certificates.values()
+            if certificate.agent_id == agent_id
+        ]
+        return AgentRecord(
+            agent=self._tables.agents[agent_id],
+            observation=self._tables.observations.get(agent_id),
+            desired_generation=desired.generation if desired is not None else 0,
+            certificate_expire_time=max(expiries, default=None),
+        )
+
+
+class _Certificates:
+    def __init__(self, tables: _Tables) -> None:
+        self._tables = tables
+
+    async def add(self, certificate: AgentCertificate) -> None:
+        if certificate.agent_id not in self._tables.agents:
+            raise ResourceNotFoundError(f"it refers to something that does not exist: {certificate.agent_id}")
+        rows, serial = self._tables.certificates, certificate.serial
+        _add(rows, serial, certificate, resource=f"certificate {serial}")
+
+    async def find(self, serial: str) -> AgentCertificate | None:
+        return self._tables.certificates.get(serial)
+
+    async def find_by_key(self, agent_id: AgentId, public_key_sha256: str) -> AgentCertificate | None:
+        return max(
+            (
+                certificate
+                for certificate in self._tables.certificates.values()
+                if (certificate.agent_id, certificate.public_key_sha256) == (agent_id, public_key_sha256)
+            ),
+            key=lambda certificate: (certificate.not_before, certificate.expire_time, certificate.serial),
+            default=None,
+        )
+
+
+class _Tokens:
+    def __init__(self, tables: _Tables) -> None:
+        self._tables = tables
+
+    async def add_join_token(self, token: JoinToken) -> None:
+        _add(self._tables.join_tokens, token.id, token, resource=f"joinTokens/{token.id}", unique=("uid",))
+
+    async def get_join_token(self, token_id: JoinTokenId) -> JoinToken:
+        return _found(self._tables.join_tokens.get(token_id), f"joinTokens/{token_id}")
+
+    async def find_join_token(self, token_id: JoinTokenId) -> JoinToken | None:
+        return self._tables.join_tokens.get(token_id)
+
+    async def save_join_token(self, token: JoinToken) -> JoinToken:
+        return _save(self._tables.join_tokens, token.id, token, resource=f"joinTokens/{token.id}")
+
+    async def list_join_tokens(self, *, before: str | None, limit: int) -> Sequence[JoinToken]:
+        newest = sorted(self._tables.join_tokens.values(), key=lambda token: token.uid, reverse=True)
+        return [token for token in newest if before is None or token.uid < before][:limit]
+
+    async def add_operator_token(self, token: OperatorToken) -> None:
+        rows = self._tables.operator_tokens
+        _add(rows, token.id, token, resource=f"operator token {token.id}", unique=("secret_sha256",))
+
+    async def find_operator_token(self, secret_sha256: str) -> OperatorToken | None:
+        tokens = self._tables.operator_tokens.values()
+        return next((token for token in tokens if token.secret_sha256 == secret_sha256), None)
+
+
+class _Deployments:
+    def __init__(self, tables: _Tables) -> None:
+        self._tables = tables
+
+    async def add(self, deployment: Deployment) -> None:
+        rows = self._tables.deployments
+        _add(rows, deployment.id, deployment, resource=f"deployments/{deployment.id}", unique=("uid",))
+
+    async def get(self, deployment_id: DeploymentId) -> Deployment:
+        return _found(self._tables.deployments.get(deployment_id), f"deployments/{deployment_id}")
+
+    async def save(self, deployment: Deployment) -> Deployment:
+        return _save(self._tables.deployments, deployment.id, deployment, resource=f"deployments/{deployment.id}")
+
+    async def delete(self, deployment: Deployment) -> None:
+        stored = self._tables.deployments.get(deployment.id)
+        if stored is None or stored.revision != deployment.revision:
+            raise _stale(f"deployments/{deployment.id}")
+        del self._tables.deployments[deployment.id]
+
+    async def list(self, *, after: DeploymentId | None, limit: int) -> Sequence[Deployment]:
+        rows = self._tables.deployments
+        return [rows[key] for key in sorted(rows) if after is None or key > after][:limit]
+
+    async def list_all(self) -> Sequence[Deployment]:
+        return [self._tables.deployments[key] for key in sorted(self._tables.deployments)]
+
+
+class _Rollouts:
+    def __init__(self, tables: _Tables) -> None:
+        self._tables = tables
+
+    async def add(self, rollout: Rollout) -> None:
+        _add(self._tables.rollouts, rollout.id, rollout, resource=f"rollouts/{rollout.id}", unique=("uid",))
+
+    async def get(self, rollout_id: RolloutId) -> Rollout:
+        return _found(self._tables.rollouts.get(rollout_id), f"rollouts/{rollout_id}")
+
+    async def save(self, rollout: Rollout) -> Rollout:
+        return _save(self._tables.rollouts, rollout.id, rollout, resource=f"rollouts/{rollout.id}")
+
+    async def list(self, *, deployment_id: DeploymentId | None, before: str | None, limit: int) -> Sequence[Rollout]:
+        newest = sorted(self._tables.rollouts.values(), key=lambda rollout: rollout.uid, reverse=True)
+        return [
+            rollout
+            for rollout in newest
+            if deployment_id in (None, rollout.deployment_id) and (before is None or rollout.uid < before)
+        ][:limit]
+
+    async def list_active(self) -> Sequence[Rollout]:
+        active = (rollout for rollout in self._tables.rollouts.values() if rollout.state in ACTIVE_STATES)
+        return sorted(active, key=lambda rollout: rollout.uid)
+
+
+class _Desired:
+    def __init__(self, tables: _Tables) -> None:
+        self._tables = tables
+
+    async def list_all(self) -> Mapping[AgentId, DesiredState]:
+        return dict(sorted(self._tables.desired.items()))
+
+    async def find(self, agent_id: AgentId) -> DesiredState | None:
+        return self._tables.desired.get(agent_id)
+
+    async def save(self, states: Sequence[DesiredState]) -> None:
+        for state in states:
+            if state.agent_id not in self._tables.agents:
+                raise ResourceNotFoundError(f"it refers to something that does not exist: {state.agent_id}")
+            before = self._tables.desired.get(state.agent_id)
+            if before is not None and state.generation <= before.generation:
+                raise _stale("the desired state of an agent")
+            self._tables.desired[state.agent_id] = state
+
+    async def is_assigned(self, agent_id: AgentId, blob: Digest) -> bool:
+        state = self._tables.desired.get(agent_id)
+        versions = [self._tables.versions.get((slot.slot, slot.version)) for slot in state.slots] if state else []
+        return any(file.digest == blob for version in versions if version for file in version.artifact.files)
+
+
+class _Evidence:
+    def __init__(self, tables: _Tables) -> None:
+        self._tables = tables
+
+    async def add(self, batch: EvidenceBatch) -> bool:
+        if (batch.agent_id, batch.batch) in self._tables.batches:
+            return False
+        self._tables.batches[batch.agent_id, batch.batch] = batch
+        return True
+
+    async def list_results(
+        self, wanted: ResultFilter, *, after: int | None, limit: int, newest_first: bool = False
+    ) -> Sequence[tuple[int, Result]]:
+        arrived = enumerate((result for batch in self._tables.batches.values() for result in batch.results), start=1)
+        matching = [
+            (arrival, result)
+            for arrival, result in arrived
+            if wanted.model_id in (None, result.slot)
+            and wanted.version in (None, result.version)
+            and wanted.agent_id in (None, result.agent_id)
+            and wanted.part_id in (None, result.part_id)
+        ]
+        if newest_first:
+            return [pair for pair in reversed(matching) if after is None or pair[0] < after][:limit]
+        return [pair for pair in matching if after is None or pair[0] > after][:limit]
+
+    async def list_windows(
+        self, model_id: ModelId, *, start_time: datetime | None, end_time: datetime | None
+    ) -> Sequence[MetricWindow]:
+        windows = [
+            (window.start_time, window.agent_id, window.batch, index, window)
+            for batch in self._tables.batches.values()
+            for index, window in enumerate(batch.windows)
+            if window.slot == model_id
+            and (start_time is None or window.end_time > start_time)
+            and (end_time is None or window.start_time < end_time)
+        ]
+        return [row[-1] for row in sorted(windows, key=lambda row: row[:-1])]
+
+    async def count_dropped(self, model_id: ModelId) -> int:
+        batches = self._tables.batches.values()
+        return sum(
+            batch.dropped_results for batch in batches if any(window.slot == model_id for window in batch.windows)
+        )
+
+    async def count_inferences(
+        self, model_id: ModelId, version: int, *, received_since: datetime
+    ) -> Sequence[InferenceCount]:
+        counts: dict[AgentId, tuple[int, int]] = {}
+        for batch in self._tables.batches.values():
+            for window in batch.windows:
+                if (window.slot, window.version) == (model_id, version) and batch.receive_time >= received_since:
+                    inferences, errors = counts.get(batch.agent_id, (0, 0))
+                    counts[batch.agent_id] = (inferences + window.inference_count, errors + window.error_count)
+        return [
+            InferenceCount(agent_id=agent_id, inferences=inferences, errors=errors)
+            for agent_id, (inferences, errors) in sorted(counts.items())
+        ]
+
+
+class _Samples:
+    def __init__(self, tables: _Tables) -> None:
+        self._tables = tables
+
+    async def add(self, sample: Sample) -> bool:
+        if sample.id in self._tables.samples:
+            return False
+        self._tables.samples[sample.id] = sample
+        return True
+
+    async def get(self, sample_id: SampleId) -> Sample:
+        return _found(self._tables.samples.get(sample_id), f"samples/{sample_id}")
+
+    async def list(
+        self,
+        *,
+        model_id: ModelId | None,
+        agent_id: AgentId | None,
+        reason: SampleReason | None,
+        before: tuple[datetime, SampleId] | None,
+        limit: int,
+    ) -> Sequence[Sample]:
+        samples = self._tables.samples.values()
+        newest = sorted(samples, key=lambda sample: (sample.create_time, sample.id), reverse=True)
+        return [
+            sample
+            for sample in newest
+            if model_id in (None, sample.model_id)
+            and agent_id in (None, sample.agent_id)
+            and reason in (None, sample.reason)
+            and (before is None or (sample.create_time, sample.id) < before)
+        ][:limit]
+
+
+class _Requests:
+    def __init__(self, tables: _Tables) -> None:
+        self._tables = tables
+
+    async def find(self, request_id: str) -> tuple[str, str] | None:
+        return self._tables.requests.get(request_id)
+
+    async def add(self, request_id: str, *, fingerprint: str, resource: str, create_time: datetime) -> None:
+        _add(self._tables.requests, request_id, (fingerprint, resource), resource=f"request {request_id}")
+
+
+class MemoryUnitOfWork:
+    """Repositories over one copy of the tables."""
+
+    def __init__(self, tables: _Tables) -> None:
+        self.models = _Models(tables)
+        self.agents = _Agents(tables)
+        self.certificates = _Certificates(tables)
+        self.tokens = _Tokens(tables)
+        self.deployments = _Deployments(tables)
+        self.rollouts = _Rollouts(tables)
+        self.desired = _Desired(tables)
+        self.evidence = _Evidence(tables)
+        self.samples = _Samples(tables)
+        self.requests = _Requests(tables)
+
+
+class MemoryStore:
+    """The Store in memory."""
+
+    def __init__(self) -> None:
+        self._tables = _Tables()
+        self._writing = asyncio.Lock()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[MemoryUnitOfWork]:
+        yield MemoryUnitOfWork(self._tables.copy())
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[MemoryUnitOfWork]:
+        async with self._writing:
+            tables = self._tables.copy()
+            yield MemoryUnitOfWork(tables)
+            self._tables = tables
