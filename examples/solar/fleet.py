@@ -10,8 +10,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,30 @@ class Fleet:
 
     def operate_text(self, *arguments: str) -> str:
         return run(script("lineside"), "--config", str(self.operator_file), *arguments)
+
+    def watch(self, *arguments: str, seconds: float) -> Iterator[Any]:
+        """Yield each JSON document that one of the operator's commands prints, as it comes. Raises DemoError when the
+        command has not ended in time; its exit status is the caller's to judge by what it printed."""
+        command = [script("lineside"), "--config", str(self.operator_file), *arguments, "--output", "json"]
+        decoder, pending = json.JSONDecoder(), ""
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+            timer = threading.Timer(seconds, process.kill)
+            timer.start()
+            try:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    pending += line
+                    try:
+                        document, _ = decoder.raw_decode(pending.lstrip())
+                    except json.JSONDecodeError:
+                        continue  # a document may stretch over several lines
+                    pending = ""
+                    yield document
+            finally:
+                timer.cancel()
+                process.terminate()
+        if process.returncode == -signal.SIGKILL:
+            raise DemoError(f"lineside {' '.join(arguments)} did not end within {seconds:.0f} s")
 
     def check_alive(self) -> None:
         """Raises DemoError when a process has ended that should run."""

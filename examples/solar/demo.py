@@ -1,0 +1,249 @@
+"""`make demo`: the whole of Lineside in its smallest form, from nothing, with real processes, images and models.
+
+A controller, two stations and a line server start in `.demo/`. Version 1 of a solar-cell classifier is rolled out,
+real held-out images are replayed at every station, and version 2 follows in waves while the images keep flowing.
+The end is a summary, on the screen and in `.demo/summary.json`. The exit status is 0 only when everything held.
+"""
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from examples.solar import data, model, summary
+from examples.solar.fleet import Agent, DemoError, Fleet, stop_left_over
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / ".demo"
+CACHE = ROOT / ".cache"
+MODEL = "solar-defect"
+DEPLOYMENT = "solar"
+TRAINING_CELLS = {1: 120, 2: None}
+"""Cells that each version is fitted on; None is every one that is not held out."""
+SPLIT_SEED = 2
+STATIONS = {"ls-1": "role=line-server", "st-1": "station=1", "st-2": "station=2"}
+PROTOCOLS = {"ls-1": "grpc", "st-1": "grpc", "st-2": "http"}
+RATE = 25.0
+"""Images a second at each station: a busy line, which still leaves two cores room to compile beside it."""
+WAVES = {1: "1,100%", 2: "1,50%,100%"}
+BAKE = "3s"
+ROLLOUT_SECONDS = 120.0
+COVER_SECONDS = 60.0
+DELIVERY_SECONDS = 60.0
+POLL_SECONDS = 0.5
+
+BEGIN = time.monotonic()
+console = Console(highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    console.print(f"[dim]{time.monotonic() - BEGIN:6.1f} s[/dim]  {text}")
+
+
+def wait_for(what: str, holds: Callable[[], bool], fleet: Fleet, *, seconds: float) -> None:
+    """Return when `holds()`. Raises DemoError when it does not in time, or when a process has ended meanwhile."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        fleet.check_alive()
+        if time.monotonic() > deadline:
+            raise DemoError(f"{what}: not within {seconds:.0f} s")
+        time.sleep(POLL_SECONDS)
+
+
+def build_models() -> data.Cells:
+    """Write both versions and the held-out cells below FOLDER; return the held-out cells."""
+    cells = data.load_mono_cells()
+    training, held_out = data.split(cells, seed=SPLIT_SEED)
+    backbone = data.fetch_backbone(CACHE)
+    for version, count in TRAINING_CELLS.items():
+        used = training.take(range(count or len(training)))
+        model.build_version(backbone, used, FOLDER / "models" / f"v{version}")
+        say(f"version {version}: head fitted on {len(used)} of {len(cells)} mono-crystalline cells")
+    np.savez(FOLDER / "held-out.npz", images=held_out.images, part_ids=np.array(held_out.part_ids))
+    return held_out
+
+
+def start_agents(fleet: Fleet) -> dict[str, Agent]:
+    token = fleet.operate_text("tokens", "create", "--uses", str(len(STATIONS)), "--ttl", "1h", "--label", "line=3")
+    agents = {}
+    for name, label in STATIONS.items():
+        agents[name] = fleet.start_agent(name, token=token.strip(), label=label)
+        say(f"agent {name} serves gRPC at {agents[name].grpc} and REST at {agents[name].http}")
+    return agents
+
+
+def start_load(fleet: Fleet, agents: Mapping[str, Agent], cells: int) -> None:
+    """Start the application of each station; the stations begin at different cells."""
+    for place, (name, agent) in enumerate(agents.items()):
+        protocol = PROTOCOLS[name]
+        endpoint = agent.grpc if protocol == "grpc" else agent.http
+        options = ["--protocol", protocol, "--endpoint", endpoint, "--model", MODEL, "--rate", str(RATE)]
+        files = ["--cells", str(FOLDER / "held-out.npz"), "--report", str(report_file(name))]
+        fleet.start_load(f"camera-{name}", [*options, *files, "--first-row", str(place * cells // len(agents))])
+
+
+def report_file(name: str) -> Path:
+    return FOLDER / f"camera-{name}.json"
+
+
+def report(name: str) -> dict[str, Any]:
+    """What the station's application has seen so far; nothing before its first image."""
+    path = report_file(name)
+    return dict(json.loads(path.read_text())) if path.exists() else {"parts_by_version": {}}
+
+
+def publish(fleet: Fleet, version: int) -> None:
+    name = fleet.operate_text("models", "publish", MODEL, str(FOLDER / "models" / f"v{version}"), "--wait").strip()
+    if name != f"{MODEL}:{version}":
+        raise DemoError(f"published {name}, expected {MODEL}:{version}")
+    say(f"published {name}")
+
+
+def roll_out(fleet: Fleet, version: int) -> None:
+    """Start a rollout and say what it does until it has ended. Raises DemoError when it does not succeed."""
+    started = fleet.operate(
+        *["rollouts", "start", DEPLOYMENT, "--version", str(version), "--waves", WAVES[version], "--bake", BAKE]
+    )
+    name = summary.resource_id(started["name"])
+    say(f"rollout {name} to version {version} in waves of {WAVES[version]}")
+    last = started
+    for last in fleet.watch("rollouts", "watch", name, seconds=ROLLOUT_SECONDS):
+        say(f"rollout {name}: {last['state']}; waves {', '.join(wave['state'] for wave in last['waves'])}")
+    if last["state"] != "SUCCEEDED":
+        raise DemoError(f"rollout {name} ended {last['state']}: {last['reason']}: {last['message']}")
+
+
+def wait_until_judged(fleet: Fleet, version: int, cells: int) -> None:
+    """Wait until every station has sent every held-out cell to the version."""
+
+    def judged() -> bool:
+        return all(report(name)["parts_by_version"].get(str(version), 0) == cells for name in STATIONS)
+
+    wait_for(f"every station's {cells} cells judged by version {version}", judged, fleet, seconds=COVER_SECONDS)
+    say(f"every station has had its {cells} held-out cells judged by version {version}")
+
+
+def collect(fleet: Fleet, held_out: data.Cells) -> summary.Summary:
+    """Wait until everything has come back to the controller, and compute the summary from it."""
+    reports = {name: report(name) for name in STATIONS}
+    sent, answered = (sum(report[key] for report in reports.values()) for key in ("sent", "answered"))
+    for name, seen in reports.items():
+        for error in seen["errors"]:
+            say(f"[red]{name} lost an image:[/red] {error}")
+
+    def delivered() -> bool:
+        return sum(int(row["inference_count"]) for row in metrics(fleet)) >= answered
+
+    wait_for(f"the results of {answered} images at the controller", delivered, fleet, seconds=DELIVERY_SECONDS)
+    samples = settled_samples(fleet)
+    by_agent = metrics(fleet, "--by-agent")
+    results = fleet.operate("results", "list", "--model", MODEL)
+    agents = {summary.resource_id(agent["name"]): agent for agent in fleet.operate("agents", "list")}
+    rollouts = sorted(fleet.operate("rollouts", "list"), key=lambda rollout: str(rollout["create_time"]))
+    labels = dict(zip(held_out.part_ids, held_out.defective.tolist(), strict=True))
+    return summary.Summary(
+        images_sent=sent,
+        images_answered=answered,
+        images_lost=sent - answered,
+        agents=tuple(summary.agent_facts(agents[name], MODEL, reports[name], by_agent) for name in STATIONS),
+        versions=summary.version_facts(results, labels),
+        rollouts=tuple(summary.rollout_facts(rollout) for rollout in rollouts),
+        samples_received=len(samples),
+        samples_by_reason=Counter(sample["reason"] for sample in samples),
+        results_received=len(results),
+        seconds=round(time.monotonic() - BEGIN, 1),
+    )
+
+
+def metrics(fleet: Fleet, *options: str) -> Sequence[Mapping[str, Any]]:
+    rows: Sequence[Mapping[str, Any]] = fleet.operate("metrics", "show", "--model", MODEL, *options)
+    return rows
+
+
+def settled_samples(fleet: Fleet) -> Sequence[Mapping[str, Any]]:
+    """The samples at the controller, once none has come between two looks; how many are chosen is up to the agents."""
+    seen: list[Sequence[Mapping[str, Any]]] = [[]]
+
+    def settled() -> bool:
+        seen.append(fleet.operate("samples", "list", "--model", MODEL))
+        return 0 < len(seen[-1]) == len(seen[-2])
+
+    wait_for("samples at the controller", settled, fleet, seconds=DELIVERY_SECONDS)
+    return seen[-1]
+
+
+def run_demo(fleet: Fleet) -> summary.Summary:
+    held_out = build_models()
+    fleet.start_controller()
+    say(f"controller at {fleet.controller}")
+    agents = start_agents(fleet)
+    publish(fleet, 1)
+    fleet.operate(
+        *["deployments", "create", DEPLOYMENT, "--model", MODEL, "--selector", "line=3", "--hint", "THROUGHPUT"]
+    )
+    start_load(fleet, agents, len(held_out))
+    for version in TRAINING_CELLS:
+        if version > 1:
+            publish(fleet, version)
+        roll_out(fleet, version)
+        wait_until_judged(fleet, version, len(held_out))
+    for name in STATIONS:
+        fleet.finish(f"camera-{name}")
+    say("images stopped; waiting for what is still on its way to the controller")
+    return collect(fleet, held_out)
+
+
+def keep_running(fleet: Fleet) -> None:
+    """Say how to look around in what is left running."""
+    operate = f".venv/bin/lineside --config {fleet.operator_file.relative_to(ROOT)}"
+    console.print("\nThe controller and the agents keep running. Look around:")
+    for command in ("agents list", "rollouts list", f"metrics show --model {MODEL}", f"samples list --model {MODEL}"):
+        console.print(f"  {operate} {command}")
+    console.print("End them:\n  make demo-stop")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m examples.solar.demo", description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="leave the controller and the agents running")
+    parser.add_argument("--stop", action="store_true", help="only end what an earlier run left running")
+    options = parser.parse_args()
+    for name in stop_left_over(FOLDER):
+        say(f"ended {name}, which an earlier run had left running")
+    if options.stop:
+        return
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir()
+    fleet = Fleet(folder=FOLDER)
+    kept = False
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        facts = run_demo(fleet)
+        facts.write(FOLDER / "summary.json")
+        summary.show(facts, console)
+        if failures := facts.failures():
+            raise DemoError("\n".join(failures))
+        kept = options.keep
+    except (DemoError, KeyboardInterrupt) as error:
+        console.print(f"\n[red]The demo failed:[/red] {str(error) or 'interrupted'}", markup=True)
+        sys.exit(1)
+    finally:
+        if not kept:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave processes behind
+            fleet.stop()
+    if kept:
+        keep_running(fleet)
+    else:
+        console.print("Everything held. The processes are stopped; the facts are in .demo/summary.json.")
+
+
+if __name__ == "__main__":
+    main()
