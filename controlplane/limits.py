@@ -70,6 +70,12 @@ DESIRED_STATES_READ_SINGLY_MAX = 20
 """Above it one query for all agents is quicker than a query each."""
 VERSIONS_CACHED_MAX = 1_000
 """A version's manifest is some kilobytes a gigabyte of weights."""
+OBSERVED_SLOTS_MAX = 256
+OBSERVED_CONDITIONS_MAX = 64
+DEVICES_MAX = 64
+"""Far above any box; they bound what one agent can make the controller store."""
+NACK_CHARS_MAX = 4096
+"""Of a failure in words; a compiler's whole log belongs on the box."""
 SYNC_INBOX_MAX = 4
 """Messages of one stream that wait for their answer."""
 AGENT_SILENT_INTERVALS_MAX = 5

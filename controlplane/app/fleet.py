@@ -9,7 +9,7 @@ Rules kept:
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -63,7 +63,7 @@ class Fleet:
 
     async def sync(
         self, certificate: AgentCertificate, messages: AsyncIterator[SyncMessage]
-    ) -> AsyncIterator[SyncAnswer]:
+    ) -> AsyncGenerator[SyncAnswer, None]:
         """Answer the messages of one stream until they end. Raises ForbiddenError (AGENT_REVOKED),
         CredentialError (CERTIFICATE_INVALID), and what `messages` raises."""
         session = _Session(agent_id=certificate.agent_id)

@@ -4,7 +4,8 @@ Servicers raise DomainErrors and never touch the context's status. Streaming ser
 Cancellation passes untouched.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -16,7 +17,7 @@ from controlplane.rpc.authentication import Context, Guard
 _Handler = grpc.RpcMethodHandler[Any, Any]
 # The stubs type a handler's functions for synchronous servers only; on grpc.aio they are these.
 _Unary = Callable[[Any, Context], Awaitable[Any]]
-_Stream = Callable[[Any, Context], AsyncIterator[Any]]
+_Stream = Callable[[Any, Context], AsyncGenerator[Any, None]]
 
 
 class Boundary(grpc.aio.ServerInterceptor):
@@ -75,11 +76,13 @@ def _unary(behaviour: _Unary, method: str, guard: Guard) -> _Unary:
 
 
 def _stream(behaviour: _Stream, method: str, guard: Guard) -> _Stream:
-    async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+    async def call(request: Any, context: Context) -> AsyncGenerator[Any, None]:
         try:
             await guard.admit(context)
-            async for response in behaviour(request, context):
-                yield response
+            # Closed by hand: a cancelled call must release what its servicer holds now, not at a collection.
+            async with aclosing(behaviour(request, context)) as responses:
+                async for response in responses:
+                    yield response
         except Exception as error:  # noqa: BLE001 - the boundary: everything is translated or passed on
             await _refuse(context, error, method)
 

@@ -1,7 +1,7 @@
 """Resource names in requests (AIP-122). Each parser raises FieldInvalidError naming the field and the pattern."""
 
 from controlplane.domain.errors import FieldInvalidError
-from controlplane.domain.ids import AgentId, ModelId, SampleId, check_resource_id
+from controlplane.domain.ids import AgentId, JoinTokenId, ModelId, SampleId, check_resource_id
 
 
 def parse_model_name(name: str, *, field: str) -> ModelId:
@@ -17,6 +17,11 @@ def parse_agent_name(name: str, *, field: str) -> AgentId:
 def parse_sample_name(name: str, *, field: str) -> SampleId:
     """Return the id of `samples/{sample}`."""
     return SampleId(_only_id(name, "samples", "sample", field=field))
+
+
+def parse_join_token_name(name: str, *, field: str) -> JoinTokenId:
+    """Return the id of `joinTokens/{join_token}`."""
+    return JoinTokenId(_only_id(name, "joinTokens", "join_token", field=field))
 
 
 def parse_version_name(name: str, *, field: str) -> tuple[ModelId, int]:

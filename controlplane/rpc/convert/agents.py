@@ -1,0 +1,139 @@
+"""Agents, the boxes they run on and their devices, on the wire."""
+
+from datetime import datetime
+from types import MappingProxyType
+
+from lineside.v1 import agent_pb2
+
+from controlplane import limits
+from controlplane.domain.condition import Condition, ConditionState
+from controlplane.domain.errors import FieldInvalidError
+from controlplane.domain.ids import AgentId
+from controlplane.domain.inventory import AgentRecord, AgentState, Device, Host, Observation
+from controlplane.rpc.convert.conditions import condition_to_proto
+from controlplane.rpc.convert.etags import etag_of
+from controlplane.rpc.convert.slots import observed_slot_to_proto
+from controlplane.rpc.convert.times import optional_time_to_proto, time_to_proto
+
+_STATES = MappingProxyType(
+    {
+        AgentState.ENROLLED: agent_pb2.Agent.STATE_ENROLLED,
+        AgentState.CONNECTED: agent_pb2.Agent.STATE_CONNECTED,
+        AgentState.DISCONNECTED: agent_pb2.Agent.STATE_DISCONNECTED,
+        AgentState.REVOKED: agent_pb2.Agent.STATE_REVOKED,
+    }
+)
+
+
+def agent_to_proto(record: AgentRecord, *, now: datetime, silent_seconds_max: float) -> agent_pb2.Agent:
+    """Return the agent as it stands now; it counts as disconnected after `silent_seconds_max` without a word."""
+    agent = record.agent
+    message = agent_pb2.Agent(
+        name=f"agents/{agent.id}",
+        uid=agent.uid,
+        create_time=time_to_proto(agent.create_time),
+        etag=etag_of(agent.revision),
+        labels=dict(agent.labels),
+        state=_STATES[record.state(now=now, silent_seconds_max=silent_seconds_max)],
+        desired_generation=record.desired_generation,
+        certificate_expire_time=optional_time_to_proto(record.certificate_expire_time),
+    )
+    if record.observation is not None:
+        _add_observation(message, record.observation)
+    return message
+
+
+def _add_observation(message: agent_pb2.Agent, observation: Observation) -> None:
+    observed = observation.observed
+    message.last_sync_time.CopyFrom(time_to_proto(observation.receive_time))
+    message.observed_generation = observed.generation
+    message.slots.extend(map(observed_slot_to_proto, observed.slots))
+    message.conditions.extend(map(condition_to_proto, (*observed.conditions, *_nack(observation))))
+    if observation.host is not None:
+        message.host.CopyFrom(host_to_proto(observation.host))
+    message.devices.extend(device_to_proto(device, observation.agent_id) for device in observation.devices or ())
+
+
+def _nack(observation: Observation) -> tuple[Condition, ...]:
+    """The controller's own condition: the agent has refused its desired state as a whole."""
+    if not observation.observed.nack_message:
+        return ()
+    refused = Condition(
+        type="DesiredStateAccepted",
+        state=ConditionState.FALSE,
+        reason="Refused",
+        message=observation.observed.nack_message,
+        transition_time=observation.receive_time,
+    )
+    return (refused,)
+
+
+def host_to_proto(host: Host) -> agent_pb2.Host:
+    """Return the box."""
+    return agent_pb2.Host(
+        hostname=host.hostname,
+        os=host.os,
+        os_release=host.os_release,
+        architecture=host.architecture,
+        cpu_model=host.cpu_model,
+        cpu_count=host.cpu_count,
+        memory_bytes=host.memory_bytes,
+        disk_bytes=host.disk_bytes,
+        disk_free_bytes=host.disk_free_bytes,
+        agent_version=host.agent_version,
+        openvino_version=host.openvino_version,
+    )
+
+
+def host_from_proto(message: agent_pb2.Host) -> Host:
+    """Return the box."""
+    return Host(
+        hostname=message.hostname,
+        os=message.os,
+        os_release=message.os_release,
+        architecture=message.architecture,
+        cpu_model=message.cpu_model,
+        cpu_count=message.cpu_count,
+        memory_bytes=message.memory_bytes,
+        disk_bytes=message.disk_bytes,
+        disk_free_bytes=message.disk_free_bytes,
+        agent_version=message.agent_version,
+        openvino_version=message.openvino_version,
+    )
+
+
+def device_to_proto(device: Device, agent_id: AgentId) -> agent_pb2.Device:
+    """Return the device under its agent's name."""
+    return agent_pb2.Device(
+        name=f"agents/{agent_id}/devices/{device.device.lower().replace('.', '-')}",
+        device=device.device,
+        full_name=device.full_name,
+        device_type=device.device_type,
+        capabilities=device.capabilities,
+        memory_bytes=device.memory_bytes,
+        driver_version=device.driver_version,
+        auto_choice=device.auto_choice,
+        properties=dict(device.properties),
+    )
+
+
+def device_from_proto(message: agent_pb2.Device) -> Device:
+    """Return the device; whose it is, the certificate says."""
+    return Device(
+        device=message.device,
+        full_name=message.full_name,
+        device_type=message.device_type,
+        capabilities=tuple(message.capabilities),
+        memory_bytes=message.memory_bytes,
+        driver_version=message.driver_version,
+        auto_choice=message.auto_choice,
+        properties=MappingProxyType(dict(message.properties)),
+    )
+
+
+def check_device_count(count: int) -> None:
+    """Raise FieldInvalidError for more devices than a box can have."""
+    if count > limits.DEVICES_MAX:
+        raise FieldInvalidError(
+            f"{count} devices are too many", field="devices", remedy=f"send at most {limits.DEVICES_MAX}"
+        )

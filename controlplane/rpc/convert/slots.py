@@ -1,0 +1,199 @@
+"""Desired and observed slots on the wire, and the policies that they are run by."""
+
+from types import MappingProxyType
+
+from lineside.v1 import slot_pb2
+
+from controlplane import limits
+from controlplane.app.desired import ResolvedState
+from controlplane.domain.assignment import DesiredSlot
+from controlplane.domain.catalog import ModelVersion
+from controlplane.domain.deployment import PerformanceHint, RuntimePolicy, SamplePolicy
+from controlplane.domain.errors import FieldInvalidError
+from controlplane.domain.ids import ModelId, check_resource_id
+from controlplane.domain.inventory import DeviceMeasurement, ObservedSlot, ObservedState, SlotState
+from controlplane.rpc.convert.artifacts import artifact_to_proto, signature_to_proto
+from controlplane.rpc.convert.conditions import condition_from_proto
+from controlplane.rpc.convert.names import parse_version_name, version_name
+from controlplane.rpc.convert.times import (
+    optional_time_to_proto,
+    seconds_from_proto,
+    seconds_to_proto,
+    time_from_proto,
+)
+
+_HINTS = MappingProxyType(
+    {
+        PerformanceHint.LATENCY: slot_pb2.PERFORMANCE_HINT_LATENCY,
+        PerformanceHint.THROUGHPUT: slot_pb2.PERFORMANCE_HINT_THROUGHPUT,
+    }
+)
+_Wire = slot_pb2.ObservedSlot
+_STATES = MappingProxyType(
+    {
+        SlotState.PENDING: _Wire.STATE_PENDING,
+        SlotState.DOWNLOADING: _Wire.STATE_DOWNLOADING,
+        SlotState.PREPARING: _Wire.STATE_PREPARING,
+        SlotState.SERVING: _Wire.STATE_SERVING,
+        SlotState.FAILED: _Wire.STATE_FAILED,
+    }
+)
+_STATES_FROM_WIRE = MappingProxyType({wire: state for state, wire in _STATES.items()})
+
+
+def runtime_policy_to_proto(policy: RuntimePolicy) -> slot_pb2.RuntimePolicy:
+    """Return the policy."""
+    return slot_pb2.RuntimePolicy(
+        hint=_HINTS[policy.hint], inference_precision=policy.inference_precision, devices=policy.devices
+    )
+
+
+def runtime_policy_from_proto(message: slot_pb2.RuntimePolicy) -> RuntimePolicy:
+    """Return the policy; raises FieldInvalidError as its constructor does. Any hint but THROUGHPUT is LATENCY."""
+    throughput = message.hint == slot_pb2.PERFORMANCE_HINT_THROUGHPUT
+    return RuntimePolicy(
+        hint=PerformanceHint.THROUGHPUT if throughput else PerformanceHint.LATENCY,
+        inference_precision=message.inference_precision,
+        devices=tuple(message.devices),
+    )
+
+
+def sample_policy_to_proto(policy: SamplePolicy) -> slot_pb2.SamplePolicy:
+    """Return the policy."""
+    return slot_pb2.SamplePolicy(
+        random_fraction=policy.random_fraction,
+        confidence_below=policy.confidence_below,
+        budget_bytes_per_day=policy.budget_bytes_per_day,
+    )
+
+
+def sample_policy_from_proto(message: slot_pb2.SamplePolicy) -> SamplePolicy:
+    """Return the policy; raises FieldInvalidError as its constructor does."""
+    return SamplePolicy(
+        random_fraction=message.random_fraction,
+        confidence_below=message.confidence_below,
+        budget_bytes_per_day=message.budget_bytes_per_day,
+    )
+
+
+def desired_state_to_proto(resolved: ResolvedState) -> slot_pb2.DesiredState:
+    """Return the state with all that an agent needs to run it."""
+    return slot_pb2.DesiredState(
+        generation=resolved.desired.generation,
+        slots=[
+            _desired_slot_to_proto(slot, resolved.versions[slot.slot, slot.version]) for slot in resolved.desired.slots
+        ],
+    )
+
+
+def _desired_slot_to_proto(slot: DesiredSlot, version: ModelVersion) -> slot_pb2.DesiredSlot:
+    return slot_pb2.DesiredSlot(
+        slot=slot.slot,
+        model_version=version.name,
+        deployment=f"deployments/{slot.deployment_id}",
+        artifact=artifact_to_proto(version.artifact),
+        signature=signature_to_proto(version.signature),
+        runtime_policy=runtime_policy_to_proto(slot.runtime_policy),
+        sample_policy=sample_policy_to_proto(slot.sample_policy),
+        offer=slot.offer,
+    )
+
+
+def observed_state_from_proto(message: slot_pb2.ObservedState) -> ObservedState:
+    """Return what an agent observes. Raises FieldInvalidError for names that are none, for a slot named twice and
+    for more slots or conditions than a box can have."""
+    field = "observed_state"
+    if len(message.slots) > limits.OBSERVED_SLOTS_MAX or len(message.conditions) > limits.OBSERVED_CONDITIONS_MAX:
+        raise FieldInvalidError(
+            "too many slots or conditions",
+            field=field,
+            remedy=f"send at most {limits.OBSERVED_SLOTS_MAX} and {limits.OBSERVED_CONDITIONS_MAX}",
+        )
+    slots = tuple(_observed_slot_from_proto(slot, field=f"{field}.slots") for slot in message.slots)
+    if len({slot.slot for slot in slots}) != len(slots):
+        raise FieldInvalidError("a slot is named twice", field=f"{field}.slots")
+    has_time = message.HasField("agent_time")
+    return ObservedState(
+        generation=message.generation,
+        slots=slots,
+        conditions=tuple(condition_from_proto(c, field=f"{field}.conditions") for c in message.conditions),
+        agent_time=time_from_proto(message.agent_time, field=f"{field}.agent_time") if has_time else None,
+        nack_message=message.nack_message[: limits.NACK_CHARS_MAX],
+        boot_count=message.boot_count,
+    )
+
+
+def _observed_slot_from_proto(message: slot_pb2.ObservedSlot, *, field: str) -> ObservedSlot:
+    slot = ModelId(check_resource_id(message.slot, field=f"{field}.slot"))
+    has_time = message.HasField("serving_time")
+    return ObservedSlot(
+        slot=slot,
+        serving_version=_version(message.serving_version, slot, field=f"{field}.serving_version"),
+        target_version=_version(message.target_version, slot, field=f"{field}.target_version"),
+        state=_STATES_FROM_WIRE.get(message.state, SlotState.PENDING),
+        device=message.device,
+        device_reason=message.device_reason,
+        measurements=tuple(
+            _measurement_from_proto(each, field=f"{field}.measurements") for each in message.measurements
+        ),
+        failure_reason=message.failure_reason,
+        failure_message=message.failure_message[: limits.NACK_CHARS_MAX],
+        downloaded_bytes=message.downloaded_bytes,
+        offer=message.offer,
+        serving_time=time_from_proto(message.serving_time, field=f"{field}.serving_time") if has_time else None,
+        last_known_good=message.last_known_good,
+    )
+
+
+def _version(name: str, slot: ModelId, *, field: str) -> int:
+    if not name:
+        return 0
+    model_id, number = parse_version_name(name, field=field)
+    if model_id != slot:
+        raise FieldInvalidError(
+            f"{name} is no version of models/{slot}", field=field, remedy="name a version of the slot's model"
+        )
+    return number
+
+
+def _measurement_from_proto(message: slot_pb2.DeviceMeasurement, *, field: str) -> DeviceMeasurement:
+    return DeviceMeasurement(
+        device=message.device,
+        ok=message.ok,
+        latency_ms_p50=message.latency_ms_p50,
+        throughput_per_second=message.throughput_per_second,
+        compile_seconds=seconds_from_proto(message.compile_duration, field=f"{field}.compile_duration"),
+        error=message.error,
+        chosen=message.chosen,
+    )
+
+
+def observed_slot_to_proto(slot: ObservedSlot) -> slot_pb2.ObservedSlot:
+    """Return the slot for operators."""
+    return slot_pb2.ObservedSlot(
+        slot=slot.slot,
+        serving_version=version_name(slot.slot, slot.serving_version) if slot.serving_version else "",
+        target_version=version_name(slot.slot, slot.target_version) if slot.target_version else "",
+        state=_STATES[slot.state],
+        device=slot.device,
+        device_reason=slot.device_reason,
+        measurements=[_measurement_to_proto(each) for each in slot.measurements],
+        failure_reason=slot.failure_reason,
+        failure_message=slot.failure_message,
+        downloaded_bytes=slot.downloaded_bytes,
+        offer=slot.offer,
+        serving_time=optional_time_to_proto(slot.serving_time),
+        last_known_good=slot.last_known_good,
+    )
+
+
+def _measurement_to_proto(measurement: DeviceMeasurement) -> slot_pb2.DeviceMeasurement:
+    return slot_pb2.DeviceMeasurement(
+        device=measurement.device,
+        ok=measurement.ok,
+        latency_ms_p50=measurement.latency_ms_p50,
+        throughput_per_second=measurement.throughput_per_second,
+        compile_duration=seconds_to_proto(measurement.compile_seconds),
+        error=measurement.error,
+        chosen=measurement.chosen,
+    )
