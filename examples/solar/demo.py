@@ -115,11 +115,19 @@ def roll_out(fleet: Fleet, version: int) -> None:
     )
     name = summary.resource_id(started["name"])
     say(f"rollout {name} to version {version} in waves of {WAVES[version]}")
-    last = started
+    last, told = started, set[str]()
     for last in fleet.watch("rollouts", "watch", name, seconds=ROLLOUT_SECONDS):
-        say(f"rollout {name}: {last['state']}; waves {', '.join(wave['state'] for wave in last['waves'])}")
+        texts = [wave_text(wave) for wave in last["waves"] if wave["state"] != "PENDING"]
+        for text in [text for text in texts if text not in told]:
+            told.add(text)
+            say(f"rollout {name}: {text}")
     if last["state"] != "SUCCEEDED":
         raise DemoError(f"rollout {name} ended {last['state']}: {last['reason']}: {last['message']}")
+
+
+def wave_text(wave: Mapping[str, Any]) -> str:
+    agents = ", ".join(map(summary.resource_id, wave["agents"])) or "nobody"
+    return f"wave {wave['size']} ({agents}) is {wave['state']}"
 
 
 def wait_until_judged(fleet: Fleet, version: int, cells: int) -> None:
@@ -135,7 +143,7 @@ def wait_until_judged(fleet: Fleet, version: int, cells: int) -> None:
 def collect(fleet: Fleet, held_out: data.Cells) -> summary.Summary:
     """Wait until everything has come back to the controller, and compute the summary from it."""
     reports = {name: report(name) for name in STATIONS}
-    sent, answered = (sum(report[key] for report in reports.values()) for key in ("sent", "answered"))
+    sent, answered = (sum(int(seen[key]) for seen in reports.values()) for key in ("sent", "answered"))
     for name, seen in reports.items():
         for error in seen["errors"]:
             say(f"[red]{name} lost an image:[/red] {error}")
@@ -146,7 +154,7 @@ def collect(fleet: Fleet, held_out: data.Cells) -> summary.Summary:
     wait_for(f"the results of {answered} images at the controller", delivered, fleet, seconds=DELIVERY_SECONDS)
     samples = settled_samples(fleet)
     by_agent = metrics(fleet, "--by-agent")
-    results = fleet.operate("results", "list", "--model", MODEL)
+    results = fleet.operate("results", "list", "--model", MODEL, "--all")
     agents = {summary.resource_id(agent["name"]): agent for agent in fleet.operate("agents", "list")}
     rollouts = sorted(fleet.operate("rollouts", "list"), key=lambda rollout: str(rollout["create_time"]))
     labels = dict(zip(held_out.part_ids, held_out.defective.tolist(), strict=True))

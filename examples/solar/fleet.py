@@ -95,23 +95,15 @@ class Fleet:
         return run(script("lineside"), "--config", str(self.operator_file), *arguments)
 
     def watch(self, *arguments: str, seconds: float) -> Iterator[Any]:
-        """Yield each JSON document that one of the operator's commands prints, as it comes. Raises DemoError when the
-        command has not ended in time; its exit status is the caller's to judge by what it printed."""
+        """Yield the JSON object on each line that one of the operator's commands prints, as it comes. Raises DemoError
+        when the command has not ended in time; its exit status is the caller's to judge by what it printed."""
         command = [script("lineside"), "--config", str(self.operator_file), *arguments, "--output", "json"]
-        decoder, pending = json.JSONDecoder(), ""
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
             timer = threading.Timer(seconds, process.kill)
             timer.start()
             try:
                 assert process.stdout is not None
-                for line in process.stdout:
-                    pending += line
-                    try:
-                        document, _ = decoder.raw_decode(pending.lstrip())
-                    except json.JSONDecodeError:
-                        continue  # a document may stretch over several lines
-                    pending = ""
-                    yield document
+                yield from map(json.loads, process.stdout)
             finally:
                 timer.cancel()
                 process.terminate()
