@@ -1,0 +1,148 @@
+"""`lineside agents`: list, show, revoke."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from lineside.v1 import agent_pb2, condition_pb2, slot_pb2
+
+from controlplane.cli.document import document_of, word
+from controlplane.cli.output import Column, Printer
+from controlplane.cli.quantity import bytes_text, labels_text, time_text
+from controlplane.cli.session import SessionArgument, resource_app
+from controlplane.client.names import short
+
+app = resource_app("agents", "Look at the fleet; revoke an agent.")
+
+
+@app.command(name="list", help_epilogue="Example: lineside agents list --selector 'line in (3,4),station'")
+def list_(*, selector: str = "", limit: int | None = None, session: SessionArgument) -> None:
+    """List agents by name.
+
+    Parameters
+    ----------
+    selector
+        Only those whose labels match, as Kubernetes writes selectors.
+    limit
+        At most this many.
+    """
+    printer = session.printer
+    agents = session.client.agents.list(selector=selector, limit=limit)
+    printer.messages(agents, _columns(printer.now), none="no agents; see `lineside tokens create --help`")
+
+
+@app.command(help_epilogue="Example: lineside agents show st-1")
+def show(agent: str, /, *, session: SessionArgument) -> None:
+    """Show an agent: its box, devices, slots and conditions.
+
+    Parameters
+    ----------
+    agent
+        The agent's id.
+    """
+    _show(session.printer, session.client.agents.get(agent))
+
+
+@app.command(help_epilogue="Example: lineside agents revoke st-1")
+def revoke(agent: str, /, *, session: SessionArgument) -> None:
+    """Refuse an agent's certificates for good; a box that is to come back enrols under another name.
+
+    Parameters
+    ----------
+    agent
+        The agent's id.
+    """
+    _show(session.printer, session.client.agents.revoke(agent))
+
+
+def _columns(now: datetime) -> Sequence[Column[agent_pb2.Agent]]:
+    return (
+        Column(header="AGENT", cell=lambda agent: short(agent.name), whole=True),
+        Column(header="STATE", cell=lambda agent: word(agent, "state")),
+        Column(header="LAST SYNC", cell=lambda agent: time_text(agent.last_sync_time, now=now)),
+        Column(header="LABELS", cell=lambda agent: labels_text(agent.labels.items())),
+        Column(header="DEVICES", cell=lambda agent: " ".join(device.device for device in agent.devices)),
+        Column(header="SLOTS", cell=lambda agent: "\n".join(_slot(slot) for slot in agent.slots)),
+    )
+
+
+def _slot(slot: slot_pb2.ObservedSlot) -> str:
+    """Return what a slot serves, and what it is at when it serves something else than it should."""
+    serving = short(slot.serving_version) if slot.serving_version else f"{slot.slot}:-"
+    where = f" on {slot.device}" if slot.device else ""
+    state = word(slot, "state")
+    settled = state == "SERVING" and slot.serving_version == slot.target_version
+    return f"{serving}{where}" if settled else f"{serving}{where}, {state} {short(slot.target_version)}"
+
+
+def _show(printer: Printer, agent: agent_pb2.Agent) -> None:
+    if printer.json:
+        printer.document(document_of(agent))
+        return
+    host, now = agent.host, printer.now
+    printer.pairs(
+        [
+            ("agent", short(agent.name)),
+            ("state", word(agent, "state")),
+            ("labels", labels_text(agent.labels.items())),
+            ("last sync", time_text(agent.last_sync_time, now=now)),
+            ("enrolled", time_text(agent.create_time, now=now)),
+            ("certificate ends", time_text(agent.certificate_expire_time, now=now)),
+            ("generation", f"{agent.observed_generation} of {agent.desired_generation}"),
+            ("host", f"{host.hostname}, {host.os_release or host.os}, {host.architecture}"),
+            ("processor", f"{host.cpu_model}, {host.cpu_count} logical"),
+            ("memory", bytes_text(host.memory_bytes)),
+            ("disk", f"{bytes_text(host.disk_free_bytes)} free of {bytes_text(host.disk_bytes)}"),
+            ("versions", f"agent {host.agent_version}, OpenVINO {host.openvino_version}"),
+        ]
+    )
+    printer.section("devices", _DEVICES, agent.devices)
+    for slot in agent.slots:
+        _show_slot(printer, slot, now)
+    printer.section("conditions", condition_columns(now), agent.conditions)
+
+
+def _show_slot(printer: Printer, slot: slot_pb2.ObservedSlot, now: datetime) -> None:
+    failure = f"{slot.failure_reason}: {slot.failure_message}" if slot.failure_reason else ""
+    since = time_text(slot.serving_time, now=now)
+    pairs = [
+        ("", ""),
+        (f"slot {slot.slot}", _slot(slot)),
+        ("serving since", since + (", last known good from disk" if slot.last_known_good else "")),
+        ("device chosen", slot.device_reason),
+    ]
+    printer.pairs([(label, value or " ") for label, value in pairs] + ([("failure", failure)] if failure else []))
+    printer.section(f"measured for {slot.slot}", _MEASUREMENTS, slot.measurements)
+
+
+_DEVICES: Sequence[Column[agent_pb2.Device]] = (
+    Column(header="DEVICE", cell=lambda device: device.device, whole=True),
+    Column(header="NAME", cell=lambda device: device.full_name),
+    Column(header="TYPE", cell=lambda device: device.device_type or "-"),
+    Column(header="CAPABILITIES", cell=lambda device: " ".join(device.capabilities)),
+    Column(header="AUTO", cell=lambda device: "yes" if device.auto_choice else "-"),
+)
+
+_MEASUREMENTS: Sequence[Column[slot_pb2.DeviceMeasurement]] = (
+    Column(header="DEVICE", cell=lambda measured: measured.device, whole=True),
+    Column(header="CHOSEN", cell=lambda measured: "yes" if measured.chosen else "-"),
+    Column(
+        header="P50 MS", cell=lambda measured: f"{measured.latency_ms_p50:.2f}" if measured.ok else "-", number=True
+    ),
+    Column(
+        header="PER SECOND",
+        cell=lambda measured: f"{measured.throughput_per_second:.1f}" if measured.ok else "-",
+        number=True,
+    ),
+    Column(header="ERROR", cell=lambda measured: measured.error),
+)
+
+
+def condition_columns(now: datetime) -> Sequence[Column[condition_pb2.Condition]]:
+    """Return how conditions of any resource are shown."""
+    return (
+        Column(header="CONDITION", cell=lambda condition: condition.type, whole=True),
+        Column(header="STATE", cell=lambda condition: word(condition, "state")),
+        Column(header="SINCE", cell=lambda condition: time_text(condition.transition_time, now=now)),
+        Column(header="REASON", cell=lambda condition: condition.reason),
+        Column(header="MESSAGE", cell=lambda condition: condition.message),
+    )

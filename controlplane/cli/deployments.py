@@ -1,0 +1,198 @@
+"""`lineside deployments`: create, list, show, delete."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import Enum
+
+from lineside.v1 import deployment_pb2, slot_pb2
+
+from controlplane.cli.agents import condition_columns
+from controlplane.cli.document import document_of, word
+from controlplane.cli.output import Column, Printer
+from controlplane.cli.quantity import BytesOption, bytes_text, time_text
+from controlplane.cli.session import SessionArgument, resource_app
+from controlplane.client import InvalidInputError
+from controlplane.client.names import parse_reference, short
+
+app = resource_app("deployments", "Standing intent: which model runs on which agents, and how.")
+
+
+class Hint(Enum):
+    """What a model is tuned for."""
+
+    LATENCY = slot_pb2.PERFORMANCE_HINT_LATENCY
+    THROUGHPUT = slot_pb2.PERFORMANCE_HINT_THROUGHPUT
+
+
+@app.command(
+    help_epilogue="Example: lineside deployments create line-3 --model solar:1 --selector line=3 --hint THROUGHPUT"
+)
+def create(
+    name: str,
+    /,
+    *,
+    model: str,
+    selector: str,
+    hint: Hint = Hint.LATENCY,
+    precision: str = "",
+    device: Sequence[str] = (),
+    sample_random: float | None = None,
+    sample_below: float | None = None,
+    sample_budget: BytesOption | None = None,
+    allow_empty: bool = False,
+    session: SessionArgument,
+) -> None:
+    """Ask for a model on every agent that matches a selector, now and later.
+
+    Parameters
+    ----------
+    name
+        Id of the deployment.
+    model
+        NAME:VERSION, to which matching agents converge at once; NAME alone waits for the first rollout.
+    selector
+        Labels of the agents, as Kubernetes writes selectors: site=suzhou,line in (3,4).
+    hint
+        Tune for the time of one request or for requests a second.
+    precision
+        OpenVINO's inference precision, f32 or bf16; else the device's own choice.
+    device
+        A device that may be used, as OpenVINO names it; may be repeated; else every one.
+    sample_random
+        Share of inputs kept at random for training, 0 to 1.
+    sample_below
+        Inputs whose confidence is below this are kept, 0 to 1.
+    sample_budget
+        Most bytes of kept inputs an agent and day: 1000, 200MB, 1GiB.
+    allow_empty
+        Accept a selector that matches no agent yet.
+    """
+    model_id, version = parse_reference(model, field="model")
+    created = session.client.deployments.create(
+        name,
+        model=model_id,
+        version=version,
+        selector=selector,
+        runtime_policy=slot_pb2.RuntimePolicy(hint=hint.value, inference_precision=precision, devices=device),
+        sample_policy=_sample_policy(sample_random, sample_below, sample_budget),
+        allow_empty=allow_empty,
+    )
+    if session.printer.json:
+        session.printer.document(document_of(created))
+    else:
+        session.printer.line(short(created.name))
+
+
+@app.command(name="list", help_epilogue="Example: lineside deployments list")
+def list_(*, limit: int | None = None, session: SessionArgument) -> None:
+    """List deployments by name.
+
+    Parameters
+    ----------
+    limit
+        At most this many.
+    """
+    deployments = session.client.deployments.list(limit=limit)
+    session.printer.messages(deployments, _COLUMNS, none="no deployments; see `lineside deployments create --help`")
+
+
+@app.command(help_epilogue="Example: lineside deployments show line-3")
+def show(deployment: str, /, *, session: SessionArgument) -> None:
+    """Show a deployment: its version, its policies, how many agents have converged.
+
+    Parameters
+    ----------
+    deployment
+        The deployment's id.
+    """
+    _show(session.printer, session.client.deployments.get(deployment))
+
+
+@app.command(help_epilogue="Example: lineside deployments delete line-3")
+def delete(deployment: str, /, *, session: SessionArgument) -> None:
+    """End a deployment; its slots are unloaded. Refused while a rollout moves it.
+
+    Parameters
+    ----------
+    deployment
+        The deployment's id.
+    """
+    _show(session.printer, session.client.deployments.delete(deployment))
+
+
+def _sample_policy(
+    random_fraction: float | None, confidence_below: float | None, budget_bytes: int | None
+) -> slot_pb2.SamplePolicy | None:
+    """Return a policy when any part of one is given; what is kept needs a budget, and a budget something to keep."""
+    if budget_bytes is None:
+        if random_fraction is None and confidence_below is None:
+            return None
+        raise InvalidInputError(
+            "samples are to be kept, but not how many bytes of them",
+            field="sample-budget",
+            remedy="say how much an agent may keep in a day, for example --sample-budget 200MB",
+        )
+    if budget_bytes and not (random_fraction or confidence_below):
+        raise InvalidInputError(
+            "there is a budget, but nothing says which inputs to keep",
+            field="sample-budget",
+            remedy="add --sample-random or --sample-below, or give a budget of 0 to keep none",
+        )
+    return slot_pb2.SamplePolicy(
+        random_fraction=random_fraction or 0,
+        confidence_below=confidence_below or 0,
+        budget_bytes_per_day=budget_bytes,
+    )
+
+
+def _runs(deployment: deployment_pb2.Deployment) -> str:
+    return short(deployment.model_version) if deployment.model_version else f"{short(deployment.model)}:-"
+
+
+_COLUMNS: Sequence[Column[deployment_pb2.Deployment]] = (
+    Column(header="DEPLOYMENT", cell=lambda deployment: short(deployment.name), whole=True),
+    Column(header="RUNS", cell=_runs, whole=True),
+    Column(header="CONVERGED", cell=lambda one: f"{one.converged_agents} of {one.matched_agents}"),
+    Column(header="HINT", cell=lambda deployment: word(deployment.runtime_policy, "hint")),
+    Column(header="ROLLOUT", cell=lambda deployment: short(deployment.active_rollout) or "-", whole=True),
+    Column(header="SELECTOR", cell=lambda deployment: deployment.selector),
+)
+
+
+def _show(printer: Printer, deployment: deployment_pb2.Deployment) -> None:
+    if printer.json:
+        printer.document(document_of(deployment))
+        return
+    now, runtime = printer.now, deployment.runtime_policy
+    printer.pairs(
+        [
+            ("deployment", short(deployment.name)),
+            ("runs", _runs(deployment)),
+            ("selector", deployment.selector),
+            ("converged", f"{deployment.converged_agents} of {deployment.matched_agents} agents"),
+            ("rollout", short(deployment.active_rollout)),
+            ("hint", word(runtime, "hint")),
+            ("precision", runtime.inference_precision or "the device's choice"),
+            ("devices", " ".join(runtime.devices) or "every one"),
+            ("samples", _samples_text(deployment)),
+            *_times(deployment, now),
+        ]
+    )
+    printer.section("conditions", condition_columns(now), deployment.conditions)
+
+
+def _times(deployment: deployment_pb2.Deployment, now: datetime) -> list[tuple[str, str]]:
+    return [
+        ("created", time_text(deployment.create_time, now=now)),
+        ("changed", time_text(deployment.update_time, now=now)),
+    ]
+
+
+def _samples_text(deployment: deployment_pb2.Deployment) -> str:
+    policy = deployment.sample_policy
+    if not policy.budget_bytes_per_day:
+        return "none kept"
+    return (
+        f"{policy.random_fraction:g} at random, confidence below {policy.confidence_below:g}, "
+        f"{bytes_text(policy.budget_bytes_per_day)} an agent and day"
+    )

@@ -1,0 +1,138 @@
+"""`lineside models`: publish, list, show."""
+
+from pathlib import Path
+
+from lineside.v1 import artifact_pb2, model_pb2
+
+from controlplane.cli.document import document_of
+from controlplane.cli.output import Column
+from controlplane.cli.progress import publishing
+from controlplane.cli.quantity import bytes_text, time_text
+from controlplane.cli.session import Session, SessionArgument, resource_app
+from controlplane.client.names import parse_reference, short
+
+app = resource_app("models", "Publish models and look at their versions.")
+
+
+@app.command(help_epilogue="Example: lineside models publish solar build/solar.xml --notes 'more data'")
+def publish(name: str, path: Path, /, *, notes: str = "", wait: bool = False, session: SessionArgument) -> None:
+    """Publish a model as the next version of NAME, and print NAME:VERSION.
+
+    The same bytes again print the version that they already have. An upload that was broken off goes on where it
+    stopped.
+
+    Parameters
+    ----------
+    name
+        Model; created when it does not exist.
+    path
+        An .xml (IR), .onnx, .pdmodel, .pb, .tflite, .pt, .pth or .pt2 file, or a folder, such as a SavedModel.
+    notes
+        What changed.
+    wait
+        Return when the controller has read the model, which publishing always does; for scripts that say so.
+    """
+    _ = wait
+    with publishing(session.printer) as progress:
+        version = session.client.models.publish(name, path, notes=notes, progress=progress)
+    if session.printer.json:
+        session.printer.document(document_of(version))
+    else:
+        session.printer.line(short(version.name))
+
+
+@app.command(name="list", help_epilogue="Example: lineside models list")
+def list_(*, limit: int | None = None, session: SessionArgument) -> None:
+    """List models by name.
+
+    Parameters
+    ----------
+    limit
+        At most this many.
+    """
+    printer = session.printer
+    columns = (
+        Column[model_pb2.Model](header="MODEL", cell=lambda model: short(model.name), whole=True),
+        Column[model_pb2.Model](header="LATEST", cell=lambda model: str(model.latest_version or "-"), number=True),
+        Column[model_pb2.Model](header="CREATED", cell=lambda model: time_text(model.create_time, now=printer.now)),
+        Column[model_pb2.Model](header="DESCRIPTION", cell=lambda model: model.description),
+    )
+    printer.messages(
+        session.client.models.list(limit=limit), columns, none="no models; see `lineside models publish --help`"
+    )
+
+
+@app.command(help_epilogue="Example: lineside models show solar:2")
+def show(reference: str, /, *, session: SessionArgument) -> None:
+    """Show a model with its versions, or one version with what OpenVINO read from it.
+
+    Parameters
+    ----------
+    reference
+        NAME or NAME:VERSION.
+    """
+    model, number = parse_reference(reference, field="reference")
+    if number is None:
+        _show_model(session, model)
+    else:
+        _show_version(session, session.client.models.get_version(model, number))
+
+
+def _show_model(session: Session, name: str) -> None:
+    printer, model = session.printer, session.client.models.get(name)
+    versions = list(session.client.models.list_versions(name))
+    if printer.json:
+        printer.document(document_of(model) | {"versions": [document_of(version) for version in versions]})
+        return
+    printer.pairs(
+        [
+            ("model", short(model.name)),
+            ("description", model.description),
+            ("created", time_text(model.create_time, now=printer.now)),
+        ]
+    )
+    columns = (
+        Column[model_pb2.ModelVersion](header="VERSION", cell=lambda version: short(version.name), whole=True),
+        Column[model_pb2.ModelVersion](header="FORMAT", cell=lambda version: version.signature.format),
+        Column[model_pb2.ModelVersion](header="PRECISION", cell=lambda version: version.signature.precision),
+        Column[model_pb2.ModelVersion](
+            header="SIZE", cell=lambda version: bytes_text(version.artifact.size_bytes), number=True
+        ),
+        Column[model_pb2.ModelVersion](
+            header="CREATED", cell=lambda version: time_text(version.create_time, now=printer.now)
+        ),
+        Column[model_pb2.ModelVersion](header="NOTES", cell=lambda version: version.notes),
+    )
+    printer.section("versions", columns, versions)
+
+
+def _show_version(session: Session, version: model_pb2.ModelVersion) -> None:
+    printer, signature = session.printer, version.signature
+    if printer.json:
+        printer.document(document_of(version))
+        return
+    pairs = [
+        ("version", short(version.name)),
+        ("created", time_text(version.create_time, now=printer.now)),
+        ("notes", version.notes),
+        ("format", f"{signature.format}, read from {signature.entry_path}"),
+        ("precision", signature.precision),
+        ("artifact", version.artifact.digest),
+        ("size", bytes_text(version.artifact.size_bytes)),
+    ]
+    pairs += [(f"input {spec.name}", _tensor(spec)) for spec in signature.inputs]
+    pairs += [(f"output {spec.name}", _tensor(spec)) for spec in signature.outputs]
+    printer.pairs(pairs)
+    files = (
+        Column[artifact_pb2.ArtifactFile](header="FILE", cell=lambda file: file.path, whole=True),
+        Column[artifact_pb2.ArtifactFile](header="SIZE", cell=lambda file: bytes_text(file.size_bytes), number=True),
+        Column[artifact_pb2.ArtifactFile](header="DIGEST", cell=lambda file: file.digest),
+    )
+    printer.section("files", files, version.artifact.files)
+    if signature.rt_info:
+        printer.note("")
+        printer.pairs((key, signature.rt_info[key]) for key in sorted(signature.rt_info))
+
+
+def _tensor(spec: model_pb2.TensorSpec) -> str:
+    return f"{spec.datatype} [{','.join('?' if size < 0 else str(size) for size in spec.shape)}]"
