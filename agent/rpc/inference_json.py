@@ -1,0 +1,191 @@
+"""Inference requests and answers between REST bodies and the use case's values.
+
+A body is JSON, or, in the binary tensor extension, JSON of Inference-Header-Content-Length bytes followed by the raw
+tensors in the order in which the JSON names their sizes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agent.app.ports import Tensor
+from agent.app.serving import InferenceAnswer
+from agent.app.tensors import InputTensor
+from agent.domain.errors import RequestError
+from agent.rpc.inference_convert import (
+    PART_ID,
+    InferCall,
+    check_datatype,
+    numbers,
+    output_datatypes,
+    parse_version,
+)
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestCall:
+    """A parsed call, and which outputs are to be raw: the named ones, or by default."""
+
+    call: InferCall
+    binary: Mapping[str, bool]
+    binary_default: bool
+
+
+def call_from_body(body: bytes, header_length: str | None, *, slot: str, version: str) -> RestCall:
+    """Raises RequestError (INPUT_INVALID)."""
+    header, raw = _split(body, header_length)
+    document = parse_object(header)
+    parameters = _mapping(document.get("parameters", {}), "parameters")
+    outputs = [_mapping(output, "outputs") for output in _list(document.get("outputs", []), "outputs")]
+    named = {_name(output, "outputs"): _tensor_parameters(output) for output in outputs}
+    inputs, left = _inputs(document, raw)
+    if left:
+        raise RequestError(
+            f"{len(left)} bytes belong to no input", field="body", remedy="give each raw input its binary_data_size"
+        )
+    call = InferCall(
+        slot=slot,
+        version=parse_version(version),
+        inputs=inputs,
+        part_id=_string(parameters.get(PART_ID, ""), f"parameters[{PART_ID}]"),
+        request_id=_string(document.get("id", ""), "id"),
+        requested_outputs=tuple(named),
+    )
+    return RestCall(
+        call=call,
+        binary={name: bool(each["binary_data"]) for name, each in named.items() if "binary_data" in each},
+        binary_default=bool(parameters.get("binary_data_output", False)),
+    )
+
+
+def answer_to_body(answer: InferenceAnswer, rest: RestCall) -> tuple[bytes, int | None]:
+    """The body, and the length of its JSON where raw tensors follow. Raises RequestError where an output is not finite
+    and JSON was asked for."""
+    datatypes = output_datatypes(answer)
+    outputs: list[dict[str, Any]] = []
+    raw: list[bytes] = []
+    for name, array in answer.outputs.items():
+        output: dict[str, Any] = {"name": name, "datatype": datatypes[name], "shape": list(array.shape)}
+        if rest.binary.get(name, rest.binary_default) or datatypes[name] == "BF16":
+            raw.append(array.tobytes())
+            output["parameters"] = {"binary_data_size": len(raw[-1])}
+        else:
+            output["data"] = array.reshape(-1).tolist()
+        outputs.append(output)
+    document: dict[str, Any] = {"model_name": answer.model.slot, "model_version": str(answer.model.version)}
+    if answer.request_id:
+        document["id"] = answer.request_id
+    try:
+        header = json.dumps({**document, "outputs": outputs}, allow_nan=False).encode()
+    except ValueError as error:
+        raise RequestError(
+            "the answer has values that JSON cannot hold", field="outputs", remedy="ask for binary_data"
+        ) from error
+    return b"".join([header, *raw]), len(header) if raw else None
+
+
+def parse_object(text: bytes) -> dict[str, Any]:
+    """Raises RequestError where it is no JSON object."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"not JSON: {error}", field="body", remedy="send a JSON object") from error
+    return _mapping(document, "body")
+
+
+def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
+    if header_length is None:
+        return body, memoryview(b"")
+    if not (header_length.isascii() and header_length.isdigit()) or int(header_length[:12]) > len(body):
+        raise RequestError(
+            f"{header_length[:32]!r} with a body of {len(body)} bytes",
+            field=HEADER_LENGTH,
+            remedy="send the length in bytes of the JSON that the body begins with",
+        )
+    length = int(header_length[:12])
+    return body[:length], memoryview(body)[length:]
+
+
+def _inputs(document: dict[str, Any], raw: memoryview) -> tuple[tuple[InputTensor, ...], memoryview]:
+    """The inputs in order, and the raw bytes that none of them took."""
+    inputs: list[InputTensor] = []
+    for entry in _list(document.get("inputs", []), "inputs"):
+        tensor = _mapping(entry, "inputs")
+        name = _name(tensor, "inputs")
+        datatype = _string(tensor.get("datatype", ""), f"inputs[{name}].datatype")
+        check_datatype(name, datatype)
+        size = _tensor_parameters(tensor).get("binary_data_size")
+        if size is None:
+            data: memoryview | Tensor = _json_data(name, datatype, tensor.get("data"))
+        elif not _is_count(size) or size > len(raw):
+            raise RequestError(
+                f"{size!r} with {len(raw)} bytes left",
+                field=f"inputs[{name}].parameters[binary_data_size]",
+                remedy="send as many bytes after the JSON as its inputs name",
+            )
+        else:
+            data, raw = raw[:size], raw[size:]
+        inputs.append(InputTensor(name=name, datatype=datatype, shape=_shape(name, tensor.get("shape")), data=data))
+    return tuple(inputs), raw
+
+
+def _json_data(name: str, datatype: str, data: object) -> Tensor:
+    where = f"inputs[{name}].data"
+    if not isinstance(data, list):
+        raise RequestError("not a list", field=where, remedy="send the values in a list, or raw after the JSON")
+    if datatype == "BF16":
+        raise RequestError("BF16 has no values in JSON", field=where, remedy="send it raw after the JSON")
+    try:
+        values = np.array(data)
+    except (ValueError, RecursionError) as error:
+        raise RequestError("rows of different lengths", field=where, remedy="send a flat or a regular list") from error
+    return numbers(name, datatype, values)
+
+
+def _tensor_parameters(tensor: dict[str, Any]) -> dict[str, Any]:
+    parameters = _mapping(tensor.get("parameters", {}), "parameters")
+    for parameter in ("shared_memory_region", "classification"):
+        if parameters.get(parameter):
+            raise RequestError(
+                "not served here", field=f"parameters[{parameter}]", remedy="send and take tensors in the body"
+            )
+    return parameters
+
+
+def _shape(name: str, shape: object) -> tuple[int, ...]:
+    if not isinstance(shape, list) or not all(_is_count(size) for size in shape):
+        raise RequestError(
+            f"{str(shape)[:64]} is no shape", field=f"inputs[{name}].shape", remedy="send a list of whole numbers"
+        )
+    return tuple(shape)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _name(tensor: dict[str, Any], where: str) -> str:
+    return _string(tensor.get("name"), f"{where}.name")
+
+
+def _string(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise RequestError("not a string", field=where, remedy="send a string")
+    return value
+
+
+def _mapping(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise RequestError("not an object", field=where, remedy="send a JSON object")
+    return value
+
+
+def _list(value: object, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise RequestError("not a list", field=where, remedy="send a list of objects")
+    return value

@@ -1,0 +1,176 @@
+"""The Open Inference Protocol over REST, on the agent's event loop; parsing and inference run in threads of its own."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from aiohttp import web
+
+from agent import limits
+from agent.app.serving import ServedModel, Serving
+from agent.domain.errors import AgentError, Reason, RequestError
+from agent.rpc import inference_documents as documents
+from agent.rpc.inference_address import split_address
+from agent.rpc.inference_convert import parse_version
+from agent.rpc.inference_errors import HTTP_CODES, internal_text
+from agent.rpc.inference_grpc import answer_call
+from agent.rpc.inference_json import HEADER_LENGTH, answer_to_body, call_from_body, parse_object
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class InferenceRest:
+    """Handlers over one Serving."""
+
+    def __init__(self, serving: Serving, *, workers: int, calls_max: int) -> None:
+        self._serving = serving
+        self._calls_max = calls_max
+        self._calls = 0
+        self._executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="inference-rest")
+
+    def routes(self) -> list[web.RouteDef]:
+        found = [
+            web.get("/v2", self._server),
+            web.get("/v2/health/live", self._live),
+            web.get("/v2/health/ready", self._ready),
+            web.get("/v2/models/stats", self._all_statistics),
+            web.post("/v2/repository/index", self._index),
+        ]
+        for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+            found += [
+                web.get(model, self._metadata),
+                web.get(f"{model}/ready", self._model_ready),
+                web.get(f"{model}/config", self._config),
+                web.get(f"{model}/stats", self._statistics),
+                web.post(f"{model}/infer", self._infer),
+            ]
+        return found
+
+    async def close(self, _: web.Application) -> None:
+        """Waits for the inferences under way."""
+        await asyncio.to_thread(self._executor.shutdown)
+
+    async def _server(self, _: web.Request) -> web.Response:
+        return web.json_response(documents.server_document())
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return web.json_response({"live": True})
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        ready = self._serving.ready
+        return web.json_response({"ready": ready}, status=200 if ready else 503)
+
+    async def _model_ready(self, request: web.Request) -> web.Response:
+        model = self._model(request)
+        return web.json_response({"name": model.slot, "ready": True})
+
+    async def _metadata(self, request: web.Request) -> web.Response:
+        return web.json_response(documents.metadata_document(self._model(request)))
+
+    async def _config(self, request: web.Request) -> web.Response:
+        return web.json_response(documents.config_document(self._model(request)))
+
+    async def _statistics(self, request: web.Request) -> web.Response:
+        found = self._serving.statistics(request.match_info["model"], _version(request))
+        return web.json_response({"model_stats": [documents.statistics_document(each) for each in found]})
+
+    async def _all_statistics(self, _: web.Request) -> web.Response:
+        found = self._serving.statistics()
+        return web.json_response({"model_stats": [documents.statistics_document(each) for each in found]})
+
+    async def _index(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        ready = bool(body) and bool(parse_object(body).get("ready", False))
+        return web.json_response(
+            documents.index_documents(self._serving.models(), self._serving.pending(), ready=ready)
+        )
+
+    async def _infer(self, request: web.Request) -> web.Response:
+        if self._calls >= self._calls_max:
+            raise RequestError(
+                f"{self._calls} calls are under way", remedy="send fewer at once", reason=Reason.QUEUE_FULL
+            )
+        self._calls += 1
+        try:
+            body = await request.read()
+            answered = asyncio.get_running_loop().run_in_executor(
+                self._executor,
+                self._answer,
+                body,
+                request.headers.get(HEADER_LENGTH),
+                request.match_info["model"],
+                request.match_info.get("version", ""),
+            )
+            content, header_length = await answered
+        finally:
+            self._calls -= 1
+        return _response(request, content, header_length)
+
+    def _answer(self, body: bytes, header_length: str | None, slot: str, version: str) -> tuple[bytes, int | None]:
+        try:
+            rest = call_from_body(body, header_length, slot=slot, version=version)
+        except RequestError:
+            self._serving.count_refused(slot)
+            raise
+        return answer_to_body(answer_call(self._serving, rest.call), rest)
+
+    def _model(self, request: web.Request) -> ServedModel:
+        return self._serving.model(request.match_info["model"], _version(request))
+
+
+async def start_rest_server(
+    serving: Serving,
+    address: str,
+    *,
+    workers: int = limits.INFERENCE_WORKERS,
+    calls_max: int = limits.INFERENCE_CALLS_MAX,
+    message_bytes_max: int = limits.INFERENCE_MESSAGE_BYTES_MAX,
+) -> web.AppRunner:
+    """A started server; `runner.addresses` has its port, `runner.cleanup()` stops it. Raises RequestError for a bad
+    address, OSError where the address is taken."""
+    host, port = split_address(address)
+    rest = InferenceRest(serving, workers=workers, calls_max=calls_max)
+    application = web.Application(middlewares=[_refusals], client_max_size=message_bytes_max)
+    application.add_routes(rest.routes())
+    application.on_cleanup.append(rest.close)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=limits.SERVING_STOP_SECONDS_MAX)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    return runner
+
+
+@web.middleware
+async def _refusals(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Every refusal is `{"error": ...}`, also those of the HTTP server itself."""
+    try:
+        return await handler(request)
+    except AgentError as error:
+        return _refusal(HTTP_CODES.get(error.reason, 500), str(error), error)
+    except web.HTTPRequestEntityTooLarge:
+        return _refusal(413, f"body: too large; send at most {request.client_max_size} bytes")
+    except web.HTTPException as error:
+        return _refusal(error.status, f"{request.method} {request.path}: {error.reason}")
+    except Exception as error:  # noqa: BLE001 - the last line of defence: logged with an id that the client is told
+        return _refusal(500, internal_text(error))
+
+
+def _refusal(status: int, text: str, error: AgentError | None = None) -> web.Response:
+    details = {"reason": error.reason.value, "field": error.field, "remedy": error.remedy} if error else {}
+    return web.json_response({"error": text, **details}, status=status)
+
+
+def _version(request: web.Request) -> int | None:
+    return parse_version(request.match_info.get("version", ""))
+
+
+def _response(request: web.Request, content: bytes, header_length: int | None) -> web.Response:
+    headers = {} if header_length is None else {HEADER_LENGTH: str(header_length)}
+    kind = "application/json" if header_length is None else "application/octet-stream"
+    response = web.Response(body=content, headers=headers, content_type=kind)
+    if request.headers.get("Accept-Encoding"):
+        response.enable_compression()
+    return response
