@@ -8,7 +8,7 @@ What holds:
 """
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -126,7 +126,7 @@ class Rollouts:
             )
         return page_of(found, size, lambda rollout: encode_page_token(rollout.uid))
 
-    async def watch(self, rollout_id: RolloutId) -> AsyncIterator[Rollout]:
+    async def watch(self, rollout_id: RolloutId) -> AsyncGenerator[Rollout, None]:
         """Yield the rollout now and after each change, and end once it has ended. Changes in quick succession
         may come as one."""
         with self._notices.watch_rollout(rollout_id) as changes:

@@ -1,7 +1,7 @@
 """Resource names in requests (AIP-122). Each parser raises FieldInvalidError naming the field and the pattern."""
 
 from controlplane.domain.errors import FieldInvalidError
-from controlplane.domain.ids import AgentId, JoinTokenId, ModelId, SampleId, check_resource_id
+from controlplane.domain.ids import AgentId, DeploymentId, JoinTokenId, ModelId, RolloutId, SampleId, check_resource_id
 
 
 def parse_model_name(name: str, *, field: str) -> ModelId:
@@ -12,6 +12,16 @@ def parse_model_name(name: str, *, field: str) -> ModelId:
 def parse_agent_name(name: str, *, field: str) -> AgentId:
     """Return the id of `agents/{agent}`."""
     return AgentId(_only_id(name, "agents", "agent", field=field))
+
+
+def parse_deployment_name(name: str, *, field: str) -> DeploymentId:
+    """Return the id of `deployments/{deployment}`."""
+    return DeploymentId(_only_id(name, "deployments", "deployment", field=field))
+
+
+def parse_rollout_name(name: str, *, field: str) -> RolloutId:
+    """Return the id of `rollouts/{rollout}`."""
+    return RolloutId(_only_id(name, "rollouts", "rollout", field=field))
 
 
 def parse_sample_name(name: str, *, field: str) -> SampleId:

@@ -1,0 +1,78 @@
+"""RolloutService."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from lineside.v1 import rollout_pb2, rollout_service_pb2, rollout_service_pb2_grpc
+
+from controlplane.app.rollouts import Rollouts
+from controlplane.rpc.authentication import Context
+from controlplane.rpc.convert.etags import parse_etag
+from controlplane.rpc.convert.names import parse_deployment_name, parse_rollout_name
+from controlplane.rpc.convert.rollouts import rollout_request_from_proto, rollout_to_proto
+
+
+class RolloutServicer(rollout_service_pb2_grpc.RolloutServiceServicer):
+    """Rollouts, for operators."""
+
+    def __init__(self, rollouts: Rollouts) -> None:
+        self._rollouts = rollouts
+
+    async def CreateRollout(
+        self, request: rollout_service_pb2.CreateRolloutRequest, context: Context
+    ) -> rollout_pb2.Rollout:
+        return rollout_to_proto(await self._rollouts.create(rollout_request_from_proto(request)))
+
+    async def GetRollout(self, request: rollout_service_pb2.GetRolloutRequest, context: Context) -> rollout_pb2.Rollout:
+        return rollout_to_proto(await self._rollouts.get(parse_rollout_name(request.name, field="name")))
+
+    async def ListRollouts(
+        self, request: rollout_service_pb2.ListRolloutsRequest, context: Context
+    ) -> rollout_service_pb2.ListRolloutsResponse:
+        named = request.deployment
+        page = await self._rollouts.list(
+            deployment_id=parse_deployment_name(named, field="deployment") if named else None,
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return rollout_service_pb2.ListRolloutsResponse(
+            rollouts=map(rollout_to_proto, page.items), next_page_token=page.next_token
+        )
+
+    async def WatchRollout(
+        self, request: rollout_service_pb2.WatchRolloutRequest, context: Context
+    ) -> AsyncIterator[rollout_service_pb2.WatchRolloutResponse]:
+        rollout_id = parse_rollout_name(request.name, field="name")
+        async with aclosing(self._rollouts.watch(rollout_id)) as rollouts:
+            async for rollout in rollouts:
+                yield rollout_service_pb2.WatchRolloutResponse(rollout=rollout_to_proto(rollout))
+
+    async def PauseRollout(
+        self, request: rollout_service_pb2.PauseRolloutRequest, context: Context
+    ) -> rollout_pb2.Rollout:
+        rollout_id = parse_rollout_name(request.name, field="name")
+        return rollout_to_proto(await self._rollouts.pause(rollout_id, revision=parse_etag(request.etag)))
+
+    async def ResumeRollout(
+        self, request: rollout_service_pb2.ResumeRolloutRequest, context: Context
+    ) -> rollout_pb2.Rollout:
+        rollout_id = parse_rollout_name(request.name, field="name")
+        return rollout_to_proto(await self._rollouts.resume(rollout_id, revision=parse_etag(request.etag)))
+
+    async def AbortRollout(
+        self, request: rollout_service_pb2.AbortRolloutRequest, context: Context
+    ) -> rollout_pb2.Rollout:
+        rollout_id = parse_rollout_name(request.name, field="name")
+        return rollout_to_proto(await self._rollouts.abort(rollout_id, revision=parse_etag(request.etag)))
+
+    async def RollbackRollout(
+        self, request: rollout_service_pb2.RollbackRolloutRequest, context: Context
+    ) -> rollout_pb2.Rollout:
+        rollout_id = parse_rollout_name(request.name, field="name")
+        return rollout_to_proto(await self._rollouts.rollback(rollout_id, revision=parse_etag(request.etag)))
+
+    async def RetryRollout(
+        self, request: rollout_service_pb2.RetryRolloutRequest, context: Context
+    ) -> rollout_pb2.Rollout:
+        rollout_id = parse_rollout_name(request.name, field="name")
+        return rollout_to_proto(await self._rollouts.retry(rollout_id, revision=parse_etag(request.etag)))
