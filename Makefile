@@ -104,5 +104,5 @@ check-protos: $(INSTALLED) ## The generated code is fresh and the contract break
 .PHONY: check-migrations
 check-migrations: $(INSTALLED) ## The migrations build exactly the tables of the code
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-	export LINESIDE_DATABASE_URL="sqlite+aiosqlite:///$$folder/check.db"; \
-	$(BIN)/alembic upgrade head && $(BIN)/alembic check
+	alembic="$(BIN)/alembic -x database_url=sqlite:///$$folder/check.db"; \
+	$$alembic upgrade head && $$alembic check
