@@ -154,6 +154,9 @@ class _Agents:
     async def list_all(self) -> Sequence[AgentRecord]:
         return [self._record(key) for key in sorted(self._tables.agents)]
 
+    async def list_revoked(self) -> frozenset[AgentId]:
+        return frozenset(key for key, agent in self._tables.agents.items() if agent.revoked)
+
     async def record(self, observations: Sequence[Observation]) -> None:
         for observation in observations:
             if observation.agent_id not in self._tables.agents:

@@ -41,6 +41,10 @@ class SqlAgentRepository:
     async def list_all(self) -> Sequence[AgentRecord]:
         return [record_from_row(row) for row in await self._transaction.rows(_select_records())]
 
+    async def list_revoked(self) -> frozenset[AgentId]:
+        rows = await self._transaction.rows(sa.select(agents.c.id).where(agents.c.revoked))
+        return frozenset(AgentId(row["id"]) for row in rows)
+
     async def record(self, observations: Sequence[Observation]) -> None:
         if not observations:
             return
