@@ -21,6 +21,8 @@ SYNC_SILENCE_INTERVALS = 3
 """A stream on which nothing was heard for so many intervals is given up..."""
 SYNC_SILENCE_SECONDS_MIN = 20.0
 """...but never sooner than this: a busy controller is not a dead one."""
+REFUSED_ATTEMPTS_MAX = 5
+"""Tries of a download that the controller refuses: a change of assignment under way settles within them."""
 LOCATE_AFTER_FAILURES = 3
 """Connections that must fail in a row before the agent asks where the listeners are now."""
 HOST_FACTS_SECONDS = 300.0
@@ -51,6 +53,8 @@ SEGMENT_AGE_SECONDS = 2.0
 """Age at which a segment is sealed: how stale metrics at the controller are."""
 SEGMENT_AGE_OFFLINE_SECONDS = 60.0
 """The same once batches pile up: fewer files, and nobody reads them meanwhile."""
+DELIVERY_INTERVAL_SECONDS = 0.5
+"""How often the spools are looked at while all goes well."""
 SEGMENT_BACKLOG_MANY = 16
 """Batches that wait from which on they are said to pile up."""
 RECORD_BYTES_MAX = 1 << 20
@@ -120,3 +124,13 @@ DYNAMIC_DIMENSION_MEASURED = 224
 """Size that a dynamic dimension other than the batch gets in a measurement: divisible by every usual stride."""
 ERROR_CHARS_MAX = 500
 """Length of a device's error in reports; OpenVINO's own go on for pages."""
+
+# --- channels ---
+KEEPALIVE_SECONDS = 30.0
+"""Pings of a connection that carries nothing; the controller sends away whoever pings more often than each 5 s."""
+KEEPALIVE_TIMEOUT_SECONDS = 20.0
+"""A ping that is not answered for so long ends the connection."""
+SLOTS_MAX = 256
+"""Slots of one agent; the controller never sends more."""
+RECONNECT_GRACE_SECONDS = 2.0
+"""How long calls on a channel that is left may go on; afterwards they end and are begun again on the new one."""

@@ -111,7 +111,8 @@ class StateFile(Protocol):
     """Last-known-good: what served, and what was desired, atomically on disk."""
 
     def load(self) -> "SavedState":
-        """What was saved last; an empty state where nothing was. Raises StateError (STATE_UNREADABLE)."""
+        """What was saved last; an empty state where nothing was. Raises StateError (STATE_UNREADABLE),
+        having set a damaged file aside."""
         ...
 
     def save(self, state: "SavedState") -> None:
@@ -275,8 +276,21 @@ class ServingPath(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What a TLS client needs, in PEM."""
+
+    key_pem: bytes
+    certificate_pem: bytes
+    ca_pem: bytes
+
+
 class Certificates(Protocol):
     """The agent's own key and certificate."""
+
+    def read(self) -> Identity:
+        """Raises EnrollmentError (NOT_ENROLLED) when any of it is missing."""
+        ...
 
     def expire_time(self) -> datetime: ...
     def lifetime(self) -> timedelta: ...

@@ -1,8 +1,11 @@
 """Artifacts as the agent knows them: files to fetch by digest, and what the model takes and gives."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+
+from agent.domain.errors import ArtifactError, Reason
 
 CHUNK_SIZE_BYTES = 1 << 20
 
@@ -43,3 +46,22 @@ class ModelSignature:
     format: str = ""
     precision: str = ""
     rt_info: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def check_path(path: str) -> None:
+    """Raise ArtifactError for a path that is not a plain relative one: nothing may be written outside the cache."""
+    parts = path.split("/")
+    if not path or "\\" in path or "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise ArtifactError(
+            f"{path!r} is no path within an artifact",
+            field="artifact.files.path",
+            remedy="publish the version again with plain relative file names",
+            reason=Reason.DIGEST_MISMATCH,
+        )
+
+
+def manifest_digest(files: Iterable[ArtifactFile]) -> str:
+    """The digest of an artifact with these files: over the lines "{file sha256 hex} {size} {path}\\n", by path."""
+    ordered = sorted(files, key=lambda file: file.path)
+    lines = (f"{file.digest.removeprefix('sha256:')} {file.size_bytes} {file.path}\n" for file in ordered)
+    return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from agent import limits
 from agent.app.ports import Controller
-from agent.domain.artifact import Artifact, ArtifactFile
+from agent.domain.artifact import Artifact, ArtifactFile, check_path
 from agent.domain.errors import ArtifactError, ControllerError, Reason
 from agent.storage import durable
 
@@ -197,18 +197,6 @@ class _FileWriter:
             f"{self._file.path} should be {self._file.digest}: {what}",
             field="artifact.files",
             remedy="the bytes are discarded and asked for once more; if it goes on, publish the version again",
-            reason=Reason.DIGEST_MISMATCH,
-        )
-
-
-def check_path(path: str) -> None:
-    """Raise ArtifactError for a path that is not a plain relative one: nothing may be written outside the cache."""
-    parts = path.split("/")
-    if not path or "\\" in path or "\0" in path or any(part in ("", ".", "..") for part in parts):
-        raise ArtifactError(
-            f"{path!r} is no path within an artifact",
-            field="artifact.files.path",
-            remedy="publish the version again with plain relative file names",
             reason=Reason.DIGEST_MISMATCH,
         )
 

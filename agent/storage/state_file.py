@@ -19,14 +19,16 @@ class JsonStateFile:
         except FileNotFoundError:
             return SavedState()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            aside = self._set_aside() if not isinstance(error, OSError) else None
+            where = f"it is set aside as {aside.name}, and" if aside is not None else "meanwhile"
             raise StateError(
                 f"{self._path} cannot be read: {error!r}",
                 field="state.json",
-                remedy="it is set aside and the agent starts empty; what it should run comes with the next sync",
+                remedy=f"{where} the agent starts empty; what it should run comes with the next sync",
                 reason=Reason.STATE_UNREADABLE,
             ) from error
 
-    def set_aside(self) -> Path | None:
+    def _set_aside(self) -> Path | None:
         """Move the file out of the way, to be looked at; None where even that cannot be done."""
         aside = self._path.with_name(f"{self._path.name}.unreadable")
         try:

@@ -1,0 +1,235 @@
+"""`app.ports.Controller` over gRPC with mTLS.
+
+Sync and evidence share one channel to the fleet listener; bytes (artifacts, samples) have a channel of their own to a
+listener of its own, so that neither waits for the other. Every failure of a call leaves here as ControllerError.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+from lineside.v1 import (
+    artifact_service_pb2,
+    artifact_service_pb2_grpc,
+    endpoints_pb2,
+    enrollment_service_pb2,
+    enrollment_service_pb2_grpc,
+    evidence_service_pb2_grpc,
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    sample_upload_service_pb2_grpc,
+)
+
+from agent import limits
+from agent.app.ports import Certificates, EvidenceBatch, RenewedCertificate, SpooledSample, SyncReply
+from agent.config import Endpoints
+from agent.domain.device import Device, Host
+from agent.domain.errors import ControllerError
+from agent.domain.slot import ObservedState
+from agent.rpc import convert
+from agent.rpc.channel import open_channel
+from agent.rpc.refusals import controller_error
+
+_Answer = TypeVar("_Answer")
+
+
+class GrpcController:
+    """One per agent, in one event loop. `close` at the end."""
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        certificates: Certificates,
+        *,
+        on_endpoints: Callable[[Endpoints], None] = lambda _: None,
+    ) -> None:
+        """`on_endpoints` is told when the controller names other endpoints than those known."""
+        self._endpoints = endpoints
+        self._certificates = certificates
+        self._on_endpoints = on_endpoints
+        self._fleet: grpc.aio.Channel | None = None
+        self._bytes: grpc.aio.Channel | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    # --- app.ports.Controller ---
+
+    @asynccontextmanager
+    async def sync(self) -> AsyncIterator["GrpcSyncStream"]:
+        call = fleet_service_pb2_grpc.FleetServiceStub(self._fleet_channel()).Sync()
+        try:
+            yield GrpcSyncStream(call, self._learn)
+        finally:
+            call.cancel()
+
+    async def read_blob(self, digest: str, *, offset_bytes: int) -> AsyncIterator[bytes]:
+        request = artifact_service_pb2.ReadBlobRequest(digest=digest, offset_bytes=offset_bytes)
+        call = artifact_service_pb2_grpc.ArtifactServiceStub(self._bytes_channel()).ReadBlob(request)
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(limits.READ_IDLE_SECONDS_MAX):
+                        with _failures():
+                            response = await call.read()
+                except TimeoutError as error:
+                    raise ControllerError(f"no byte came for {limits.READ_IDLE_SECONDS_MAX:.0f} s") from error
+                if not isinstance(response, artifact_service_pb2.ReadBlobResponse):
+                    return
+                yield response.data
+        finally:
+            call.cancel()
+
+    async def report_evidence(self, batch: EvidenceBatch) -> None:
+        request = await asyncio.to_thread(convert.evidence_request, batch)
+        stub = evidence_service_pb2_grpc.EvidenceServiceStub(self._fleet_channel())
+        await _answer(stub.ReportEvidence(request, timeout=limits.UPLOAD_SECONDS_MAX))
+
+    async def upload_sample(self, sample: SpooledSample) -> None:
+        stub = sample_upload_service_pb2_grpc.SampleUploadServiceStub(self._bytes_channel())
+        await _answer(stub.UploadSample(convert.sample_request(sample), timeout=limits.UPLOAD_SECONDS_MAX))
+
+    async def locate(self) -> None:
+        ca_pem = self._certificates.read().ca_pem
+        async with open_channel(self._endpoints.api, ca_pem=ca_pem) as channel:
+            stub = enrollment_service_pb2_grpc.EnrollmentServiceStub(channel)
+            request = enrollment_service_pb2.GetEndpointsRequest()
+            response = await _answer(stub.GetEndpoints(request, timeout=limits.RPC_SECONDS_MAX))
+        self._learn(response.endpoints)
+
+    async def renew_certificate(self, csr_der: bytes) -> RenewedCertificate:
+        stub = fleet_service_pb2_grpc.FleetServiceStub(self._fleet_channel())
+        request = fleet_service_pb2.RenewCertificateRequest(csr_der=csr_der)
+        response = await _answer(stub.RenewCertificate(request, timeout=limits.RPC_SECONDS_MAX))
+        return RenewedCertificate(
+            certificate_pem=response.certificate_pem, ca_certificate_pem=response.ca_certificate_pem
+        )
+
+    async def reconnect(self) -> None:
+        # A stream that is open ends within the grace and comes back over a new channel, as after any other loss.
+        self._leave(self._fleet)
+        self._leave(self._bytes)
+        self._fleet = self._bytes = None
+
+    async def close(self) -> None:
+        channels, self._fleet, self._bytes = (self._fleet, self._bytes), None, None
+        for task in self._leaving:
+            task.cancel()
+        for channel in channels:
+            if channel is not None:
+                await channel.close()
+
+    # --- within ---
+
+    def _fleet_channel(self) -> grpc.aio.Channel:
+        if self._fleet is None:
+            self._fleet = self._open(self._endpoints.fleet)
+        return self._fleet
+
+    def _bytes_channel(self) -> grpc.aio.Channel:
+        if self._bytes is None:
+            self._bytes = self._open(self._endpoints.agent_bytes)
+        return self._bytes
+
+    def _open(self, target: str) -> grpc.aio.Channel:
+        identity = self._certificates.read()
+        return open_channel(target, ca_pem=identity.ca_pem, identity=identity)
+
+    def _learn(self, message: endpoints_pb2.Endpoints) -> None:
+        """Use these endpoints from the next call on; a channel to a listener that has moved is left."""
+        known = self._endpoints
+        found = resolve_endpoints(message, api=known.api)
+        if found == known:
+            return
+        self._endpoints = found
+        if found.fleet != known.fleet:
+            self._leave(self._fleet)
+            self._fleet = None
+        if found.agent_bytes != known.agent_bytes:
+            self._leave(self._bytes)
+            self._bytes = None
+        self._on_endpoints(found)
+
+    def _leave(self, channel: grpc.aio.Channel | None) -> None:
+        if channel is not None:
+            task = asyncio.create_task(_close(channel, grace_seconds=limits.RECONNECT_GRACE_SECONDS))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+
+class GrpcSyncStream:
+    """`app.ports.SyncStream` over one call."""
+
+    def __init__(
+        self,
+        call: "grpc.aio.StreamStreamCall[fleet_service_pb2.SyncRequest, fleet_service_pb2.SyncResponse]",
+        on_endpoints: Callable[[endpoints_pb2.Endpoints], None],
+    ) -> None:
+        self._call = call
+        self._on_endpoints = on_endpoints
+
+    async def send(self, state: ObservedState, *, host: Host | None, devices: Sequence[Device] | None) -> None:
+        request = convert.sync_request(state, host=host, devices=devices)
+        with _failures():
+            try:
+                await self._call.write(request)
+            except asyncio.InvalidStateError as error:
+                raise await self._ended() from error
+
+    async def receive(self) -> SyncReply:
+        with _failures():
+            response = await self._call.read()
+            if not isinstance(response, fleet_service_pb2.SyncResponse):
+                raise await self._ended()
+        if response.HasField("endpoints"):
+            self._on_endpoints(response.endpoints)
+        return convert.sync_reply(response)
+
+    async def _ended(self) -> ControllerError:
+        """Why the stream is over, once its status has come."""
+        error = grpc.aio.AioRpcError(
+            await self._call.code(),
+            await self._call.initial_metadata(),
+            await self._call.trailing_metadata(),
+            details=await self._call.details(),
+        )
+        if error.code() is grpc.StatusCode.OK:
+            return ControllerError("the controller ended the stream")
+        return controller_error(error)
+
+
+def resolve_endpoints(message: endpoints_pb2.Endpoints, *, api: str) -> Endpoints:
+    """The endpoints, where an empty host means the host by which the API was reached. A listener that is not named
+    stays where the API is."""
+    host = api.rpartition(":")[0]
+
+    def resolved(endpoint: str) -> str:
+        return f"{host}{endpoint}" if endpoint.startswith(":") else endpoint or api
+
+    # The API's own address stays as it was given: it is the one that works from this box.
+    return Endpoints(api=api, fleet=resolved(message.fleet), agent_bytes=resolved(message.agent_bytes))
+
+
+async def _answer(call: Awaitable[_Answer]) -> _Answer:
+    with _failures():
+        return await call
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Turn every way in which a call fails into ControllerError."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise controller_error(error) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Nobody cancelled us: grpc.aio reports so a call whose channel we have left.
+        raise ControllerError("the channel was left for a new one") from error
+
+
+async def _close(channel: grpc.aio.Channel, *, grace_seconds: float) -> None:
+    await channel.close(grace_seconds)

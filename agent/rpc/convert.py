@@ -1,0 +1,260 @@
+"""The agent's values on the wire. What comes from the controller is checked here, and nowhere further in."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from google.protobuf.duration_pb2 import Duration
+from lineside.v1 import (
+    agent_pb2,
+    artifact_pb2,
+    condition_pb2,
+    evidence_pb2,
+    evidence_service_pb2,
+    fleet_service_pb2,
+    model_pb2,
+    sample_pb2,
+    sample_upload_service_pb2,
+    slot_pb2,
+)
+
+from agent import limits
+from agent.app.conditions import FALSE, TRUE
+from agent.app.evidence import timestamp, version_name
+from agent.app.ports import EvidenceBatch, SpooledSample, SyncReply
+from agent.domain.artifact import Artifact, ArtifactFile, ModelSignature, TensorSpec, check_path, manifest_digest
+from agent.domain.device import Device, DeviceMeasurement, Host, PerformanceHint, RuntimePolicy
+from agent.domain.errors import ArtifactError
+from agent.domain.slot import (
+    AgentCondition,
+    DesiredSlot,
+    DesiredState,
+    ObservedSlot,
+    ObservedState,
+    SamplePolicy,
+    SlotState,
+)
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+
+_STATES: Mapping[SlotState, "slot_pb2.ObservedSlot.State.ValueType"] = {
+    SlotState.PENDING: slot_pb2.ObservedSlot.STATE_PENDING,
+    SlotState.DOWNLOADING: slot_pb2.ObservedSlot.STATE_DOWNLOADING,
+    SlotState.PREPARING: slot_pb2.ObservedSlot.STATE_PREPARING,
+    SlotState.SERVING: slot_pb2.ObservedSlot.STATE_SERVING,
+    SlotState.FAILED: slot_pb2.ObservedSlot.STATE_FAILED,
+}
+_CONDITION_STATES: Mapping[str, "condition_pb2.Condition.State.ValueType"] = {
+    TRUE: condition_pb2.Condition.STATE_TRUE,
+    FALSE: condition_pb2.Condition.STATE_FALSE,
+}
+
+
+# --- from the controller ---
+
+
+def sync_reply(message: fleet_service_pb2.SyncResponse) -> SyncReply:
+    """A desired state that cannot be understood becomes a refusal: it is nacked whole, never taken up in part."""
+    desired: DesiredState | None = None
+    refusal = ""
+    if message.HasField("desired_state"):
+        try:
+            desired = desired_state(message.desired_state)
+        except (ValueError, ArtifactError) as error:
+            refusal = str(error)
+    return SyncReply(
+        desired=desired,
+        generation=message.generation,
+        sync_interval_seconds=message.sync_interval.seconds + message.sync_interval.nanos / 1e9,
+        refusal=refusal,
+    )
+
+
+def desired_state(message: slot_pb2.DesiredState) -> DesiredState:
+    """Raises ValueError or ArtifactError saying what is wrong and where."""
+    if len(message.slots) > limits.SLOTS_MAX:
+        raise ValueError(f"desired_state.slots: {len(message.slots)} are more than {limits.SLOTS_MAX}")
+    slots = tuple(desired_slot(slot) for slot in message.slots)
+    if len({slot.slot for slot in slots}) != len(slots):
+        raise ValueError("desired_state.slots: a slot is named twice")
+    return DesiredState(generation=message.generation, slots=slots)
+
+
+def desired_slot(message: slot_pb2.DesiredSlot) -> DesiredSlot:
+    if not _ID.fullmatch(message.slot):
+        raise ValueError(f"desired_state.slots.slot: {message.slot[:80]!r} is no id")
+    prefix, _, number = message.model_version.rpartition("/")
+    if prefix != f"models/{message.slot}/versions" or not _NUMBER.fullmatch(number):
+        raise ValueError(
+            f"desired_state.slots.model_version: {message.model_version[:160]!r} is no version of the slot"
+        )
+    policy = message.sample_policy
+    return DesiredSlot(
+        slot=message.slot,
+        version=int(number),
+        deployment=message.deployment,
+        artifact=artifact(message.artifact),
+        signature=signature(message.signature),
+        runtime_policy=runtime_policy(message.runtime_policy),
+        sample_policy=SamplePolicy(
+            random_fraction=policy.random_fraction,
+            confidence_below=policy.confidence_below,
+            budget_bytes_per_day=policy.budget_bytes_per_day,
+        ),
+        offer=message.offer,
+    )
+
+
+def artifact(message: artifact_pb2.Artifact) -> Artifact:
+    if not message.files or len(message.files) > limits.ARTIFACT_FILES_MAX:
+        raise ValueError(f"artifact.files: {len(message.files)} is not 1 to {limits.ARTIFACT_FILES_MAX}")
+    for file in message.files:
+        check_path(file.path)
+        if not _DIGEST.fullmatch(file.digest) or file.size_bytes < 0:
+            raise ValueError(f"artifact.files.digest: {file.digest[:80]!r} with {file.size_bytes} bytes is no file")
+    files = tuple(
+        ArtifactFile(path=file.path, digest=file.digest, size_bytes=file.size_bytes) for file in message.files
+    )
+    if manifest_digest(files) != message.digest:
+        raise ValueError(f"artifact.digest: {message.digest[:80]!r} is not the digest of these files")
+    return Artifact(digest=message.digest, files=files)
+
+
+def signature(message: model_pb2.ModelSignature) -> ModelSignature:
+    check_path(message.entry_path)
+    return ModelSignature(
+        entry_path=message.entry_path,
+        inputs=tuple(_tensor(tensor) for tensor in message.inputs),
+        outputs=tuple(_tensor(tensor) for tensor in message.outputs),
+        format=message.format,
+        precision=message.precision,
+        rt_info=dict(message.rt_info),
+    )
+
+
+def _tensor(message: model_pb2.TensorSpec) -> TensorSpec:
+    return TensorSpec(name=message.name, datatype=message.datatype, shape=tuple(message.shape))
+
+
+def runtime_policy(message: slot_pb2.RuntimePolicy) -> RuntimePolicy:
+    throughput = message.hint == slot_pb2.PERFORMANCE_HINT_THROUGHPUT
+    return RuntimePolicy(
+        hint=PerformanceHint.THROUGHPUT if throughput else PerformanceHint.LATENCY,
+        inference_precision=message.inference_precision,
+        devices=tuple(message.devices),
+    )
+
+
+# --- to the controller ---
+
+
+def sync_request(
+    state: ObservedState, *, host: Host | None, devices: Sequence[Device] | None
+) -> fleet_service_pb2.SyncRequest:
+    return fleet_service_pb2.SyncRequest(
+        observed_state=observed_state(state),
+        host=host_message(host) if host is not None else None,
+        devices=[device_message(device) for device in devices or ()],
+    )
+
+
+def observed_state(state: ObservedState) -> slot_pb2.ObservedState:
+    return slot_pb2.ObservedState(
+        generation=state.generation,
+        slots=[observed_slot(slot) for slot in state.slots],
+        conditions=[condition_message(condition) for condition in state.conditions],
+        agent_time=timestamp(state.agent_time),
+        nack_message=state.nack_message,
+        boot_count=state.boot_count,
+    )
+
+
+def observed_slot(slot: ObservedSlot) -> slot_pb2.ObservedSlot:
+    choice = slot.device_choice
+    return slot_pb2.ObservedSlot(
+        slot=slot.slot,
+        serving_version=version_name(slot.slot, slot.serving_version),
+        target_version=version_name(slot.slot, slot.target_version),
+        state=_STATES[slot.state],
+        device=choice.device if choice is not None else "",
+        device_reason=choice.reason if choice is not None else "",
+        measurements=[measurement_message(each) for each in choice.measurements] if choice is not None else [],
+        failure_reason=slot.failure_reason,
+        failure_message=slot.failure_message,
+        downloaded_bytes=slot.downloaded_bytes,
+        offer=slot.offer,
+        serving_time=timestamp(slot.serving_time) if slot.serving_time is not None else None,
+        last_known_good=slot.last_known_good,
+    )
+
+
+def measurement_message(measurement: DeviceMeasurement) -> slot_pb2.DeviceMeasurement:
+    return slot_pb2.DeviceMeasurement(
+        device=measurement.device,
+        ok=measurement.ok,
+        latency_ms_p50=measurement.latency_ms_p50,
+        throughput_per_second=measurement.throughput_per_second,
+        compile_duration=_duration(measurement.compile_seconds),
+        error=measurement.error,
+        chosen=measurement.chosen,
+    )
+
+
+def _duration(seconds: float) -> Duration:
+    whole, nanos = divmod(round(seconds * 1e9), 1_000_000_000)
+    return Duration(seconds=whole, nanos=nanos)
+
+
+def condition_message(condition: AgentCondition) -> condition_pb2.Condition:
+    return condition_pb2.Condition(
+        type=condition.type,
+        state=_CONDITION_STATES.get(condition.state, condition_pb2.Condition.STATE_UNKNOWN),
+        reason=condition.reason,
+        message=condition.message,
+        transition_time=timestamp(condition.transition_time),
+    )
+
+
+def host_message(host: Host) -> agent_pb2.Host:
+    return agent_pb2.Host(
+        hostname=host.hostname,
+        os=host.os,
+        os_release=host.os_release,
+        architecture=host.architecture,
+        cpu_model=host.cpu_model,
+        cpu_count=host.cpu_count,
+        memory_bytes=host.memory_bytes,
+        disk_bytes=host.disk_bytes,
+        disk_free_bytes=host.disk_free_bytes,
+        agent_version=host.agent_version,
+        openvino_version=host.openvino_version,
+    )
+
+
+def device_message(device: Device) -> agent_pb2.Device:
+    return agent_pb2.Device(
+        device=device.device,
+        full_name=device.full_name,
+        device_type=device.device_type,
+        capabilities=device.capabilities,
+        memory_bytes=device.memory_bytes,
+        driver_version=device.driver_version,
+        auto_choice=device.auto_choice,
+        properties=dict(device.properties),
+    )
+
+
+def evidence_request(batch: EvidenceBatch) -> evidence_service_pb2.ReportEvidenceRequest:
+    return evidence_service_pb2.ReportEvidenceRequest(
+        batch=batch.number,
+        windows=[evidence_pb2.MetricWindow.FromString(window) for window in batch.windows],
+        results=[evidence_pb2.Result.FromString(result) for result in batch.results],
+        dropped_results=batch.dropped_results,
+    )
+
+
+def sample_request(sample: SpooledSample) -> sample_upload_service_pb2.UploadSampleRequest:
+    return sample_upload_service_pb2.UploadSampleRequest(
+        sample_id=sample.id, sample=sample_pb2.Sample.FromString(sample.sample), content=sample.content
+    )
