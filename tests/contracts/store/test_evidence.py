@@ -1,0 +1,268 @@
+"""What EvidenceRepository and SampleRepository promise."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta, timezone
+
+import pytest
+
+from controlplane.app.ports import ResultFilter, Store
+from controlplane.domain.errors import ResourceNotFoundError, StaleWriteError
+from controlplane.domain.evidence import EvidenceBatch, InferenceCount, LabelScore, LatencySketch, Result, ResultOutcome
+from controlplane.domain.ids import ModelId, SampleId
+from controlplane.domain.sample import SampleReason
+from tests.support.factories import (
+    NOW,
+    SOLAR,
+    ST_1,
+    ST_2,
+    WELD,
+    after_seconds,
+    make_batch,
+    make_result,
+    make_sample,
+    make_window,
+)
+
+ANY = ResultFilter()
+
+
+async def add_batches(store: Store, *batches: EvidenceBatch) -> None:
+    async with store.write() as work:
+        for batch in batches:
+            assert await work.evidence.add(batch)
+
+
+async def list_results(store: Store, wanted: ResultFilter = ANY, **page: int | bool | None) -> Sequence[Result]:
+    async with store.read() as work:
+        after, limit, newest_first = page.get("after"), page.get("limit", 1000), page.get("newest_first", False)
+        listed = await work.evidence.list_results(
+            wanted, after=after, limit=int(limit or 0), newest_first=bool(newest_first)
+        )
+    return [result for _, result in listed]
+
+
+def numbered_results(batch: int, count: int, **overrides: object) -> tuple[Result, ...]:
+    return tuple(make_result(batch=batch, index=index, **overrides) for index in range(count))
+
+
+async def test_results_are_kept_whole(store: Store) -> None:
+    results = (
+        make_result(labels=(LabelScore(label="défaut", score=0.1 + 0.2), LabelScore(label="good", score=0.0))),
+        make_result(index=1, outcome=ResultOutcome.ERROR, labels=(), error="the input is too small", batch_index=3),
+        make_result(index=2, labels=(LabelScore(label="defect", score=float("inf")),), latency_us=1 << 62),
+    )
+    await add_batches(store, make_batch(results=results))
+    assert await list_results(store) == list(results)
+
+
+async def test_a_score_that_is_not_a_number_is_kept(store: Store) -> None:
+    await add_batches(
+        store, make_batch(results=(make_result(labels=(LabelScore(label="defect", score=float("nan")),)),))
+    )
+    assert str((await list_results(store))[0].labels[0].score) == "nan"
+
+
+async def test_a_batch_is_stored_once(store: Store) -> None:
+    async with store.write() as work:
+        assert await work.evidence.add(make_batch()) is True
+        assert await work.evidence.add(make_batch()) is False
+    async with store.write() as work:
+        different = make_batch(results=numbered_results(1, 5), windows=())
+        assert await work.evidence.add(different) is False
+        assert await work.evidence.add(make_batch(agent_id=ST_2)) is True
+        assert await work.evidence.add(make_batch(batch=2)) is True
+    assert len(await list_results(store)) == 3
+
+
+async def test_concurrent_duplicates_are_stored_once(store: Store) -> None:
+    async def add() -> bool:
+        while True:
+            try:
+                async with store.write() as work:
+                    return await work.evidence.add(make_batch(results=numbered_results(1, 3)))
+            except StaleWriteError:
+                continue
+
+    assert sorted(await asyncio.gather(*(add() for _ in range(8)))) == [False] * 7 + [True]
+    assert len(await list_results(store)) == 3
+
+
+async def test_a_batch_rolled_back_can_be_stored_again(store: Store) -> None:
+    async with store.read() as work:
+        assert await work.evidence.add(make_batch()) is True
+    async with store.write() as work:
+        assert await work.evidence.add(make_batch()) is True
+
+
+async def test_an_empty_batch_is_remembered(store: Store) -> None:
+    async with store.write() as work:
+        assert await work.evidence.add(make_batch(windows=(), results=())) is True
+        assert await work.evidence.add(make_batch()) is False
+
+
+async def test_results_are_paged_in_order_of_arrival(store: Store) -> None:
+    await add_batches(store, make_batch(batch=2, results=numbered_results(2, 4)))
+    await add_batches(store, make_batch(batch=1, results=numbered_results(1, 4)))
+    async with store.read() as work:
+        first = await work.evidence.list_results(ANY, after=None, limit=5)
+        rest = await work.evidence.list_results(ANY, after=first[-1][0], limit=5)
+        newest = await work.evidence.list_results(ANY, after=None, limit=5, newest_first=True)
+        oldest = await work.evidence.list_results(ANY, after=newest[-1][0], limit=5, newest_first=True)
+    arrivals = [arrival for arrival, _ in [*first, *rest]]
+    assert arrivals == sorted(set(arrivals))
+    assert [result for _, result in [*first, *rest]] == [*numbered_results(2, 4), *numbered_results(1, 4)]
+    assert [*newest, *oldest] == [*first, *rest][::-1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "indices"),
+    [
+        (ResultFilter(model_id=SOLAR), [0, 1, 3]),
+        (ResultFilter(model_id=SOLAR, version=2), [1]),
+        (ResultFilter(version=1), [0, 2, 3]),
+        (ResultFilter(part_id="cell-9"), [2, 3]),
+        (ResultFilter(model_id=WELD, part_id="cell-9"), [2]),
+        (ResultFilter(agent_id=ST_1), [0, 1, 2, 3]),
+        (ResultFilter(agent_id=ST_2), []),
+        (ResultFilter(part_id=""), []),
+    ],
+)
+async def test_results_are_filtered(store: Store, wanted: ResultFilter, indices: list[int]) -> None:
+    results = (
+        make_result(index=0),
+        make_result(index=1, version=2),
+        make_result(index=2, slot="weld", part_id="cell-9"),
+        make_result(index=3, part_id="cell-9"),
+    )
+    await add_batches(store, make_batch(results=results))
+    assert [result.index for result in await list_results(store, wanted)] == indices
+
+
+async def test_a_large_batch_is_stored_whole(store: Store) -> None:
+    results = numbered_results(1, 3_000)
+    await add_batches(store, make_batch(results=results))
+    assert await list_results(store, limit=5_000) == list(results)
+
+
+async def test_windows_are_kept_whole(store: Store) -> None:
+    window = make_window(
+        latency=LatencySketch(
+            relative_accuracy=0.01,
+            first_bin_key=-3,
+            bin_counts=(1, 0, 2),
+            zero_count=1,
+            count=4,
+            sum_ms=0.1,
+            min_ms=0.0,
+            max_ms=float("inf"),
+        ),
+        refused_count=2,
+    )
+    await add_batches(store, make_batch(windows=(window,)))
+    async with store.read() as work:
+        assert await work.evidence.list_windows(SOLAR, start_time=None, end_time=None) == [window]
+
+
+async def test_windows_that_overlap_the_time_asked_for_are_listed_in_order(store: Store) -> None:
+    def window(start_seconds: float) -> dict[str, object]:
+        return {"start_time": after_seconds(start_seconds), "end_time": after_seconds(start_seconds + 60)}
+
+    await add_batches(
+        store,
+        make_batch(batch=1, windows=(make_window(**window(120)), make_window(slot="weld", **window(0)))),
+        make_batch(batch=2, windows=(make_window(batch=2, **window(0)), make_window(batch=2, **window(60)))),
+    )
+    async with store.read() as work:
+
+        async def starts(start_seconds: float | None, end_seconds: float | None) -> list[float]:
+            listed = await work.evidence.list_windows(
+                SOLAR,
+                start_time=None if start_seconds is None else after_seconds(start_seconds),
+                end_time=None if end_seconds is None else after_seconds(end_seconds),
+            )
+            return [(window.start_time - NOW).total_seconds() for window in listed]
+
+        assert await starts(None, None) == [0, 60, 120]
+        assert await starts(60, None) == [60, 120]
+        assert await starts(59, None) == [0, 60, 120]
+        assert await starts(None, 120) == [0, 60]
+        assert await starts(60, 120) == [60]
+        assert await starts(180, None) == []
+
+
+async def test_inferences_are_counted_by_agent_since_they_were_received(store: Store) -> None:
+    def batch(agent_id: str, number: int, received_seconds: float, **window: object) -> EvidenceBatch:
+        return make_batch(
+            agent_id=agent_id,
+            batch=number,
+            receive_time=after_seconds(received_seconds),
+            windows=(make_window(agent_id=agent_id, batch=number, **window),),
+            results=(),
+        )
+
+    await add_batches(
+        store,
+        batch("st-2", 1, 10),
+        batch("st-2", 2, 20, inference_count=7, error_count=2),
+        batch("st-1", 1, 10, inference_count=3, error_count=0),
+        batch("st-3", 1, 9.999999),
+        batch("st-4", 1, 30, version=2),
+        batch("st-5", 1, 30, slot="weld"),
+    )
+    in_shanghai = after_seconds(10).astimezone(timezone(timedelta(hours=8)))
+    async with store.read() as work:
+        counts = await work.evidence.count_inferences(SOLAR, 1, received_since=after_seconds(10))
+        in_another_zone = await work.evidence.count_inferences(SOLAR, 1, received_since=in_shanghai)
+        assert await work.evidence.count_inferences(SOLAR, 1, received_since=after_seconds(21)) == []
+    assert counts == [
+        InferenceCount(agent_id=ST_1, inferences=3, errors=0),
+        InferenceCount(agent_id=ST_2, inferences=17, errors=3),
+    ]
+    assert in_another_zone == counts
+
+
+async def test_dropped_results_are_counted_once_a_batch_with_windows_of_the_model(store: Store) -> None:
+    await add_batches(
+        store,
+        make_batch(batch=1, windows=(make_window(), make_window(version=2)), dropped_results=5),
+        make_batch(batch=2, windows=(make_window(batch=2, slot="weld"),), results=(), dropped_results=7),
+        make_batch(batch=3, windows=(), results=(), dropped_results=11),
+        make_batch(batch=4, dropped_results=0),
+    )
+    async with store.read() as work:
+        assert await work.evidence.count_dropped(SOLAR) == 5
+        assert await work.evidence.count_dropped(ModelId("nobody")) == 0
+
+
+async def test_a_sample_is_stored_once_and_kept_whole(store: Store) -> None:
+    async with store.write() as work:
+        assert await work.samples.add(make_sample()) is True
+        assert await work.samples.add(make_sample(size_bytes=9)) is False
+        assert await work.samples.get(SampleId("sample-1")) == make_sample()
+        with pytest.raises(ResourceNotFoundError, match="samples/nobody"):
+            await work.samples.get(SampleId("nobody"))
+
+
+async def test_samples_are_paged_newest_first_and_filtered(store: Store) -> None:
+    samples = [
+        make_sample(id="a", create_time=after_seconds(1)),
+        make_sample(id="b", create_time=after_seconds(1), reason=SampleReason.RANDOM),
+        make_sample(id="c", create_time=after_seconds(0), agent_id=ST_2),
+        make_sample(id="d", create_time=after_seconds(2), model_id="weld"),
+    ]
+    async with store.write() as work:
+        for sample in samples:
+            await work.samples.add(sample)
+
+        async def ids(**wanted: object) -> list[str]:
+            filters = {"model_id": None, "agent_id": None, "reason": None, "before": None, "limit": 10, **wanted}
+            return [sample.id for sample in await work.samples.list(**filters)]  # type: ignore[arg-type]
+
+        assert await ids() == ["d", "b", "a", "c"]
+        assert await ids(limit=2) == ["d", "b"]
+        assert await ids(before=(after_seconds(1), "b")) == ["a", "c"]
+        assert await ids(model_id=SOLAR) == ["b", "a", "c"]
+        assert await ids(agent_id=ST_2) == ["c"]
+        assert await ids(reason=SampleReason.RANDOM) == ["b"]
+        assert await ids(model_id="weld", agent_id=ST_2) == []
