@@ -1,8 +1,8 @@
 """Rollouts: started and steered by operators, carried forward by ticks.
 
 What holds:
-- A tick reads what is stored, decides with `domain.rollout.step` and stores the outcome; ticking twice with
-  nothing new changes nothing. Whatever a crash cut short, the next tick does.
+- A tick reads what is stored, takes each rollout one `domain.rollout.step` on and stores the outcome; a tick
+  that finds nothing new writes nothing. Whatever a crash cut short, the next tick does.
 - A rollout, its deployment and the desired states change in one transaction, or not at all.
 - Notices go out after the commit. They only hurry: a lost one costs time.
 """

@@ -4,7 +4,7 @@ Rules of the state machine, each held by a property in `tests/domain/test_rollou
 - Only the transitions of TRANSITIONS happen; ROLLED_BACK and ABORTED absorb.
 - A step admits at most one wave, and only after the gate of the wave before it passed.
 - PAUSED, ROLLING_BACK and the ended states never expose another agent to the target version.
-- A step that sees what the step before it saw changes nothing.
+- A step that moved nothing moves nothing when it is repeated.
 - While PAUSED only an operator moves the rollout; the gate's verdict is still kept for him to see.
 """
 
