@@ -1,10 +1,10 @@
 """The process that moves bytes, so that a transfer never starves sync (contract: `controlplane.config`).
 
-`python -m controlplane.bytes_process --settings JSON` listens on `agent_bytes` (mTLS: artifacts down, samples up) and
-`operator_bytes` (token: uploads, contents of samples). It is a composition root, as `main` is of the control process.
+`python -m controlplane.bytes_process`, given LINESIDE_SETTINGS, listens on `agent_bytes` (mTLS: artifacts down,
+samples up) and `operator_bytes` (token: uploads, contents of samples). It is a composition root, as `main` is of the
+control process.
 """
 
-import argparse
 import asyncio
 import ctypes
 import json
@@ -31,7 +31,7 @@ from controlplane.app.samples import Samples
 from controlplane.app.uploads import Uploads
 from controlplane.artifacts.blob_store import open_blob_store
 from controlplane.artifacts.staging import UploadFolder
-from controlplane.config import Settings
+from controlplane.config import SETTINGS_VARIABLE, Settings
 from controlplane.identity.peers import parse_peer
 from controlplane.observability import configure_logging
 from controlplane.rpc import server
@@ -129,16 +129,14 @@ async def serve(settings: Settings) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="controlplane.bytes_process")
-    parser.add_argument("--settings", required=True, type=Settings.from_json)
-    settings: Settings = parser.parse_args().settings
+    settings = Settings.from_json(os.environ[SETTINGS_VARIABLE])
     configure_logging(level=settings.log_level)
     keep_freed_memory()
     end_with_parent()
     try:
         uvloop.run(serve(settings))
     except OSError as error:
-        log.error("cannot_listen", error=str(error))
+        log.error("cannot_listen", error=str(error))  # noqa: TRY400  # the text says it all
         sys.exit(1)
 
 

@@ -6,8 +6,9 @@ The *control process* (`lineside-controlplane serve`, `controlplane.main`) liste
 the database and runs the jobs. It starts and supervises the *bytes process*, which listens on `agent_bytes`
 and `operator_bytes`. Their contract:
 
-- It is started as `python -m controlplane.bytes_process --settings JSON`, with JSON from `Settings.to_json()`;
-  it reads it with `Settings.from_json(text)`. No secret is in it: both processes read keys from `dir`.
+- It is started as `python -m controlplane.bytes_process` with the environment variable LINESIDE_SETTINGS, JSON from
+  `Settings.to_json()`, which it reads with `Settings.from_json(text)`. (An argument would show a password within the
+  database's URL to everybody on the machine.) Keys are read from `dir`.
 - It must not start before the database is migrated and the keys exist, and need not check either.
 - Ports in `settings.agent_bytes` / `settings.operator_bytes` are what to bind; 0 means any. When both listeners
   accept, it prints exactly one line to stdout: `{"agent_bytes": "HOST:PORT", "operator_bytes": "HOST:PORT"}`
@@ -20,12 +21,17 @@ and `operator_bytes`. Their contract:
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 from controlplane import limits
 from controlplane.domain.errors import FieldInvalidError
+
+SETTINGS_VARIABLE = "LINESIDE_SETTINGS"
+"""How the bytes process is given its settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +54,11 @@ class Address:
 
     def with_port(self, port: int) -> "Address":
         return Address(host=self.host, port=port)
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it means every interface, and so no address that a client could dial."""
+        return self.host in {"", "0.0.0.0", "::"}
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -108,6 +119,20 @@ def default_database_url(folder: Path) -> str:
 def default_artifact_url(folder: Path) -> str:
     """A local object store in the controller's folder."""
     return (folder / "artifacts").as_uri()
+
+
+def parse_duration(text: str, *, field: str) -> timedelta:
+    """Return the duration of "90s", "1.5h" or "30d"; raise FieldInvalidError for any other text."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise FieldInvalidError(
+            f"{text!r} is not a duration", field=field, remedy="write for example 90s, 15m, 12h or 30d"
+        )
+    return timedelta(**{_UNITS[found["unit"]]: float(found["count"])})
+
+
+_DURATION = re.compile(r"(?P<count>[0-9]{1,9}(\.[0-9]{1,6})?)(?P<unit>ms|s|m|h|d)")
+_UNITS = MappingProxyType({"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"})
 
 
 def _jsonable(value: object) -> object:

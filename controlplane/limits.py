@@ -33,12 +33,21 @@ SERVER_CERTIFICATE_TTL = timedelta(days=90)
 SERVER_CERTIFICATE_RENEW_BEFORE = timedelta(days=30)
 """Issued anew by the running controller, which looks every SERVER_CERTIFICATE_CHECK_SECONDS."""
 SERVER_CERTIFICATE_CHECK_SECONDS = 3600
+CHILD_START_SECONDS = 60.0
+"""For imports on a busy machine, and for BIND_RETRY_SECONDS of each listener."""
+RESTART_SECONDS_MIN = 0.2
+RESTART_SECONDS_MAX = 30.0
+"""A child that fails at once is started ever more slowly, and never given up."""
+OPEN_FILES_MIN = 20_000
+"""A descriptor an agent, twice over while a fleet reconnects."""
 SYNC_INTERVAL_SECONDS_DEFAULT = 2.0
 """Holds 10,000 agents at 5,000 messages a second; fewer feel immediate."""
 BIND_RETRY_SECONDS = 5.0
 """A killed predecessor's bytes process needs a moment to let go of its ports."""
 SHUTDOWN_GRACE_SECONDS = 4.0
 """Calls under way may end; with the rest of the shutdown it stays under 5 s."""
+FLEET_GRACE_SECONDS = 1.0
+"""For reports and renewals under way; Sync streams would never end."""
 BIND_RETRY_INTERVAL_SECONDS = 0.1
 CONNECTION_AGE_MAX = timedelta(hours=1)
 """TLS looks at a certificate in the handshake only: within an hour each agent shakes hands again."""
@@ -80,8 +89,6 @@ SYNC_INBOX_MAX = 4
 """Messages of one stream that wait for their answer."""
 AGENT_SILENT_INTERVALS_MAX = 5
 """Sync intervals without a word after which an agent counts as disconnected."""
-AGENT_SILENT_SECONDS_MIN = 10.0
-"""However short the interval: a reconnect with backoff is no loss of a station."""
 PEERS_CACHED_MAX = 50_000
 """Five times the fleet that one controller holds; about 1.5 kB each."""
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import structlog
 
-from controlplane import limits
+from controlplane import limits, observability
 from controlplane.app.convergence import Convergence
 from controlplane.app.ports import Store
 from controlplane.app.retries import retry_stale
@@ -86,7 +86,9 @@ class Observations:
             await self.flush()
         except (StorageError, StaleWriteError) as error:
             # The agents go on serving and report again; the store may be back by then.
-            log.warning("observations_kept", count=len(self._waiting), reason=error.reason, cause=str(error))
+            log.warning(
+                observability.OBSERVATIONS_KEPT, count=len(self._waiting), reason=error.reason, cause=str(error)
+            )
 
     async def _write(self, batch: tuple[Observation, ...]) -> None:
         async with self._store.write() as work:

@@ -95,16 +95,24 @@ class JoinTokens:
 
 async def create_operator_token(*, store: Store, clock: Clock, ids: IdSource, description: str) -> str:
     """Store a new operator token and return its text, which nothing can show again."""
-    secret = ids.secret()
+    text = credentials.encode_operator_token(ids.secret())
+    await adopt_operator_token(text, store=store, clock=clock, ids=ids, description=description)
+    return text
+
+
+async def adopt_operator_token(text: str, *, store: Store, clock: Clock, ids: IdSource, description: str) -> bool:
+    """Make a token that the controller's own folder holds valid in this database, where it is not known; return
+    whether it was added. One that was revoked stays so."""
+    secret_sha256 = credentials.hash_secret(credentials.parse_operator_token(text))
+    async with store.read() as work:
+        if await work.tokens.find_operator_token(secret_sha256) is not None:
+            return False
     token = OperatorToken(
-        id=ids.short_id(),
-        secret_sha256=credentials.hash_secret(secret),
-        create_time=clock.now(),
-        description=description,
+        id=ids.short_id(), secret_sha256=secret_sha256, create_time=clock.now(), description=description
     )
     async with store.write() as work:
         await work.tokens.add_operator_token(token)
-    return credentials.encode_operator_token(secret)
+    return True
 
 
 def _check(request: JoinTokenRequest) -> None:

@@ -105,7 +105,7 @@ class LocalAuthority:
             ca_certificate_pem=self.ca_certificate_pem,
         )
 
-    def publickey_sha256(self, csr_der: bytes) -> str:
+    def public_key_sha256(self, csr_der: bytes) -> str:
         return key_sha256(_read_request(csr_der))
 
     def ensure_server_certificate(self, hosts: Iterable[str], *, now: datetime) -> bool:

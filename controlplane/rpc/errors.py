@@ -16,6 +16,7 @@ import structlog
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from controlplane import observability
 from controlplane.domain.errors import DomainError, Reason
 
 ERROR_DOMAIN: Final = "lineside"
@@ -89,7 +90,7 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: DomainError)
 async def abort_internal(context: grpc.aio.ServicerContext[Any, Any], error: Exception, *, method: str) -> NoReturn:
     """End the call with INTERNAL and log the cause under the id that the client is told."""
     error_id = uuid4().hex
-    log.error("rpc_failed", error_id=error_id, method=method, exc_info=error)
+    log.error(observability.RPC_FAILED, error_id=error_id, method=method, exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, f"{INTERNAL_TEXT} {error_id}")
     raise AssertionError("abort returned")
 

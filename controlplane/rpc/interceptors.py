@@ -6,7 +6,7 @@ Cancellation passes untouched.
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -14,7 +14,7 @@ from controlplane.domain.errors import DomainError
 from controlplane.rpc import errors
 from controlplane.rpc.authentication import Context, Guard
 
-_Handler = grpc.RpcMethodHandler[Any, Any]
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 # The stubs type a handler's functions for synchronous servers only; on grpc.aio they are these.
 _Unary = Callable[[Any, Context], Awaitable[Any]]
 _Stream = Callable[[Any, Context], AsyncGenerator[Any, None]]
@@ -30,9 +30,9 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler | None:
+    ) -> _Handler:
         method = handler_call_details.method
         if wrapped := self._wrapped.get(method):
             return wrapped

@@ -14,7 +14,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from controlplane import limits
+from controlplane import limits, observability
 from controlplane.config import Address
 from controlplane.rpc.authentication import Anyone, Guard
 from controlplane.rpc.interceptors import Boundary
@@ -58,11 +58,21 @@ class Listener:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A server that accepts on `address`."""
+    """A server that is bound to `address`; it answers once it has been told to `serve`."""
 
+    listener: Listener
     server: grpc.aio.Server
     address: Address
     health: health.aio.HealthServicer
+
+    async def serve(self) -> None:
+        """Answer calls from now on, those that have waited since `bind` included."""
+        await self.server.start()
+        for service in ("", *self.listener.services):
+            await self.health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        log.info(
+            observability.LISTENING, listener=self.listener.name, address=str(self.address), mutual=self.listener.mutual
+        )
 
     async def stop(self, grace_seconds: float) -> None:
         """Refuse new calls, let calls under way end within the grace, then cut them off."""
@@ -71,8 +81,15 @@ class Running:
 
 
 async def start(listener: Listener, address: Address, *, fall_back: bool = False) -> Running:
-    """Bind and serve. A taken port is tried again for BIND_RETRY_SECONDS, since a killed predecessor may still
-    hold it; then any free port is taken if `fall_back`, else OSError says which port is taken."""
+    """Bind and serve; see `bind`."""
+    running = await bind(listener, address, fall_back=fall_back)
+    await running.serve()
+    return running
+
+
+async def bind(listener: Listener, address: Address, *, fall_back: bool = False) -> Running:
+    """Bind without answering. A taken port is tried again for BIND_RETRY_SECONDS, since a killed predecessor may
+    still hold it; then any free port is taken if `fall_back`, else OSError says which port is taken."""
     server = grpc.aio.server(
         interceptors=[Boundary(guard=listener.guard, guards={**listener.guards, **_public_guards()})],
         options=_options(listener),
@@ -83,11 +100,7 @@ async def start(listener: Listener, address: Address, *, fall_back: bool = False
     if listener.reflect:
         reflection.enable_server_reflection((*listener.services, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
     bound = await _bind(server, _credentials(listener), address, fall_back=fall_back)
-    await server.start()
-    for service in ("", *listener.services):
-        await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
-    log.info("listening", listener=listener.name, address=str(bound), mutual=listener.mutual)
-    return Running(server=server, address=bound, health=health_servicer)
+    return Running(listener=listener, server=server, address=bound, health=health_servicer)
 
 
 def _public_guards() -> dict[str, Guard]:

@@ -1,0 +1,254 @@
+"""The control process put together: which adapters stand behind the ports, which servicers on which listener."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+from lineside.v1 import (
+    agent_service_pb2_grpc,
+    deployment_service_pb2_grpc,
+    endpoints_pb2,
+    enrollment_service_pb2_grpc,
+    evidence_service_pb2_grpc,
+    fleet_service_pb2_grpc,
+    join_token_service_pb2_grpc,
+    model_service_pb2_grpc,
+    result_service_pb2_grpc,
+    rollout_service_pb2_grpc,
+    sample_service_pb2_grpc,
+)
+
+from controlplane import limits
+from controlplane.app.agents import Agents
+from controlplane.app.convergence import Convergence
+from controlplane.app.deployments import Deployments
+from controlplane.app.desired import DesiredStates
+from controlplane.app.enrollment import Enrollment
+from controlplane.app.evidence import Evidence
+from controlplane.app.fleet import Fleet
+from controlplane.app.metrics import Metrics
+from controlplane.app.notices import Notices
+from controlplane.app.observations import Observations
+from controlplane.app.ports import BlobStore
+from controlplane.app.registry import Registry
+from controlplane.app.revocations import Revocations
+from controlplane.app.rollouts import Rollouts
+from controlplane.app.samples import Samples
+from controlplane.app.tokens import JoinTokens
+from controlplane.artifacts.blob_store import open_blob_store
+from controlplane.config import Address, Settings
+from controlplane.identity.authority import LocalAuthority
+from controlplane.identity.peers import parse_peer
+from controlplane.inspection.inspector import OpenVinoInspector
+from controlplane.rpc import server
+from controlplane.rpc.agents import AgentServicer
+from controlplane.rpc.authentication import AgentGuard, Anyone, OperatorGuard
+from controlplane.rpc.deployments import DeploymentServicer
+from controlplane.rpc.enrollment import EnrollmentServicer
+from controlplane.rpc.evidence import EvidenceServicer
+from controlplane.rpc.fleet import FleetServicer
+from controlplane.rpc.join_tokens import JoinTokenServicer
+from controlplane.rpc.models import ModelServicer
+from controlplane.rpc.results import ResultServicer
+from controlplane.rpc.rollouts import RolloutServicer
+from controlplane.rpc.samples import SampleServicer
+from controlplane.store import SqlStore, open_store
+from controlplane.system import SystemClock, SystemIds
+
+Registration = tuple[str, Callable[[grpc.aio.Server], None]]
+"""Full name of a service, and what adds its servicer to a server."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the control process is made of."""
+
+    settings: Settings
+    authority: LocalAuthority
+    clock: SystemClock
+    ids: SystemIds
+    store: SqlStore
+    blobs: BlobStore
+    notices: Notices
+    revocations: Revocations
+    convergence: Convergence
+    observations: Observations
+    enrollment: Enrollment
+    fleet: Fleet
+    rollouts: Rollouts
+    endpoints: endpoints_pb2.Endpoints
+    """Filled in once every listener is bound, before any of them answers."""
+
+
+def silent_seconds_max(settings: Settings) -> float:
+    """After so long without a word an agent counts as disconnected."""
+    return max(limits.AGENT_SILENT_SECONDS_MAX, limits.AGENT_SILENT_INTERVALS_MAX * settings.sync_interval_seconds)
+
+
+def compose(settings: Settings) -> Parts:
+    """Put the control process together. Nothing listens and nothing runs yet; the database is migrated and the
+    keys exist. Raises StorageError and FieldInvalidError."""
+    clock, ids, notices = SystemClock(), SystemIds(), Notices()
+    authority = LocalAuthority(settings.pki_dir, agent_certificate_ttl=settings.agent_certificate_ttl)
+    store = open_store(settings.database_url)
+    revocations = Revocations(store=store, clock=clock)
+    convergence = Convergence(store=store, notifier=notices)
+    observations = Observations(store=store, convergence=convergence)
+    return Parts(
+        settings=settings,
+        authority=authority,
+        clock=clock,
+        ids=ids,
+        store=store,
+        blobs=open_blob_store(settings.artifact_url),
+        notices=notices,
+        revocations=revocations,
+        convergence=convergence,
+        observations=observations,
+        enrollment=Enrollment(store=store, clock=clock, ids=ids, authority=authority, notifier=notices),
+        fleet=Fleet(
+            clock=clock,
+            notices=notices,
+            observations=observations,
+            desired_states=DesiredStates(store=store),
+            revocations=revocations,
+        ),
+        rollouts=Rollouts(
+            store=store, clock=clock, ids=ids, notices=notices, silent_seconds_max=silent_seconds_max(settings)
+        ),
+        endpoints=endpoints_pb2.Endpoints(),
+    )
+
+
+def fleet_listener(parts: Parts) -> server.Listener:
+    """What agents reach all the time."""
+    settings = parts.settings
+    fleet = FleetServicer(
+        fleet=parts.fleet,
+        enrollment=parts.enrollment,
+        endpoints=parts.endpoints,
+        sync_interval_seconds=settings.sync_interval_seconds,
+    )
+    evidence = EvidenceServicer(Evidence(store=parts.store, clock=parts.clock))
+    services: tuple[Registration, ...] = (
+        ("lineside.v1.FleetService", lambda to: fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(fleet, to)),
+        (
+            "lineside.v1.EvidenceService",
+            lambda to: evidence_service_pb2_grpc.add_EvidenceServiceServicer_to_server(evidence, to),
+        ),
+    )
+    return server.Listener(
+        name="fleet",
+        keys=server.KeyFiles.within(settings.pki_dir),
+        mutual=True,
+        guard=AgentGuard(store=parts.store, revocations=parts.revocations, parse_peer=parse_peer),
+        services=_names(services),
+        register=_register(services),
+        connection_age_max=min(limits.CONNECTION_AGE_MAX, settings.agent_certificate_ttl),
+    )
+
+
+def api_listener(parts: Parts) -> server.Listener:
+    """What operators reach, and boxes that are no agents yet."""
+    services = (*_identity_services(parts), *_registry_services(parts), *_rollout_services(parts))
+    return server.Listener(
+        name="api",
+        keys=server.KeyFiles.within(parts.settings.pki_dir),
+        mutual=False,
+        guard=OperatorGuard(store=parts.store, clock=parts.clock),
+        guards={"lineside.v1.EnrollmentService": Anyone()},
+        services=_names(services),
+        register=_register(services),
+        reflect=True,
+    )
+
+
+def _identity_services(parts: Parts) -> tuple[Registration, ...]:
+    enrollment = EnrollmentServicer(parts.enrollment, endpoints=parts.endpoints)
+    tokens = JoinTokenServicer(
+        JoinTokens(
+            store=parts.store,
+            clock=parts.clock,
+            ids=parts.ids,
+            ca_certificate_der=parts.authority.ca_certificate_der,
+        )
+    )
+    agents = AgentServicer(
+        Agents(store=parts.store, notifier=parts.notices, revocations=parts.revocations),
+        clock=parts.clock,
+        silent_seconds_max=silent_seconds_max(parts.settings),
+    )
+    return (
+        (
+            "lineside.v1.EnrollmentService",
+            lambda to: enrollment_service_pb2_grpc.add_EnrollmentServiceServicer_to_server(enrollment, to),
+        ),
+        (
+            "lineside.v1.JoinTokenService",
+            lambda to: join_token_service_pb2_grpc.add_JoinTokenServiceServicer_to_server(tokens, to),
+        ),
+        ("lineside.v1.AgentService", lambda to: agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, to)),
+    )
+
+
+def _registry_services(parts: Parts) -> tuple[Registration, ...]:
+    models = ModelServicer(
+        Registry(
+            store=parts.store,
+            blobs=parts.blobs,
+            inspector=OpenVinoInspector(),
+            clock=parts.clock,
+            ids=parts.ids,
+        )
+    )
+    results = ResultServicer(
+        evidence=Evidence(store=parts.store, clock=parts.clock), metrics=Metrics(store=parts.store)
+    )
+    samples = SampleServicer(Samples(store=parts.store, blobs=parts.blobs, clock=parts.clock))
+    return (
+        ("lineside.v1.ModelService", lambda to: model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, to)),
+        (
+            "lineside.v1.ResultService",
+            lambda to: result_service_pb2_grpc.add_ResultServiceServicer_to_server(results, to),
+        ),
+        (
+            "lineside.v1.SampleService",
+            lambda to: sample_service_pb2_grpc.add_SampleServiceServicer_to_server(samples, to),
+        ),
+    )
+
+
+def _rollout_services(parts: Parts) -> tuple[Registration, ...]:
+    deployments = DeploymentServicer(
+        Deployments(store=parts.store, clock=parts.clock, ids=parts.ids, notifier=parts.notices)
+    )
+    rollouts = RolloutServicer(parts.rollouts)
+    return (
+        (
+            "lineside.v1.DeploymentService",
+            lambda to: deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(deployments, to),
+        ),
+        (
+            "lineside.v1.RolloutService",
+            lambda to: rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(rollouts, to),
+        ),
+    )
+
+
+def advertise(address: Address, *, api: Address) -> str:
+    """Return an endpoint as clients are told it: without a host where the one by which they reached `api` will do,
+    as it does behind an address translation or a wildcard."""
+    host = "" if address.is_wildcard or address.host == api.host else address.host
+    return str(Address(host=host, port=address.port))
+
+
+def _names(services: tuple[Registration, ...]) -> tuple[str, ...]:
+    return tuple(name for name, _ in services)
+
+
+def _register(services: tuple[Registration, ...]) -> Callable[[grpc.aio.Server], None]:
+    def register(to: grpc.aio.Server) -> None:
+        for _, add in services:
+            add(to)
+
+    return register
