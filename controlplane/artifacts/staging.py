@@ -8,6 +8,7 @@ What holds:
 """
 
 import asyncio
+import errno
 import fcntl
 import hashlib
 import os
@@ -49,13 +50,25 @@ class _Upload:
         self.sha256 = hashlib.sha256()
 
 
+def free_bytes_of(folder: Path) -> int:
+    """Free bytes of the file system that the folder is on."""
+    return shutil.disk_usage(folder).free
+
+
 class UploadFolder:
     """Uploads in one folder; implements `app.uploads.UploadStaging`."""
 
-    def __init__(self, folder: Path, *, wall_time: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        wall_time: Callable[[], float] = time.time,
+        free_bytes: Callable[[Path], int] = free_bytes_of,
+    ) -> None:
         self._folder = folder
         self._what = f"the upload folder {folder}"
         self._wall_time = wall_time
+        self._free_bytes = free_bytes
         self._uploads: dict[Digest, _Upload] = {}
         with told_as_storage_error(self._what):
             folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +139,7 @@ class UploadFolder:
                 self._discard(Digest(f"sha256:{size.stem}"))
 
     def _check_space(self, wanted_bytes: int) -> None:
-        free_bytes = shutil.disk_usage(self._folder).free - limits.UPLOAD_DISK_RESERVE_BYTES
+        free_bytes = self._free_bytes(self._folder) - limits.UPLOAD_DISK_RESERVE_BYTES
         if wanted_bytes > free_bytes:
             raise StorageError(
                 f"{self._what} has room for {max(free_bytes, 0)} bytes, not for {wanted_bytes}",
@@ -194,7 +207,10 @@ class _Writer:
         self.committed_bytes = committed
         if self._upload.hashed_bytes > committed:
             self._upload.forget_hash()
-        while piece := os.pread(self._file, limits.CHUNK_BYTES_MAX, self._upload.hashed_bytes):
+        while wanted := min(committed - self._upload.hashed_bytes, limits.CHUNK_BYTES_MAX):
+            piece = os.pread(self._file, wanted, self._upload.hashed_bytes)
+            if not piece:
+                raise OSError(errno.EIO, "the upload became shorter")
             self._upload.sha256.update(piece)
             self._upload.hashed_bytes += len(piece)
 
