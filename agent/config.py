@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from agent.domain.errors import EnrollmentError, Reason, RequestError, StateError
+from agent.domain.errors import EnrollmentError, Reason, StateError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,39 +37,6 @@ class AgentSettings:
     @property
     def endpoints(self) -> Endpoints:
         return Endpoints(api=self.controller, fleet=self.fleet, agent_bytes=self.agent_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a listener of the agent binds; port 0 takes a free one."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
-
-
-def parse_address(text: str, *, field: str) -> Address:
-    """ "host:port" as an Address. Raises RequestError."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise RequestError(f"{text!r} is no address", field=field, remedy='write "host:port", as in 127.0.0.1:9001')
-    return Address(host, int(port))
-
-
-def check_loopback(address: Address, *, field: str) -> None:
-    """Raise RequestError for an address beyond this box: the inference protocol has neither login nor encryption."""
-    if address.host not in LOOPBACK_HOSTS:
-        raise RequestError(
-            f"{address.host} is reachable from outside, and inference is neither encrypted nor authenticated",
-            field=field,
-            remedy="bind to 127.0.0.1, or add --allow-remote where the network is trusted",
-        )
 
 
 def read_settings(path: Path) -> AgentSettings:

@@ -33,6 +33,8 @@ UPLOAD_SECONDS_MAX = 120.0
 """Deadline of a batch or sample: 9 MiB over 1 Mbit/s."""
 READ_IDLE_SECONDS_MAX = 60.0
 """A download that brings no byte for this long is begun again from where it stopped."""
+READY_SECONDS_MAX = 10.0
+"""How long a start waits for last-known-good before it says that it is ready."""
 STOP_SECONDS_MAX = 5.0
 """How long a graceful stop tries to deliver what is spooled; what is left waits on disk."""
 

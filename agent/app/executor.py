@@ -131,6 +131,15 @@ class Executor:
         self._changed()
         self._wakeup.wake()
 
+    def hurry(self) -> None:
+        """The controller is back: downloads that wait for it go on now."""
+        lost = Reason.CONTROLLER_UNAVAILABLE
+        self._waits = {
+            name: replace(wait, until_seconds=0.0) if wait.reason is lost else wait
+            for name, wait in self._waits.items()
+        }
+        self._wakeup.wake()
+
     def confirm(self) -> None:
         """The controller has been heard: what serves and is desired is no longer a guess from disk."""
         wanted = {slot.slot: slot for slot in self._desired.slots}

@@ -1,0 +1,274 @@
+"""Puts the agent together: the one place that picks implementations."""
+
+import asyncio
+import contextlib
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import structlog
+
+from agent import limits
+from agent.app import conditions, reporting
+from agent.app.conditions import Conditions
+from agent.app.executor import Executor
+from agent.app.ports import Clock, Runtime
+from agent.app.renewal import Renewal
+from agent.app.reporting import Delivery
+from agent.app.sampling import SampleCollector
+from agent.app.serving import Serving
+from agent.app.sync_loop import SyncLoop
+from agent.clock import SystemClock
+from agent.config import AgentSettings, Endpoints, read_settings, settings_text
+from agent.domain.errors import AgentError, EnrollmentError
+from agent.rpc.controller import GrpcController
+from agent.rpc.enrollment import enroll, parse_join_token
+from agent.rpc.inference_grpc import start_grpc_server
+from agent.rpc.inference_rest import start_rest_server
+from agent.runtime.openvino_runtime import OpenVinoRuntime
+from agent.runtime.plugins import ENVIRONMENT_VARIABLE, parse_plugins
+from agent.storage import durable
+from agent.storage.artifact_cache import DiskArtifactCache
+from agent.storage.folder import AgentFolder
+from agent.storage.identity import IdentityFiles
+from agent.storage.result_log import DiskResultLog
+from agent.storage.sample_spool import DiskSampleSpool
+from agent.storage.state_file import JsonStateFile
+from agent.supervision import supervise
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What `run` is asked for."""
+
+    grpc: str
+    """Where the Open Inference Protocol listens over gRPC, "host:port"; port 0 takes a free one."""
+    http: str
+    """The same over REST."""
+    spool_bytes: int = limits.SPOOL_BYTES_MAX
+    """Bound of the result log, and again of the sample spool."""
+
+
+# --- enrolment ---
+
+
+async def enroll_agent(
+    folder: AgentFolder, *, controller: str, token: str, name: str, labels: Mapping[str, str]
+) -> str:
+    """Make the folder the agent's; return its resource name. Repeating it with the same name is harmless."""
+    join_token = parse_join_token(token)
+    identity = IdentityFiles(folder.pki, agent=name)
+    _check_same_agent(folder, identity, name=name, ca_pem=join_token.ca_pem)
+    csr_der = identity.first_request()
+    enrolled = await enroll(controller, join_token, agent=name, labels=labels, csr_der=csr_der)
+    identity.install_first(enrolled.certificate)
+    _write_settings(folder, _settings(name, enrolled.endpoints))
+    return enrolled.agent
+
+
+def _check_same_agent(folder: AgentFolder, identity: IdentityFiles, *, name: str, ca_pem: bytes) -> None:
+    """Raise EnrollmentError when the folder is another agent's or another controller's: what is spooled in it and what
+    it should run would reach the wrong place."""
+    if not folder.settings.exists():
+        return
+    settings = read_settings(folder.settings)
+    if settings.agent != name:
+        raise EnrollmentError(
+            f"{folder.root} belongs to agents/{settings.agent}",
+            field="--name",
+            remedy=f"enrol as {settings.agent} again, or name another --dir",
+        )
+    known_ca_pem = identity.ca_pem()
+    if known_ca_pem is not None and known_ca_pem.strip() != ca_pem.strip():
+        raise EnrollmentError(
+            f"{folder.root} belongs to a controller with another CA",
+            field="--token",
+            remedy="use a token of that controller, or name another --dir",
+        )
+
+
+def _settings(name: str, endpoints: Endpoints) -> AgentSettings:
+    return AgentSettings(agent=name, controller=endpoints.api, fleet=endpoints.fleet, agent_bytes=endpoints.agent_bytes)
+
+
+def _write_settings(folder: AgentFolder, settings: AgentSettings) -> None:
+    durable.write_durably(folder.settings, settings_text(settings).encode())
+
+
+# --- running ---
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """Everything that runs, put together and not started."""
+
+    clock: Clock
+    rng: random.Random
+    serving: Serving
+    executor: Executor
+    sync_loop: SyncLoop
+    renewal: Renewal
+    controller: GrpcController
+    result_log: DiskResultLog
+    collector: SampleCollector
+    evidence: Delivery[int]
+    samples: Delivery[str]
+
+    async def seal_regularly(self) -> None:
+        await reporting.seal_regularly(self.result_log, self.clock)
+
+
+def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None = None) -> Agent:
+    """Call within the event loop. Raises EnrollmentError (NOT_ENROLLED) or StateError."""
+    settings = read_settings(folder.settings)
+    certificates = IdentityFiles(folder.pki, agent=settings.agent)
+    certificates.read()
+    clock, rng = SystemClock(), random.Random()  # noqa: S311 - jitter and sampling, no secrets
+    told = Conditions(clock)
+    result_log = DiskResultLog(
+        folder.results, clock=clock, bytes_max=options.spool_bytes, on_writable=_spool_teller(told)
+    )
+    sample_spool = DiskSampleSpool(folder.samples, clock=clock, bytes_max=options.spool_bytes)
+    controller = GrpcController(settings.endpoints, certificates, on_endpoints=_endpoint_keeper(folder, settings))
+    evidence = reporting.evidence_delivery(result_log, controller, conditions=told, clock=clock, rng=rng)
+    samples = reporting.sample_delivery(sample_spool, controller, conditions=told, clock=clock, rng=rng)
+    collector = SampleCollector(sample_spool, conditions=told, clock=clock, rng=rng, on_sample=samples.hurry)
+    serving = Serving(clock=clock, results=result_log, samples=collector)
+    used_runtime = runtime or OpenVinoRuntime(
+        compiled_folder=folder.compiled, plugins=parse_plugins(os.environ.get(ENVIRONMENT_VARIABLE, ""))
+    )
+    executor = Executor(
+        runtime=used_runtime,
+        serving=serving,
+        cache=DiskArtifactCache(folder.root),
+        controller=controller,
+        state_file=JsonStateFile(folder.state),
+        conditions=told,
+        clock=clock,
+        rng=rng,
+    )
+    sync_loop = SyncLoop(
+        controller=controller, executor=executor, runtime=used_runtime, conditions=told, clock=clock, rng=rng
+    )
+    sync_loop.subscribe(evidence.hurry)
+    sync_loop.subscribe(samples.hurry)
+    sync_loop.subscribe(executor.hurry)
+    renewal = Renewal(certificates=certificates, controller=controller, conditions=told, clock=clock, rng=rng)
+    return Agent(
+        clock=clock,
+        rng=rng,
+        serving=serving,
+        executor=executor,
+        sync_loop=sync_loop,
+        renewal=renewal,
+        controller=controller,
+        result_log=result_log,
+        collector=collector,
+        evidence=evidence,
+        samples=samples,
+    )
+
+
+async def run_agent(
+    folder: AgentFolder, options: RunOptions, stop: asyncio.Event, on_ready: Callable[[str, str], None]
+) -> None:
+    """Serve until `stop` is set. `on_ready` is given the addresses over gRPC and REST once they answer, and what
+    served last serves again or has taken longer than a start should."""
+    agent = compose(folder, options)
+    async with _servers(agent, options) as (grpc_address, http_address):
+        agent.collector.start()
+        start = asyncio.create_task(agent.executor.start())
+        await asyncio.wait({start}, timeout=limits.READY_SECONDS_MAX)
+        on_ready(grpc_address, http_address)
+        await start
+        async with _loops(agent):
+            await stop.wait()
+            _log.info("stopping")
+    await _deliver_last(agent)
+
+
+@asynccontextmanager
+async def _servers(agent: Agent, options: RunOptions) -> AsyncIterator[tuple[str, str]]:
+    """Both inference servers, listening; closed at the end with what is under way answered first."""
+    grpc_server, grpc_port = start_grpc_server(agent.serving, options.grpc)
+    try:
+        rest = await start_rest_server(agent.serving, options.http)
+        try:
+            http_port = rest.addresses[0][1]
+            yield _with_port(options.grpc, grpc_port), _with_port(options.http, http_port)
+        finally:
+            await rest.cleanup()
+    finally:
+        stopped = grpc_server.stop(limits.SERVING_STOP_SECONDS_MAX)
+        await asyncio.to_thread(stopped.wait)
+        agent.serving.close()
+
+
+@asynccontextmanager
+async def _loops(agent: Agent) -> AsyncIterator[None]:
+    """Every loop, supervised; cancelled and ended at the end."""
+    runs = {
+        "executor": agent.executor.run,
+        "sync": agent.sync_loop.run,
+        "sealing": agent.seal_regularly,
+        "evidence": agent.evidence.run,
+        "samples": agent.samples.run,
+        "renewal": agent.renewal.run,
+    }
+    tasks = [
+        asyncio.create_task(supervise(name, run, clock=agent.clock, rng=agent.rng), name=name)
+        for name, run in runs.items()
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _deliver_last(agent: Agent) -> None:
+    """Deliver what is spooled, within the bound of a stop; what is left waits on disk for the next start."""
+    await asyncio.to_thread(agent.collector.stop)
+    await asyncio.to_thread(agent.result_log.seal, force=True)
+    try:
+        async with asyncio.timeout(limits.STOP_SECONDS_MAX):
+            await agent.evidence.flush()
+            await agent.samples.flush()
+    except (TimeoutError, AgentError) as error:
+        _log.info("spool_kept", why=str(error) or "the stop's time is over", batches=len(agent.result_log.pending()))
+    finally:
+        agent.result_log.close()
+        await agent.controller.close()
+
+
+def _with_port(address: str, port: int) -> str:
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _spool_teller(told: Conditions) -> Callable[[str], None]:
+    def tell(error: str) -> None:
+        told.set(
+            conditions.SPOOL_WRITABLE,
+            holds=not error,
+            reason="SpoolUnwritable" if error else "Written",
+            message=f"{error}; free some disk: results are counted and not kept meanwhile" if error else "",
+        )
+
+    return tell
+
+
+def _endpoint_keeper(folder: AgentFolder, settings: AgentSettings) -> Callable[[Endpoints], None]:
+    """Remembers where the listeners are, so that the next start finds them at once."""
+
+    def keep(found: Endpoints) -> None:
+        _log.info("endpoints_learned", fleet=found.fleet, agent_bytes=found.agent_bytes)
+        # A folder that cannot be written costs the next start one more question.
+        with contextlib.suppress(OSError):
+            _write_settings(folder, replace(settings, fleet=found.fleet, agent_bytes=found.agent_bytes))
+
+    return keep
