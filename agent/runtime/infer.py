@@ -33,7 +33,7 @@ class OpenVinoModel:
         self._wait_seconds = wait_seconds
         self._inputs = matched_indices(compiled.inputs, signature.inputs, "input")
         self._outputs = matched_indices(compiled.outputs, signature.outputs, "output")
-        self._bits = frozenset(spec.name for spec in signature.inputs if spec.datatype == "BF16")
+        self._bf16 = frozenset(spec.name for spec in (*signature.inputs, *signature.outputs) if spec.datatype == "BF16")
         self._optimal_requests = request_count(compiled)
         self._requests: queue.LifoQueue[Any] = queue.LifoQueue()
         self._compiled = compiled
@@ -69,7 +69,7 @@ class OpenVinoModel:
             outputs = request.infer(
                 {self._inputs[name]: self._shared(name, array) for name, array in inputs.items()}, share_inputs=True
             )
-            return {name: outputs[index] for name, index in self._outputs.items()}
+            return {name: self._owned(name, outputs[index]) for name, index in self._outputs.items()}
         except RuntimeError as error:
             raise RequestError(
                 f"inference failed on {self._device}: {one_line(error)}",
@@ -86,6 +86,11 @@ class OpenVinoModel:
         self._compiled = None
 
     def _shared(self, name: str, array: Tensor) -> Any:
-        if name in self._bits:
+        """BF16 comes as its bits; OpenVINO must be told what they are."""
+        if name in self._bf16:
             return ov.Tensor(np.ascontiguousarray(array), ov.Shape(array.shape), ov.Type.bf16)
         return array
+
+    def _owned(self, name: str, array: Tensor) -> Tensor:
+        """OpenVINO has copied it already, and calls the bits of BF16 float16."""
+        return array.view(np.uint16) if name in self._bf16 else array

@@ -79,7 +79,7 @@ class OpenVinoRuntime:
 
     async def load(self, folder: Path, signature: ModelSignature, policy: RuntimePolicy, device: str) -> OpenVinoModel:
         """Loads what a child has compiled; where that is gone or damaged (a disk, another OpenVINO), a child compiles
-        it once more first. Drops compiled models that nothing needs any more."""
+        it once more first."""
         entry = self._entry(folder, signature, policy, device)
         if not await asyncio.to_thread(self._compiled.is_intact, entry):
             warmed = await self._compile(folder, signature, policy, device, seconds=0.0)

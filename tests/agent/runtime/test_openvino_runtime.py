@@ -1,0 +1,246 @@
+"""The Runtime port on a real OpenVINO: inventory, measurement in children, loading from the warm cache, inference."""
+
+import asyncio
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import opset13 as ops
+
+from agent.app.tensors import NUMPY_TYPES
+from agent.domain.artifact import ModelSignature, TensorSpec
+from agent.domain.device import PerformanceHint, RuntimePolicy, choose
+from agent.domain.errors import PrepareError, Reason, RequestError
+from agent.runtime.compile import ELEMENT_TYPES
+from agent.runtime.infer import OpenVinoModel
+from agent.runtime.openvino_runtime import OpenVinoRuntime
+from agent.runtime.plugins import parse_plugins
+from tests.support.models import classifier_ir, failing_model_ir, positive_score, signature_of
+
+pytestmark = pytest.mark.openvino
+
+POLICY = RuntimePolicy(inference_precision="f32")
+TWO_DEVICES = parse_plugins("SIMCPU=libopenvino_intel_cpu_plugin.so")
+ZEROS = {"x": np.zeros((1, 3, 8, 8), np.float32)}
+
+
+def runtime(tmp_path: Path, **changes: object) -> OpenVinoRuntime:
+    return OpenVinoRuntime(compiled_folder=tmp_path / "compiled", **changes)  # type: ignore[arg-type]
+
+
+def crashing(code: str) -> dict[str, object]:
+    """A child that enumerates as the real one does, and ends by `code` when asked to compile."""
+    script = (
+        "import json, sys, io, time, os; text = sys.stdin.read(); request = json.loads(text)\n"
+        f"if request['command'] == 'measure': {code}\n"
+        "sys.stdin = io.StringIO(text); from agent.runtime.child import main; main()"
+    )
+    return {"child_command": (sys.executable, "-c", script)}
+
+
+async def test_every_device_is_described(tmp_path: Path) -> None:
+    devices = await runtime(tmp_path, plugins=TWO_DEVICES).devices()
+    assert [device.device for device in devices] == ["CPU", "SIMCPU"]
+    assert sum(device.auto_choice for device in devices) == 1
+    for device in devices:
+        assert device.full_name
+        assert "FP32" in device.capabilities
+        assert device.memory_bytes > 0
+        assert device.driver_version
+        assert device.properties["OPTIMIZATION_CAPABILITIES"]
+
+
+async def test_a_crashing_enumeration_leaves_the_cpu(tmp_path: Path) -> None:
+    script = (
+        "import json, sys, io, os; text = sys.stdin.read()\n"
+        "if 'only' not in json.loads(text): os.abort()\n"
+        "sys.stdin = io.StringIO(text); from agent.runtime.child import main; main()"
+    )
+    (device,) = await runtime(tmp_path, child_command=(sys.executable, "-c", script)).devices()
+    assert device.device == "CPU"
+    assert "SIGABRT" in device.properties["ENUMERATION_FAILURE"]
+
+
+async def test_the_host_is_described(tmp_path: Path) -> None:
+    host = await runtime(tmp_path).host()
+    assert host.cpu_count >= 1
+    assert host.memory_bytes > 0
+    assert 0 < host.disk_free_bytes <= host.disk_bytes
+    assert host.openvino_version == ov.__version__
+    assert host.agent_version
+    assert host.architecture
+
+
+async def test_measure_choose_load_and_infer(tmp_path: Path) -> None:
+    path = classifier_ir(tmp_path / "v1", bias=0.7)
+    box = runtime(tmp_path, plugins=TWO_DEVICES)
+    measurements = await box.measure(path.parent, signature_of(path), POLICY)
+    assert [(each.device, each.ok) for each in measurements] == [("CPU", True), ("SIMCPU", True)]
+    assert all(each.latency_ms_p50 > 0 and each.throughput_per_second > 0 for each in measurements)
+    choice = choose(measurements, PerformanceHint.THROUGHPUT)
+    model = await box.load(path.parent, signature_of(path), POLICY, choice.device)
+    assert model.device == choice.device
+    assert model._compiled.get_property("LOADED_FROM_CACHE")
+    scores = model.infer(ZEROS)["scores"]
+    assert scores[0, 1] == pytest.approx(positive_score(0.7), abs=1e-5)
+    model.close()
+
+
+async def test_a_damaged_blob_is_compiled_again_and_never_loaded(tmp_path: Path) -> None:
+    path = classifier_ir(tmp_path / "v1", bias=0.7)
+    box = runtime(tmp_path)
+    (await box.load(path.parent, signature_of(path), POLICY, "CPU")).close()
+    (blob,) = (tmp_path / "compiled").rglob("*.blob")
+    good = blob.read_bytes()
+    blob.write_bytes(good[: len(good) // 2] + bytes(len(good) - len(good) // 2))
+    model = await box.load(path.parent, signature_of(path), POLICY, "CPU")
+    assert model.infer(ZEROS)["scores"][0, 1] == pytest.approx(positive_score(0.7), abs=1e-5)
+    (blob,) = (tmp_path / "compiled").rglob("*.blob")
+    assert blob.read_bytes() == good
+
+
+async def test_compiling_drops_what_no_artifact_needs(tmp_path: Path) -> None:
+    box = runtime(tmp_path)
+    paths = [classifier_ir(tmp_path / f"v{version}") for version in (1, 2)]
+    for path in paths:
+        (await box.load(path.parent, signature_of(path), POLICY, "CPU")).close()
+        path.unlink()
+    assert len(list((tmp_path / "compiled").rglob("*.blob"))) == 1
+
+
+@pytest.mark.parametrize("when", ["read", "first_inference"])
+async def test_a_model_that_fails_is_a_measurement_with_its_error(tmp_path: Path, when: str) -> None:
+    path = failing_model_ir(tmp_path / "bad", when=when)  # type: ignore[arg-type]
+    signature = signature_of(classifier_ir(tmp_path / "like"))
+    (measurement,) = await runtime(tmp_path).measure(path.parent, signature, POLICY)
+    assert not measurement.ok
+    assert measurement.failure is Reason.COMPILE_FAILED
+    assert measurement.error
+    assert list((tmp_path / "compiled").rglob("*.blob")) == []
+    with pytest.raises(PrepareError) as caught:
+        await runtime(tmp_path).load(path.parent, signature, POLICY, "CPU")
+    assert caught.value.reason is Reason.LOAD_FAILED
+
+
+@pytest.mark.parametrize(
+    ("code", "seconds", "reason"),
+    [("os.abort()", 60.0, Reason.COMPILE_CRASHED), ("time.sleep(600)", 2.0, Reason.COMPILE_TIMED_OUT)],
+)
+async def test_a_child_that_crashes_or_hangs_is_a_measurement(
+    tmp_path: Path, code: str, seconds: float, reason: Reason
+) -> None:
+    path = classifier_ir(tmp_path / "v1")
+    box = runtime(tmp_path, prepare_seconds=seconds, **crashing(code))
+    (measurement,) = await box.measure(path.parent, signature_of(path), POLICY)
+    assert (measurement.ok, measurement.failure) == (False, reason)
+    with pytest.raises(PrepareError) as caught:
+        choose([measurement], PerformanceHint.LATENCY)
+    assert caught.value.reason is reason
+
+
+async def test_devices_that_are_missing_or_broken_are_named(tmp_path: Path) -> None:
+    path = classifier_ir(tmp_path / "v1")
+    policy = RuntimePolicy(devices=("GPU", "BADCPU"))
+    box = runtime(tmp_path, plugins=parse_plugins("BADCPU=/nonexistent/plugin.so"))
+    found = {each.device: each for each in await box.measure(path.parent, signature_of(path), policy)}
+    assert found["GPU"].failure is Reason.DEVICE_NOT_FOUND
+    assert "has CPU" in found["GPU"].error
+    assert not found["BADCPU"].ok
+
+
+async def test_an_unknown_precision_is_a_measurement_with_its_error(tmp_path: Path) -> None:
+    path = classifier_ir(tmp_path / "v1")
+    policy = RuntimePolicy(inference_precision="f3")
+    (measurement,) = await runtime(tmp_path).measure(path.parent, signature_of(path), policy)
+    assert (measurement.ok, measurement.failure) == (False, Reason.COMPILE_FAILED)
+
+
+async def test_a_model_unlike_its_signature_is_not_loaded(tmp_path: Path) -> None:
+    path = classifier_ir(tmp_path / "v1")
+    true = signature_of(path)
+    (tensor,) = true.inputs
+    lie = ModelSignature(
+        entry_path=true.entry_path,
+        inputs=(TensorSpec(name=tensor.name, datatype="UINT8", shape=tensor.shape),),
+        outputs=true.outputs,
+    )
+    with pytest.raises(PrepareError) as caught:
+        await runtime(tmp_path).load(path.parent, lie, POLICY, "CPU")
+    assert caught.value.field == "signature.inputs[x].datatype"
+
+
+def compiled_model(path: Path, *, wait_seconds: float = 5.0) -> OpenVinoModel:
+    compiled = ov.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
+    return OpenVinoModel(compiled, device="CPU", signature=signature_of(path), wait_seconds=wait_seconds)
+
+
+def test_many_threads_share_the_requests(tmp_path: Path) -> None:
+    model = compiled_model(classifier_ir(tmp_path, bias=0.0))
+
+    def infer(number: int) -> float:
+        inputs = {"x": np.full((1, 3, 8, 8), number / 10, np.float32)}
+        return float(model.infer(inputs)["scores"][0, 1])
+
+    with ThreadPoolExecutor(8) as pool:
+        scores = list(pool.map(infer, range(40)))
+    for number, score in enumerate(scores):
+        assert score == pytest.approx(positive_score(0.0, mean=number / 10), abs=2e-2)
+    model.close()
+    model.close()
+
+
+def test_a_wait_for_a_free_request_is_bounded(tmp_path: Path) -> None:
+    model = compiled_model(classifier_ir(tmp_path), wait_seconds=0.01)
+    held = [model._requests.get_nowait() for _ in range(model.optimal_requests)]
+    with pytest.raises(RequestError) as caught:
+        model.infer(ZEROS)
+    assert caught.value.reason is Reason.QUEUE_FULL
+    model._requests.put(held[0])
+    assert model.infer(ZEROS)["scores"].shape == (1, 2)
+
+
+def test_a_failed_inference_leaves_the_model_serving(tmp_path: Path) -> None:
+    model = compiled_model(failing_model_ir(tmp_path, when="batch_of_two"))
+    for _ in range(model.optimal_requests + 1):
+        with pytest.raises(RequestError) as caught:
+            model.infer({"x": np.zeros((2, 3, 8, 8), np.float32)})
+        assert caught.value.reason is Reason.INFERENCE_FAILED
+    assert model.infer(ZEROS)["scores"].shape == (1, 192)
+
+
+def test_inputs_may_be_read_only_and_outputs_are_the_callers(tmp_path: Path) -> None:
+    model = compiled_model(classifier_ir(tmp_path))
+    image = np.frombuffer(bytes(3 * 8 * 8 * 4), np.float32).reshape(1, 3, 8, 8)
+    first = model.infer({"x": image})["scores"]
+    kept = first.copy()
+    model.infer({"x": np.ones((1, 3, 8, 8), np.float32)})
+    assert np.array_equal(first, kept)
+    first[...] = 0
+
+
+@pytest.mark.parametrize("datatype", sorted(NUMPY_TYPES))
+def test_every_datatype_goes_in_and_out(datatype: str) -> None:
+    kind = getattr(ov.Type, ELEMENT_TYPES[datatype])
+    number = ops.parameter([-1, 2], kind, name="x")
+    number.output(0).get_tensor().set_names({"x"})
+    same = ops.reshape(number, np.array([-1, 2], np.int64), special_zero=False)
+    same.output(0).get_tensor().set_names({"y"})
+    compiled = ov.Core().compile_model(ov.Model([same], [number], "same"), "CPU")
+    specs = {name: TensorSpec(name=name, datatype=datatype, shape=(-1, 2)) for name in "xy"}
+    signature = ModelSignature(entry_path="", inputs=(specs["x"],), outputs=(specs["y"],))
+    sent = np.array([[0, 1], [1, 0]]).astype(NUMPY_TYPES[datatype]) * (0x3F80 if datatype == "BF16" else 1)
+    model = OpenVinoModel(compiled, device="CPU", signature=signature)
+    received = model.infer({"x": sent.astype(NUMPY_TYPES[datatype])})["y"]
+    assert received.dtype == np.dtype(NUMPY_TYPES[datatype])
+    assert received.tobytes() == sent.astype(NUMPY_TYPES[datatype]).tobytes()
+
+
+async def test_two_measurements_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Children run one at a time: both succeed, though they were asked for at once."""
+    box = runtime(tmp_path)
+    paths = [classifier_ir(tmp_path / f"v{version}") for version in (1, 2)]
+    found = await asyncio.gather(*(box.measure(path.parent, signature_of(path), POLICY) for path in paths))
+    assert all(each.ok for measurements in found for each in measurements)
