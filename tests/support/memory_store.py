@@ -190,8 +190,6 @@ class _Certificates:
         self._tables = tables
 
     async def add(self, certificate: AgentCertificate) -> None:
-        if certificate.agent_id not in self._tables.agents:
-            raise ResourceNotFoundError(f"it refers to something that does not exist: {certificate.agent_id}")
         rows, serial = self._tables.certificates, certificate.serial
         _add(rows, serial, certificate, resource=f"certificate {serial}")
 
@@ -305,8 +303,6 @@ class _Desired:
 
     async def save(self, states: Sequence[DesiredState]) -> None:
         for state in states:
-            if state.agent_id not in self._tables.agents:
-                raise ResourceNotFoundError(f"it refers to something that does not exist: {state.agent_id}")
             before = self._tables.desired.get(state.agent_id)
             if before is not None and state.generation <= before.generation:
                 raise _stale("the desired state of an agent")
