@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tritonclient.grpc import service_pb2
 
 from agent import limits
@@ -17,22 +18,22 @@ from agent.domain.errors import RequestError
 PART_ID = "part_id"
 """Request parameter whose string goes into the result."""
 
-_CONTENTS: Mapping[str, str] = MappingProxyType(
+_CONTENTS: Mapping[str, tuple[str, npt.DTypeLike]] = MappingProxyType(
     {
-        "BOOL": "bool_contents",
-        "INT8": "int_contents",
-        "INT16": "int_contents",
-        "INT32": "int_contents",
-        "INT64": "int64_contents",
-        "UINT8": "uint_contents",
-        "UINT16": "uint_contents",
-        "UINT32": "uint_contents",
-        "UINT64": "uint64_contents",
-        "FP32": "fp32_contents",
-        "FP64": "fp64_contents",
+        "BOOL": ("bool_contents", np.bool_),
+        "INT8": ("int_contents", np.int32),
+        "INT16": ("int_contents", np.int32),
+        "INT32": ("int_contents", np.int32),
+        "INT64": ("int64_contents", np.int64),
+        "UINT8": ("uint_contents", np.uint32),
+        "UINT16": ("uint_contents", np.uint32),
+        "UINT32": ("uint_contents", np.uint32),
+        "UINT64": ("uint64_contents", np.uint64),
+        "FP32": ("fp32_contents", np.float32),
+        "FP64": ("fp64_contents", np.float64),
     }
 )
-"""Field of InferTensorContents by datatype; FP16 and BF16 have none and travel raw."""
+"""Field of InferTensorContents by datatype, and what it holds; FP16 and BF16 have none and travel raw."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,10 +129,10 @@ def _input(tensor: Any, raw: bytes | None) -> InputTensor:
         if tensor.HasField("contents"):
             raise _bad_data(tensor.name, "given twice", "send raw_input_contents or contents, not both")
         return InputTensor(name=tensor.name, datatype=tensor.datatype, shape=shape, data=raw)
-    field = _CONTENTS.get(tensor.datatype)
-    if field is None:
+    if tensor.datatype not in _CONTENTS:
         raise _bad_data(tensor.name, f"{tensor.datatype} has no typed contents", "send it in raw_input_contents")
-    values = np.array(list(getattr(tensor.contents, field)))
+    field, held = _CONTENTS[tensor.datatype]
+    values: Tensor = np.array(getattr(tensor.contents, field), dtype=held)
     data = numbers(tensor.name, tensor.datatype, values)
     return InputTensor(name=tensor.name, datatype=tensor.datatype, shape=shape, data=data)
 

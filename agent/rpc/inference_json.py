@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from agent.app.ports import Tensor
 from agent.app.serving import InferenceAnswer
@@ -141,10 +142,22 @@ def _json_data(name: str, datatype: str, data: object) -> Tensor:
     if datatype == "BF16":
         raise RequestError("BF16 has no values in JSON", field=where, remedy="send it raw after the JSON")
     try:
-        values = np.array(data)
-    except (ValueError, RecursionError) as error:
-        raise RequestError("rows of different lengths", field=where, remedy="send a flat or a regular list") from error
+        values = _regular(datatype, data)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise RequestError(
+            f"no regular list of {datatype}", field=where, remedy="send a flat list, or rows of one length"
+        ) from error
     return numbers(name, datatype, values)
+
+
+def _regular(datatype: str, data: list[Any]) -> Tensor:
+    """Raises ValueError or OverflowError. Numpy takes whole numbers beyond int64 for floats, and would round them."""
+    if datatype != "UINT64":
+        return np.array(data)
+    values: npt.NDArray[np.object_] = np.array(data, dtype=object).reshape(-1)
+    if not all(_is_count(value) for value in values):
+        raise ValueError(datatype)
+    return values.astype(np.uint64)
 
 
 def _tensor_parameters(tensor: dict[str, Any]) -> dict[str, Any]:

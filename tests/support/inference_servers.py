@@ -1,0 +1,42 @@
+"""Both local inference servers over one Serving, for tests that speak to them with real clients."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from agent.app.serving import Serving
+from agent.rpc.inference_grpc import start_grpc_server
+from agent.rpc.inference_rest import start_rest_server
+from tests.support.serving import MemoryOffers, MemoryResults, RealClock
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceServers:
+    serving: Serving
+    results: MemoryResults
+    offers: MemoryOffers
+    grpc_url: str
+    http_url: str
+
+
+@asynccontextmanager
+async def running_servers(**bounds: int) -> AsyncIterator[InferenceServers]:
+    """Servers on free ports, with nothing loaded; `bounds` as the start functions take them."""
+    results = MemoryResults()
+    offers = MemoryOffers(results)
+    serving = Serving(clock=RealClock(), results=results, samples=offers)
+    server, port = start_grpc_server(serving, "127.0.0.1:0", **bounds)
+    runner = await start_rest_server(serving, "127.0.0.1:0", **bounds)
+    try:
+        yield InferenceServers(
+            serving=serving,
+            results=results,
+            offers=offers,
+            grpc_url=f"127.0.0.1:{port}",
+            http_url=f"127.0.0.1:{runner.addresses[0][1]}",
+        )
+    finally:
+        await runner.cleanup()
+        await asyncio.to_thread(server.stop(1).wait)
+        serving.close()
