@@ -186,7 +186,7 @@ class CrashError(Exception):
 
 
 class CrashingStore:
-    """A store whose process dies right before or right after the commit of one write."""
+    """A store of which one write, counted from 0, fails right before or right after its commit."""
 
     def __init__(self, store: Store, *, at_write: int, committed: bool) -> None:
         self._store = store
@@ -200,10 +200,10 @@ class CrashingStore:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[UnitOfWork]:
+        self._left -= 1
         async with self._store.write() as work:
             yield work
-            if self._left == 0 and not self._committed:
+            if self._left == -1 and not self._committed:
                 raise CrashError
-        self._left -= 1
-        if self._left < 0 and self._committed:
+        if self._left == -1 and self._committed:
             raise CrashError
