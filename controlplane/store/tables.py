@@ -4,8 +4,8 @@ Rules kept here:
 - What is queried, ordered or guarded has a column; a value that is only ever read whole with its row is JSON.
 - Times are aware UTC. Ids order by code point on every database, so that a page key means the same everywhere.
 - Floats live in JSON alone: SQLite turns a NaN column into NULL (see mapping/values.py).
-- Foreign keys hold within an aggregate. Between aggregates a row names the other by id: use cases check those,
-  and history (rollouts, results, samples) outlives what it names.
+- Foreign keys hold within an aggregate (versions of a model, the observation of an agent). Between aggregates a row
+  names the other by id: use cases check those, and history (rollouts, results, samples) outlives what it names.
 """
 
 from datetime import UTC, datetime

@@ -123,15 +123,16 @@ async def test_a_record_shows_generation_and_the_last_certificates_expiry(with_a
         await work.desired.save([make_desired(generation=4)])
         await work.certificates.add(renewed)
         await work.certificates.add(make_certificate())
+        await work.agents.add(make_agent(id="st-2"))
         await work.certificates.add(make_certificate(serial="03", agent_id=ST_2, expire_time=after_seconds(9e8)))
         record = await work.agents.get(ST_1)
-        assert await work.agents.list_all() == [record]
+        assert (await work.agents.list_all())[0] == record
     assert (record.desired_generation, record.certificate_expire_time) == (4, renewed.expire_time)
 
 
-async def test_certificates_are_found_by_serial_and_by_key(store: Store) -> None:
+async def test_certificates_are_found_by_serial_and_by_key(with_agent: Store) -> None:
     older, newer = make_certificate(), make_certificate(serial="00", not_before=after_seconds(60))
-    async with store.write() as work:
+    async with with_agent.write() as work:
         await work.certificates.add(newer)
         await work.certificates.add(older)
         assert await work.certificates.find("01") == older
@@ -150,3 +151,12 @@ async def test_the_revoked_are_listed_by_id_alone(store: Store) -> None:
         assert await work.agents.list_revoked() == {ST_2}
         await work.agents.save(make_agent(revoked=True))
         assert await work.agents.list_revoked() == {ST_1, ST_2}
+
+
+async def test_an_observation_of_an_unknown_agent_is_refused(store: Store) -> None:
+    async def record() -> None:
+        async with store.write() as work:
+            await work.agents.record([make_observation()])
+
+    with pytest.raises(ResourceNotFoundError):
+        await record()

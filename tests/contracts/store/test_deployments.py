@@ -14,6 +14,7 @@ from tests.support.factories import (
     ST_2,
     after_seconds,
     digest_of,
+    make_agent,
     make_artifact,
     make_deployment,
     make_desired,
@@ -24,6 +25,15 @@ from tests.support.factories import (
     make_version,
     make_wave,
 )
+
+
+@pytest.fixture
+async def fleet(store: Store) -> Store:
+    """A store that knows two agents."""
+    async with store.write() as work:
+        for agent_id in ("st-1", "st-2"):
+            await work.agents.add(make_agent(id=agent_id))
+    return store
 
 
 async def test_a_deployment_is_kept_whole(store: Store) -> None:
@@ -141,10 +151,10 @@ async def test_active_rollouts_are_listed_oldest_first(store: Store) -> None:
     ]
 
 
-async def test_a_desired_state_is_replaced_whole(store: Store) -> None:
+async def test_a_desired_state_is_replaced_whole(fleet: Store) -> None:
     first = make_desired(slots=(make_desired_slot(slot="solar"), make_desired_slot(slot="weld", version=2, offer=1)))
     second = make_desired(generation=2, slots=(make_desired_slot(slot="weld", version=3),))
-    async with store.write() as work:
+    async with fleet.write() as work:
         assert await work.desired.find(ST_1) is None
         await work.desired.save([])
         await work.desired.save([first])
@@ -161,25 +171,27 @@ async def test_desired_states_of_a_fleet_are_saved_and_listed_at_once(store: Sto
         for number in range(1200)
     }
     async with store.write() as work:
+        for agent_id in states:
+            await work.agents.add(make_agent(id=agent_id))
         await work.desired.save(list(reversed(states.values())))
     async with store.read() as work:
         assert await work.desired.list_all() == states
 
 
 @pytest.mark.parametrize("generation", [4, 5])
-async def test_a_generation_that_is_not_above_the_stored_is_refused(store: Store, generation: int) -> None:
+async def test_a_generation_that_is_not_above_the_stored_is_refused(fleet: Store, generation: int) -> None:
     stored, other = make_desired(generation=5), make_desired(agent_id=ST_2)
-    async with store.write() as work:
+    async with fleet.write() as work:
         await work.desired.save([stored])
     with pytest.raises(StaleWriteError):
-        async with store.write() as work:
+        async with fleet.write() as work:
             await work.desired.save([other, make_desired(generation=generation, slots=())])
-    async with store.read() as work:
+    async with fleet.read() as work:
         assert await work.desired.list_all() == {"st-1": stored}
 
 
-async def test_a_blob_is_assigned_while_the_agent_should_run_a_version_with_it(store: Store) -> None:
-    async with store.write() as work:
+async def test_a_blob_is_assigned_while_the_agent_should_run_a_version_with_it(fleet: Store) -> None:
+    async with fleet.write() as work:
         await work.models.add(make_model())
         await work.models.add_version(make_version(number=1, artifact=make_artifact("graph", "old weights")))
         await work.models.add_version(make_version(number=2, artifact=make_artifact("graph", "new weights")))

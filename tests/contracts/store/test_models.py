@@ -123,3 +123,12 @@ async def test_latest_version_and_version_are_saved_together(with_model: Store) 
         await work.models.save(replace(model, latest_version=1))
     async with with_model.read() as work:
         assert (await work.models.get(SOLAR)).latest_version == 1
+
+
+async def test_a_version_of_an_unknown_model_is_refused(store: Store) -> None:
+    async def add() -> None:
+        async with store.write() as work:
+            await work.models.add_version(make_version())
+
+    with pytest.raises(ResourceNotFoundError):
+        await add()
