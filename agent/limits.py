@@ -8,8 +8,8 @@ MESSAGE_BYTES_MAX = 9 << 20
 # --- waiting ---
 BACKOFF_FIRST_SECONDS = 0.5
 """Bound of the first wait; quick enough that a restart of the controller is hardly seen."""
-BACKOFF_MAX_SECONDS = 30.0
-"""A fleet of 10,000 that waits for its controller asks 700 times a second at most."""
+BACKOFF_MAX_SECONDS = 15.0
+"""A fleet of 10,000 that waits for its controller asks some 1,300 times a second, about what a core can greet."""
 REVOKED_RETRY_SECONDS = 300.0
 """A revoked agent asks again this rarely: revocation is for good, but a mistake can be mended at the controller."""
 SYNC_INTERVAL_SECONDS = 5.0
@@ -23,8 +23,8 @@ SYNC_SILENCE_SECONDS_MIN = 20.0
 """...but never sooner than this: a busy controller is not a dead one."""
 REFUSED_ATTEMPTS_MAX = 5
 """Tries of a download that the controller refuses: a change of assignment under way settles within them."""
-LOCATE_AFTER_FAILURES = 3
-"""Connections that must fail in a row before the agent asks where the listeners are now."""
+LOCATE_AFTER_FAILURES = 2
+"""Connections that must fail in a row before the agent asks, after each, where the listeners are now."""
 HOST_FACTS_SECONDS = 300.0
 """How often host and devices are looked at again: free disk moves, devices come and go with drivers."""
 RPC_SECONDS_MAX = 30.0

@@ -161,7 +161,7 @@ class SyncLoop:
         elif not error.retryable:
             self._conditions.set(conditions.CONTROLLER_ACCEPTS, holds=False, reason="Refused", message=str(error))
         await self._clock.sleep(seconds)
-        if error.retryable and failures % limits.LOCATE_AFTER_FAILURES == 0:
+        if error.retryable and failures >= limits.LOCATE_AFTER_FAILURES:
             try:
                 await self._controller.locate()
             except ControllerError as lost:
