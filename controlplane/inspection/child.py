@@ -25,7 +25,7 @@ def confine(*, memory_bytes: int, cpu_seconds: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
     # It has nothing to write but its report, which goes into a pipe.
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 

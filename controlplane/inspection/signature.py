@@ -47,7 +47,7 @@ def read_signature(folder: Path, entry: Entry) -> ModelSignature:
     try:
         model = openvino.Core().read_model(folder / entry.path)
     except Exception as error:  # the frontends raise whatever their parsers raise
-        raise _told(error) from error
+        raise _told(error, folder) from error
     if not model.inputs or not model.outputs:
         raise unreadable("the model has no input or no output", remedy="export a model with inputs and outputs")
     if len(model.inputs) + len(model.outputs) > limits.TENSORS_MAX:
@@ -62,8 +62,9 @@ def read_signature(folder: Path, entry: Entry) -> ModelSignature:
     )
 
 
-def _told(error: Exception) -> FieldInvalidError:
-    lines = [line.strip() for line in str(error).splitlines()]
+def _told(error: Exception, folder: Path) -> FieldInvalidError:
+    # The folder is a passing one of the controller's; the publisher knows paths within the artifact.
+    lines = [line.strip() for line in str(error).replace(f"{folder}/", "").splitlines()]
     # OpenVINO puts the places in its own sources first.
     said = next((line for line in reversed(lines) if line and not line.startswith("Exception from")), repr(error))
     return unreadable(f"OpenVINO does not read it: {said[:500]}", remedy=REMEDY)
