@@ -34,6 +34,9 @@ for _name, _help in {
 }.items():
     app.command(f"controlplane.cli.{_name}:app", name=_name, help=_help)
 
+app.meta.suppress_keyboard_interrupt = False
+"""`main` turns Ctrl-C into its exit status."""
+
 
 @app.meta.default
 def launch(

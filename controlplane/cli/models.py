@@ -1,5 +1,6 @@
 """`lineside models`: publish, list, show."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lineside.v1 import artifact_pb2, model_pb2
@@ -51,11 +52,11 @@ def list_(*, limit: int | None = None, session: SessionArgument) -> None:
         At most this many.
     """
     printer = session.printer
-    columns = (
-        Column[model_pb2.Model](header="MODEL", cell=lambda model: short(model.name), whole=True),
-        Column[model_pb2.Model](header="LATEST", cell=lambda model: str(model.latest_version or "-"), number=True),
-        Column[model_pb2.Model](header="CREATED", cell=lambda model: time_text(model.create_time, now=printer.now)),
-        Column[model_pb2.Model](header="DESCRIPTION", cell=lambda model: model.description),
+    columns: Sequence[Column[model_pb2.Model]] = (
+        Column(header="MODEL", cell=lambda model: short(model.name), whole=True),
+        Column(header="LATEST", cell=lambda model: str(model.latest_version or "-"), number=True),
+        Column(header="CREATED", cell=lambda model: time_text(model.create_time, now=printer.now)),
+        Column(header="DESCRIPTION", cell=lambda model: model.description),
     )
     printer.messages(
         session.client.models.list(limit=limit), columns, none="no models; see `lineside models publish --help`"
@@ -91,17 +92,13 @@ def _show_model(session: Session, name: str) -> None:
             ("created", time_text(model.create_time, now=printer.now)),
         ]
     )
-    columns = (
-        Column[model_pb2.ModelVersion](header="VERSION", cell=lambda version: short(version.name), whole=True),
-        Column[model_pb2.ModelVersion](header="FORMAT", cell=lambda version: version.signature.format),
-        Column[model_pb2.ModelVersion](header="PRECISION", cell=lambda version: version.signature.precision),
-        Column[model_pb2.ModelVersion](
-            header="SIZE", cell=lambda version: bytes_text(version.artifact.size_bytes), number=True
-        ),
-        Column[model_pb2.ModelVersion](
-            header="CREATED", cell=lambda version: time_text(version.create_time, now=printer.now)
-        ),
-        Column[model_pb2.ModelVersion](header="NOTES", cell=lambda version: version.notes),
+    columns: Sequence[Column[model_pb2.ModelVersion]] = (
+        Column(header="VERSION", cell=lambda version: short(version.name), whole=True),
+        Column(header="FORMAT", cell=lambda version: version.signature.format),
+        Column(header="PRECISION", cell=lambda version: version.signature.precision),
+        Column(header="SIZE", cell=lambda version: bytes_text(version.artifact.size_bytes), number=True),
+        Column(header="CREATED", cell=lambda version: time_text(version.create_time, now=printer.now)),
+        Column(header="NOTES", cell=lambda version: version.notes),
     )
     printer.section("versions", columns, versions)
 
@@ -123,10 +120,10 @@ def _show_version(session: Session, version: model_pb2.ModelVersion) -> None:
     pairs += [(f"input {spec.name}", _tensor(spec)) for spec in signature.inputs]
     pairs += [(f"output {spec.name}", _tensor(spec)) for spec in signature.outputs]
     printer.pairs(pairs)
-    files = (
-        Column[artifact_pb2.ArtifactFile](header="FILE", cell=lambda file: file.path, whole=True),
-        Column[artifact_pb2.ArtifactFile](header="SIZE", cell=lambda file: bytes_text(file.size_bytes), number=True),
-        Column[artifact_pb2.ArtifactFile](header="DIGEST", cell=lambda file: file.digest),
+    files: Sequence[Column[artifact_pb2.ArtifactFile]] = (
+        Column(header="FILE", cell=lambda file: file.path, whole=True),
+        Column(header="SIZE", cell=lambda file: bytes_text(file.size_bytes), number=True),
+        Column(header="DIGEST", cell=lambda file: file.digest),
     )
     printer.section("files", files, version.artifact.files)
     if signature.rt_info:

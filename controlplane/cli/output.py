@@ -20,6 +20,10 @@ from controlplane.cli.output_format import OutputFormat
 M = TypeVar("M", bound=Message)
 _WIDTH_PIPED = 100
 """Columns where there is no terminal to ask."""
+_GAP = 2
+"""Spaces between columns."""
+_BROKEN_WIDTH = 4
+"""Least width of a column whose text may be broken."""
 _BLOCK_ROWS = 500
 """Rows of one table: a long list is shown as it comes, a table after another."""
 
@@ -90,9 +94,11 @@ class Printer:
 
     def table(self, columns: Sequence[Column[Any]], rows: Sequence[Sequence[str]]) -> None:
         """Show rows; ids stay whole, everything else breaks where the screen is narrow."""
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+        needed = 0
         for place, column in enumerate(columns):
-            width = max(len(column.header), *(len(row[place]) for row in rows)) if rows else None
+            width = max(len(column.header), *(len(row[place]) for row in rows)) if column.whole else _BROKEN_WIDTH
+            needed += width + _GAP
             table.add_column(
                 column.header,
                 no_wrap=column.whole,
@@ -102,7 +108,8 @@ class Printer:
             )
         for row in rows:
             table.add_row(*(plain(cell) for cell in row))
-        self.out.print(table)
+        # Rather a screen that scrolls sideways than an id that cannot be copied.
+        (self.out if needed <= self.out.width else _console(self.out.file, width=needed)).print(table)
 
     def pairs(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Show the facts of one resource, one a line."""
@@ -138,6 +145,7 @@ def _blocks(messages: Iterable[M]) -> Iterator[Sequence[M]]:
         yield block
 
 
-def _console(stream: IO[str]) -> Console:
-    width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH_PIPED
+def _console(stream: IO[str], *, width: int | None = None) -> Console:
+    if width is None and not stream.isatty() and "COLUMNS" not in os.environ:
+        width = _WIDTH_PIPED
     return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)

@@ -90,7 +90,7 @@ def _one(parse: Any, show: Any) -> Parameter:
     def convert(_: Any, tokens: Sequence[Any]) -> Any:
         return parse(tokens[0].value)
 
-    return Parameter(converter=convert, n_tokens=1, show_default=show)
+    return Parameter(converter=convert, n_tokens=1, show_default=lambda value: None if value is None else show(value))
 
 
 DurationOption = Annotated[timedelta, _one(parse_duration, duration_text)]

@@ -70,10 +70,13 @@ class Connection:
         *,
         repeat: Repeat = Repeat.SAFE,
         deadline_seconds: float = limits.CALL_SECONDS,
-        retry_seconds: float = limits.CALL_RETRY_SECONDS,
+        retry_seconds: float | None = None,
     ) -> Response:
-        """Call the API listener; repeat what may be repeated for `retry_seconds`. Raises ClientError."""
-        backoff = Backoff(self.pacing, budget_seconds=retry_seconds)
+        """Call the API listener; repeat what may be repeated for `retry_seconds`, else CALL_RETRY_SECONDS.
+
+        Raises ClientError.
+        """
+        backoff = Backoff(self.pacing, budget_seconds=retry_seconds or limits.CALL_RETRY_SECONDS)
         while True:
             try:
                 return method(request, timeout=deadline_seconds, metadata=self._metadata)

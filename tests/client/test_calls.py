@@ -1,12 +1,14 @@
 """What every call has: the token, a deadline, pinned TLS, retries where they are safe, refusals taken apart."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import grpc
 import pytest
 from lineside.v1 import agent_pb2, deployment_pb2, model_pb2
 
 from controlplane.client import ApiError, Client, UnreachableError, limits
+from controlplane.client.pages import iterate
 from controlplane.client.retry import Pacing
 from tests.client.certificates import make_identity
 from tests.client.fake_controller import TOKEN, FakeController, Refusal
@@ -90,8 +92,6 @@ def test_a_create_is_repeated_with_its_request_id(fake: FakeController, client: 
 
 
 def test_a_join_token_is_never_asked_for_twice(fake: FakeController, client: Client) -> None:
-    from datetime import timedelta
-
     fake.refusals["CreateJoinToken"].append(GONE)
     with pytest.raises(UnreachableError):
         client.tokens.create(uses=1, ttl=timedelta(hours=1))
@@ -156,3 +156,14 @@ def test_pages_come_when_they_are_wanted(fake: FakeController, client: Client) -
     assert fake.requests("ListAgents") == []
     next(agents)
     assert len(fake.requests("ListAgents")) == 1
+
+
+def test_a_page_larger_than_asked_is_cut() -> None:
+    assert list(iterate(lambda size, token: (["a", "b", "c"], "more"), limit=2)) == ["a", "b"]
+
+
+def test_an_unavailable_store_is_the_controllers_word(fake: FakeController, client: Client) -> None:
+    fake.refusals["GetModel"].append(Refusal(code=grpc.StatusCode.UNAVAILABLE, reason="STORAGE_UNAVAILABLE"))
+    with pytest.raises(ApiError) as caught:
+        client.models.get("solar")
+    assert caught.value.reason == "STORAGE_UNAVAILABLE"

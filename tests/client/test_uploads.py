@@ -155,3 +155,17 @@ def test_publishing_survives_a_controller_that_goes_away_at_the_end(
     fake.refusals["PublishModelVersion"].extend([Refusal(code=grpc.StatusCode.UNAVAILABLE)] * 8)
     assert client.models.publish("solar", model).number == 1
     assert len({request.request_id for request in fake.requests("PublishModelVersion")}) == 1
+
+
+def test_progress_renews_the_time_that_an_upload_has(
+    fake: FakeController, client: Client, model: Path, time: SteppedTime
+) -> None:
+    fake.break_upload_after.extend([1, 1, 1])
+
+    def outage() -> None:
+        time.seconds += 0.9 * limits.TRANSFER_RETRY_SECONDS
+
+    time.on_sleep = outage
+    client.models.publish("solar", model)
+    assert time.seconds > 2 * limits.TRANSFER_RETRY_SECONDS
+    assert fake.received_bytes == SIZE_BYTES + 6
