@@ -15,6 +15,8 @@ JSON = sa.JSON()
 # SQLite numbers rows by itself only where the type is exactly INTEGER.
 SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+# Names within op.f are whole; the naming convention would put ck_<table>_ before them again.
+
 
 def upgrade() -> None:
     op.create_table(
@@ -95,7 +97,7 @@ def upgrade() -> None:
         sa.Column("labels", JSON, nullable=False),
         sa.Column("revoked", sa.Boolean(), nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("used >= 0 AND used <= uses", name="ck_join_token_used"),
+        sa.CheckConstraint("used >= 0 AND used <= uses", name=op.f("ck_join_token_used")),
         sa.PrimaryKeyConstraint("id", name="pk_join_token"),
         sa.UniqueConstraint("uid", name="uq_join_token_uid"),
     )
@@ -139,7 +141,7 @@ def upgrade() -> None:
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.CheckConstraint(
             "state IN ('RUNNING', 'PAUSED', 'ROLLING_BACK', 'SUCCEEDED', 'ROLLED_BACK', 'ABORTED')",
-            name="ck_rollout_state",
+            name=op.f("ck_rollout_state"),
         ),
         sa.PrimaryKeyConstraint("id", name="pk_rollout"),
         sa.UniqueConstraint("uid", name="uq_rollout_uid"),
@@ -160,7 +162,7 @@ def upgrade() -> None:
         sa.Column("digest", ID, nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("input_name", sa.Text(), nullable=False),
-        sa.CheckConstraint("reason IN ('RANDOM', 'LEAST_CONFIDENCE')", name="ck_sample_reason"),
+        sa.CheckConstraint("reason IN ('RANDOM', 'LEAST_CONFIDENCE')", name=op.f("ck_sample_reason")),
         sa.PrimaryKeyConstraint("id", name="pk_sample"),
     )
     op.create_index("ix_sample_agent_id_create_time_id", "sample", ["agent_id", "create_time", "id"])
@@ -219,7 +221,7 @@ def upgrade() -> None:
         sa.Column("artifact", JSON, nullable=False),
         sa.Column("signature", JSON, nullable=False),
         sa.Column("notes", sa.Text(), nullable=False),
-        sa.CheckConstraint("number >= 1", name="ck_model_version_number"),
+        sa.CheckConstraint("number >= 1", name=op.f("ck_model_version_number")),
         sa.ForeignKeyConstraint(["model_id"], ["model.id"], name="fk_model_version_model_id_model"),
         sa.PrimaryKeyConstraint("model_id", "number", name="pk_model_version"),
         sa.UniqueConstraint("uid", name="uq_model_version_uid"),
@@ -253,7 +255,7 @@ def upgrade() -> None:
         sa.Column("latency_us", sa.BigInteger(), nullable=False),
         sa.Column("error", sa.Text(), nullable=False),
         sa.Column("batch_index", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("outcome IN ('OK', 'ERROR')", name="ck_result_outcome"),
+        sa.CheckConstraint("outcome IN ('OK', 'ERROR')", name=op.f("ck_result_outcome")),
         sa.ForeignKeyConstraint(
             ["agent_id", "batch"],
             ["evidence_batch.agent_id", "evidence_batch.batch"],

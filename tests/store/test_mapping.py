@@ -1,0 +1,231 @@
+"""Rows and entities map both ways without loss."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.domain.assignment import DesiredSlot, DesiredState
+from controlplane.domain.catalog import Artifact, ArtifactFile, Model, ModelSignature, ModelVersion, TensorSpec
+from controlplane.domain.condition import Condition
+from controlplane.domain.deployment import Deployment, RuntimePolicy, SamplePolicy
+from controlplane.domain.evidence import EvidenceBatch, LabelScore, LatencySketch, MetricWindow, Result
+from controlplane.domain.gate import Evidence, GateVerdict
+from controlplane.domain.identity import AgentCertificate, JoinToken, OperatorToken
+from controlplane.domain.inventory import (
+    Agent,
+    AgentRecord,
+    Device,
+    DeviceMeasurement,
+    Host,
+    Observation,
+    ObservedSlot,
+    ObservedState,
+)
+from controlplane.domain.rollout import Rollout, RolloutStrategy, Wave
+from controlplane.domain.sample import Sample
+from controlplane.store import tables
+from controlplane.store.mapping import assignment, catalog, deployment, evidence, identity, inventory, rollout
+from controlplane.store.mapping.values import float_from_json, float_to_json
+from tests.support.factories import digest_of
+
+text = st.text(max_size=8)
+texts = st.dictionaries(text, text, max_size=3)
+times = st.datetimes(timezones=st.just(UTC), min_value=datetime(1970, 1, 1))  # noqa: DTZ001
+floats = st.floats(allow_nan=False)
+digests = text.map(digest_of)
+
+
+def tuples_of(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(strategy, max_size=3).map(tuple)
+
+
+files = st.builds(
+    ArtifactFile,
+    path=st.from_regex(r"[a-z0-9_-]{1,6}(/[a-z0-9_-]{1,6})?", fullmatch=True),
+    digest=digests,
+    size_bytes=st.integers(min_value=0),
+    chunk_digests=tuples_of(st.binary(min_size=32, max_size=32)),
+)
+artifacts = st.lists(files, min_size=1, max_size=3, unique_by=lambda file: file.path).map(
+    lambda listed: Artifact(files=tuple(sorted(listed, key=lambda file: file.path)))
+)
+signatures = st.builds(
+    ModelSignature,
+    inputs=tuples_of(st.builds(TensorSpec)),
+    outputs=tuples_of(st.builds(TensorSpec)),
+    rt_info=texts,
+)
+versions = st.builds(ModelVersion, create_time=times, artifact=artifacts, signature=signatures)
+runtime_policies = st.builds(RuntimePolicy, inference_precision=st.sampled_from(["", "f32", "bf16", "f16"]))
+sample_policies = st.builds(
+    SamplePolicy,
+    random_fraction=st.floats(0, 1),
+    confidence_below=st.floats(0, 1),
+    budget_bytes_per_day=st.integers(min_value=0),
+)
+conditions = st.builds(Condition, transition_time=times)
+observed_slots = st.builds(
+    ObservedSlot,
+    measurements=tuples_of(
+        st.builds(DeviceMeasurement, latency_ms_p50=floats, throughput_per_second=floats, compile_seconds=floats)
+    ),
+    serving_time=st.none() | times,
+)
+observations = st.builds(
+    Observation,
+    observed=st.builds(
+        ObservedState, slots=tuples_of(observed_slots), conditions=tuples_of(conditions), agent_time=st.none() | times
+    ),
+    receive_time=times,
+    host=st.none() | st.builds(Host),
+    devices=st.none() | tuples_of(st.builds(Device, properties=texts)),
+)
+verdicts = st.builds(GateVerdict, evidence=st.builds(Evidence, wave_age_seconds=floats), evaluate_time=times)
+waves = st.builds(Wave, admit_time=st.none() | times, complete_time=st.none() | times, verdict=st.none() | verdicts)
+rollouts = st.builds(
+    Rollout,
+    create_time=times,
+    update_time=times,
+    strategy=st.builds(RolloutStrategy, bake_seconds=floats),
+    waves=tuples_of(waves),
+    end_time=st.none() | times,
+)
+results = st.builds(Result, infer_time=times, labels=tuples_of(st.builds(LabelScore, score=floats)))
+sketches = st.builds(
+    LatencySketch,
+    relative_accuracy=floats,
+    sum_ms=floats,
+    min_ms=floats,
+    max_ms=floats,
+    bin_counts=tuples_of(st.integers()),
+)
+windows = st.builds(MetricWindow, start_time=times, end_time=times, latency=sketches)
+samples = st.builds(Sample, capture_time=times, create_time=times, digest=digests, result=results)
+desired_states = st.builds(
+    DesiredState,
+    slots=tuples_of(st.builds(DesiredSlot, runtime_policy=runtime_policies, sample_policy=sample_policies)),
+)
+
+
+def stored(table: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as the table gives it back: every column there, JSON through text that any JSON reader takes."""
+    given = {column.name for column in table.columns} - ({"arrival"} if table is tables.result else set())
+    assert set(row) == given
+    return {
+        name: json.loads(json.dumps(value, allow_nan=False)) if isinstance(table.c[name].type, sa.JSON) else value
+        for name, value in row.items()
+    }
+
+
+@given(st.builds(Model, create_time=times))
+def test_models(model: Model) -> None:
+    assert catalog.model_from_row(stored(tables.model, catalog.model_to_row(model))) == model
+
+
+@given(versions)
+def test_versions(version: ModelVersion) -> None:
+    assert catalog.version_from_row(stored(tables.model_version, catalog.version_to_row(version))) == version
+
+
+@given(versions)
+def test_a_version_has_one_blob_a_distinct_file_content(version: ModelVersion) -> None:
+    rows = [stored(tables.version_blob, row) for row in catalog.version_to_blob_rows(version)]
+    assert sorted(row["digest"] for row in rows) == sorted({file.digest for file in version.artifact.files})
+    assert {(row["model_id"], row["number"]) for row in rows} == {(version.model_id, version.number)}
+
+
+@given(st.builds(Agent, create_time=times, labels=texts), st.none() | observations, st.none() | times)
+def test_agent_records(agent: Agent, observation: Observation | None, expire_time: datetime | None) -> None:
+    row = stored(tables.agent, inventory.agent_to_row(agent))
+    assert inventory.agent_from_row(row) == agent
+    unheard = dict.fromkeys(("observed", "receive_time", "host", "devices"))
+    heard = unheard if observation is None else stored(tables.observation, inventory.observation_to_row(observation))
+    joined = {**heard, **row, "desired_generation": 3, "certificate_expire_time": expire_time}
+    record = inventory.record_from_row(joined)
+    assert record.agent == agent
+    assert (record.desired_generation, record.certificate_expire_time) == (3, expire_time)
+    assert (record.observation is None) == (observation is None)
+    if observation is not None:
+        assert isinstance(record, AgentRecord)
+        assert inventory.observation_from_row({**heard, "agent_id": observation.agent_id}) == observation
+
+
+@given(st.builds(JoinToken, create_time=times, expire_time=times, labels=texts))
+def test_join_tokens(token: JoinToken) -> None:
+    assert identity.join_token_from_row(stored(tables.join_token, identity.join_token_to_row(token))) == token
+
+
+@given(st.builds(OperatorToken, create_time=times))
+def test_operator_tokens(token: OperatorToken) -> None:
+    assert (
+        identity.operator_token_from_row(stored(tables.operator_token, identity.operator_token_to_row(token))) == token
+    )
+
+
+@given(st.builds(AgentCertificate, not_before=times, expire_time=times))
+def test_certificates(certificate: AgentCertificate) -> None:
+    row = stored(tables.agent_certificate, identity.certificate_to_row(certificate))
+    assert identity.certificate_from_row(row) == certificate
+
+
+@given(
+    st.builds(
+        Deployment,
+        create_time=times,
+        update_time=times,
+        runtime_policy=runtime_policies,
+        sample_policy=sample_policies,
+    )
+)
+def test_deployments(one: Deployment) -> None:
+    assert deployment.deployment_from_row(stored(tables.deployment, deployment.deployment_to_row(one))) == one
+
+
+@given(rollouts)
+def test_rollouts(one: Rollout) -> None:
+    assert rollout.rollout_from_row(stored(tables.rollout, rollout.rollout_to_row(one))) == one
+
+
+@given(desired_states)
+def test_desired_states(desired: DesiredState) -> None:
+    row = stored(tables.desired_state, assignment.desired_to_row(desired))
+    slot_rows = [stored(tables.desired_slot, slot) for slot in assignment.desired_to_slot_rows(desired)]
+    assert assignment.desired_from_rows(row, slot_rows) == desired
+
+
+@given(results)
+def test_results(result: Result) -> None:
+    assert evidence.result_from_row(stored(tables.result, evidence.result_to_row(result))) == result
+
+
+@given(windows, times, st.integers(0, 9))
+def test_windows(window: MetricWindow, receive_time: datetime, window_index: int) -> None:
+    row = evidence.window_to_row(window, window_index=window_index, receive_time=receive_time)
+    assert (row["window_index"], row["receive_time"]) == (window_index, receive_time)
+    assert evidence.window_from_row(stored(tables.metric_window, row)) == window
+
+
+@given(samples)
+def test_samples(sample: Sample) -> None:
+    assert evidence.sample_from_row(stored(tables.sample, evidence.sample_to_row(sample))) == sample
+
+
+@given(st.builds(EvidenceBatch, receive_time=times, windows=st.just(()), results=st.just(())))
+def test_batches_have_a_row_of_their_own(batch: EvidenceBatch) -> None:
+    row = stored(tables.evidence_batch, evidence.batch_to_row(batch))
+    assert (row["agent_id"], row["batch"], row["dropped_results"]) == (
+        batch.agent_id,
+        batch.batch,
+        batch.dropped_results,
+    )
+
+
+@given(st.floats())
+def test_every_float_passes_through_json(value: float) -> None:
+    passed = float_from_json(json.loads(json.dumps(float_to_json(value), allow_nan=False)))
+    assert passed == value or (passed != passed and value != value)  # noqa: PLR0124
