@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ def _confine(parent: int, request: dict[str, Any]) -> None:
     os.nice(request["niceness"])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Private data, not address space: drivers reserve far more addresses than they ever touch.
-    resource.setrlimit(resource.RLIMIT_DATA, (request["memory_bytes"], request["memory_bytes"]))
-    Path("/proc/self/oom_score_adj").write_text("1000")
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    memory_bytes = request["memory_bytes"] if hard == resource.RLIM_INFINITY else min(request["memory_bytes"], hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    with suppress(OSError):  # a hardened /proc is read-only; the limit above holds without it
+        Path("/proc/self/oom_score_adj").write_text("1000")
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # the parent was gone before the kernel knew whom to tell

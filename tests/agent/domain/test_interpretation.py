@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.domain.artifact import ModelSignature, TensorSpec
-from agent.domain.interpretation import LABELS_MAX, Reading, Scoring, interpret, reading_of
+from agent.domain.interpretation import Reading, Scoring, interpret, reading_of
 
-FINITE = st.floats(-50, 50, allow_nan=False)
+FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 
 
 def signature(*outputs: tuple[str, tuple[int, ...]], **rt_info: str) -> ModelSignature:
@@ -101,7 +101,7 @@ def test_labels_that_are_missing_are_numbers() -> None:
 def test_scores_fall_stay_probabilities_and_are_few(row: list[float]) -> None:
     labels = interpret(reading(), row)
     scores = [each.score for each in labels]
-    assert len(labels) == min(LABELS_MAX, len(row))
+    assert len(labels) == min(5, len(row))
     assert scores == sorted(scores, reverse=True)
     assert all(0.0 <= score <= 1.0 for score in scores)
     assert labels[0].label == str(row.index(max(row))) or scores[0] == scores[1]
@@ -113,4 +113,4 @@ def test_each_class_of_a_multilabel_output_stands_alone(row: list[float]) -> Non
     raw = not all(0.0 <= value <= 1.0 for value in row)
     for label, score in scores.items():
         value = row[int(label)]
-        assert score == pytest.approx(1 / (1 + math.exp(-value)) if raw else value)
+        assert score == pytest.approx((1 + math.tanh(value / 2)) / 2 if raw else value)
