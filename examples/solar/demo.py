@@ -42,11 +42,11 @@ DELIVERY_SECONDS = 60.0
 POLL_SECONDS = 0.5
 
 BEGIN = time.monotonic()
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def say(text: str) -> None:
-    console.print(f"[dim]{time.monotonic() - BEGIN:6.1f} s[/dim]  {text}")
+    console.print(f"[dim]{time.monotonic() - BEGIN:6.1f} s[/dim]  {text}", soft_wrap=True)
 
 
 def wait_for(what: str, holds: Callable[[], bool], fleet: Fleet, *, seconds: float) -> None:
@@ -166,7 +166,7 @@ def collect(fleet: Fleet, held_out: data.Cells) -> summary.Summary:
         versions=summary.version_facts(results, labels),
         rollouts=tuple(summary.rollout_facts(rollout) for rollout in rollouts),
         samples_received=len(samples),
-        samples_by_reason=Counter(sample["reason"] for sample in samples),
+        samples_by_reason=dict(Counter(sample["reason"] for sample in samples)),
         results_received=len(results),
         seconds=round(time.monotonic() - BEGIN, 1),
     )

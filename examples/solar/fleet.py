@@ -96,19 +96,28 @@ class Fleet:
 
     def watch(self, *arguments: str, seconds: float) -> Iterator[Any]:
         """Yield the JSON object on each line that one of the operator's commands prints, as it comes. Raises DemoError
-        when the command has not ended in time; its exit status is the caller's to judge by what it printed."""
+        when the command has not ended in time, or when one of the processes ends meanwhile; the command's own exit
+        status is the caller's to judge by what it printed."""
         command = [script("lineside"), "--config", str(self.operator_file), *arguments, "--output", "json"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-            timer = threading.Timer(seconds, process.kill)
-            timer.start()
+            guard = threading.Thread(target=self._guard, args=(process, time.monotonic() + seconds))
+            guard.start()
             try:
                 assert process.stdout is not None
                 yield from map(json.loads, process.stdout)
             finally:
-                timer.cancel()
                 process.terminate()
+                guard.join()
+        self.check_alive()
         if process.returncode == -signal.SIGKILL:
             raise DemoError(f"lineside {' '.join(arguments)} did not end within {seconds:.0f} s")
+
+    def _guard(self, watching: "subprocess.Popen[str]", deadline: float) -> None:
+        """Kill what watches the fleet when there is nothing to wait for any more."""
+        while watching.poll() is None:
+            if time.monotonic() > deadline or any(process.poll() is not None for process in self.processes.values()):
+                watching.kill()
+            time.sleep(0.2)
 
     def check_alive(self) -> None:
         """Raises DemoError when a process has ended that should run."""

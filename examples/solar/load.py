@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +31,7 @@ ERRORS_KEPT = 5
 
 
 class Station(Protocol):
-    """The Open Inference Protocol at one agent. Not thread-safe: one for each worker."""
+    """The Open Inference Protocol at one agent. For the thread that made it alone, as tritonclient.http is."""
 
     def is_ready(self, model: str) -> bool: ...
     def infer(self, model: str, image: Images, part_id: str) -> str:
@@ -145,11 +146,16 @@ class Schedule:
 
 
 def replay(
-    station: Station, options: argparse.Namespace, schedule: Schedule, tally: Tally, stop: threading.Event
+    new_station: Callable[[str], Station],
+    options: argparse.Namespace,
+    schedule: Schedule,
+    tally: Tally,
+    stop: threading.Event,
 ) -> None:
     """Send what the schedule hands out until `stop`; the image in flight is still awaited."""
     with np.load(options.cells) as cells:
         images, part_ids = cells["images"], [str(part_id) for part_id in cells["part_ids"]]
+    station = new_station(options.endpoint)
     while not stop.is_set():
         row, due = schedule.take()
         if stop.wait(max(due - time.monotonic(), 0.0)):
@@ -203,13 +209,13 @@ def main() -> None:
     options = parse_options()
     stop = threading.Event()
     threading.Thread(target=stop_with_stdin, args=(stop,), daemon=True).start()
-    new_station = GrpcStation if options.protocol == "grpc" else HttpStation
-    stations: list[Station] = [new_station(options.endpoint) for _ in range(WORKERS)]
-    wait_until_ready(stations[0], options.model, stop)
+    new_station: Callable[[str], Station] = GrpcStation if options.protocol == "grpc" else HttpStation
+    wait_until_ready(new_station(options.endpoint), options.model, stop)
     tally = Tally()
     with np.load(options.cells) as cells:
         schedule = Schedule(rows=len(cells["part_ids"]), first_row=options.first_row, rate=options.rate)
-    workers = [threading.Thread(target=replay, args=(station, options, schedule, tally, stop)) for station in stations]
+    work = (new_station, options, schedule, tally, stop)
+    workers = [threading.Thread(target=replay, args=work) for _ in range(WORKERS)]
     for worker in workers:
         worker.start()
     while not stop.wait(REPORT_SECONDS):

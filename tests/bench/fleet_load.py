@@ -71,7 +71,7 @@ async def answer(stream: Any) -> None:
 
 
 async def run_agent(
-    stub: fleet_service_pb2_grpc.FleetServiceAsyncStub,
+    stub: "fleet_service_pb2_grpc.FleetServiceAsyncStub",
     measurement: Measurement,
     connected: asyncio.Semaphore,
     *,
