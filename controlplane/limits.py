@@ -71,6 +71,8 @@ OPERATOR_TOKEN_AGE_SECONDS = 5.0
 """A busy console asks many times a second; a revoked operator token may live on for so long."""
 OPERATOR_TOKENS_CACHED_MAX = 1_000
 OBSERVATION_FLUSH_SECONDS = 0.1
+OBSERVATION_RETRY_SECONDS = 1.0
+"""After a write that failed; a full disk lasts longer than any flush interval."""
 OBSERVATION_ROWS_MAX = 1_000
 """A commit a report would let a database do 1,000 a second; 1,000 a commit lets it do 40,000."""
 DESIRED_AGE_SECONDS = 30.0

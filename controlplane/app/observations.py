@@ -51,7 +51,8 @@ class Observations:
             while True:
                 await self._any.wait()
                 await self._pause()
-                await self._flush_or_keep()
+                if not await self._flush_or_keep():
+                    await asyncio.sleep(limits.OBSERVATION_RETRY_SECONDS)
         finally:
             await self._flush_or_keep()
 
@@ -81,7 +82,7 @@ class Observations:
             pass
         self._urgent.clear()
 
-    async def _flush_or_keep(self) -> None:
+    async def _flush_or_keep(self) -> bool:
         try:
             await self.flush()
         except (StorageError, StaleWriteError) as error:
@@ -89,6 +90,8 @@ class Observations:
             log.warning(
                 observability.OBSERVATIONS_KEPT, count=len(self._waiting), reason=error.reason, cause=str(error)
             )
+            return False
+        return True
 
     async def _write(self, batch: tuple[Observation, ...]) -> None:
         async with self._store.write() as work:

@@ -1,0 +1,362 @@
+"""Sync streams against a whole store in memory, in the test's own time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+
+from controlplane import limits
+from controlplane.app.convergence import Convergence
+from controlplane.app.desired import DesiredStates
+from controlplane.app.fleet import Fleet, SyncAnswer, SyncMessage
+from controlplane.app.notices import Notices
+from controlplane.app.observations import Observations
+from controlplane.app.revocations import Revocations
+from controlplane.domain.errors import CredentialError, FieldInvalidError, ForbiddenError, Reason, StorageError
+from controlplane.domain.ids import AgentId
+from controlplane.domain.inventory import ObservedState, SlotState
+from tests.support.factories import (
+    NOW,
+    SOLAR,
+    ST_1,
+    make_agent,
+    make_certificate,
+    make_deployment,
+    make_desired,
+    make_desired_slot,
+    make_device,
+    make_host,
+    make_model,
+    make_observation,
+    make_observed_slot,
+    make_version,
+)
+from tests.support.memory_store import MemoryStore, MemoryUnitOfWork
+from tests.support.virtual_time import VirtualClock
+
+
+class WatchedStore(MemoryStore):
+    """Counts transactions, and refuses to write while `full`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+        self.writes = 0
+        self.full = False
+        self.written = asyncio.Event()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[MemoryUnitOfWork]:
+        self.reads += 1
+        # Like a database, it lets others run first.
+        await asyncio.sleep(0)
+        async with super().read() as work:
+            yield work
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[MemoryUnitOfWork]:
+        if self.full:
+            raise StorageError("no space", reason=Reason.STORAGE_FULL)
+        self.writes += 1
+        async with super().write() as work:
+            yield work
+        self.written.set()
+
+
+@dataclass
+class Line:
+    """One agent's stream: `say` and `hear`."""
+
+    fleet: Fleet
+    certificate_expire_seconds: float = 1000.0
+    spoken: asyncio.Queue[SyncMessage | Exception | None] = field(default_factory=asyncio.Queue)
+
+    def __post_init__(self) -> None:
+        expire_time = NOW + timedelta(seconds=self.certificate_expire_seconds)
+        self.answers = self.fleet.sync(make_certificate(expire_time=expire_time), self._messages())
+
+    def say(self, generation: int = 0, **changes: object) -> None:
+        observed = ObservedState(generation=generation, **changes)  # type: ignore[arg-type]
+        self.spoken.put_nowait(SyncMessage(observed=observed))
+
+    async def hear(self) -> SyncAnswer:
+        async with asyncio.timeout(5):
+            return await anext(self.answers)
+
+    async def _messages(self) -> AsyncIterator[SyncMessage]:
+        while (spoken := await self.spoken.get()) is not None:
+            if isinstance(spoken, Exception):
+                raise spoken
+            yield spoken
+
+
+@dataclass
+class World:
+    """The use case with everything around it."""
+
+    store: WatchedStore = field(default_factory=WatchedStore)
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    notices: Notices = field(default_factory=Notices)
+
+    def __post_init__(self) -> None:
+        self.convergence = Convergence(store=self.store, notifier=self.notices)
+        self.observations = Observations(store=self.store, convergence=self.convergence)
+        self.revocations = Revocations(store=self.store, clock=self.clock)
+        self.desired_states = DesiredStates(store=self.store)
+        self.fleet = Fleet(
+            clock=self.clock,
+            notices=self.notices,
+            observations=self.observations,
+            desired_states=self.desired_states,
+            revocations=self.revocations,
+        )
+
+    async def desire(self, generation: int) -> None:
+        async with self.store.write() as work:
+            slots = (make_desired_slot(offer=generation),)
+            await work.desired.save([make_desired(generation=generation, slots=slots)])
+        self.notices.desired_changed([ST_1])
+
+
+@pytest.fixture
+async def world() -> World:
+    world = World()
+    async with world.store.write() as work:
+        await work.models.add(make_model())
+        await work.models.add_version(make_version())
+        await work.agents.add(make_agent())
+    return world
+
+
+@pytest.fixture
+async def line(world: World) -> AsyncIterator[Line]:
+    line = Line(world.fleet)
+    yield line
+    await line.answers.aclose()
+
+
+async def test_an_agent_that_never_had_a_desired_state_is_answered_without_one(line: Line) -> None:
+    line.say()
+    answer = await line.hear()
+    assert (answer.desired, answer.generation, answer.controller_time) == (None, 0, NOW)
+
+
+async def test_an_agent_that_is_behind_gets_the_whole_state_with_its_versions(world: World, line: Line) -> None:
+    await world.desire(3)
+    line.say(generation=2)
+    answer = await line.hear()
+    assert answer.desired is not None
+    assert (answer.generation, answer.desired.desired.generation) == (3, 3)
+    assert answer.desired.versions[SOLAR, 1] == make_version(number=1)
+
+
+async def test_an_agent_that_is_up_to_date_is_answered_without_the_state(world: World, line: Line) -> None:
+    await world.desire(3)
+    line.say(generation=3)
+    answer = await line.hear()
+    assert (answer.desired, answer.generation) == (None, 3)
+
+
+async def test_a_lost_answer_is_made_good_by_the_next(world: World, line: Line) -> None:
+    await world.desire(3)
+    for _ in range(2):
+        line.say(generation=2)
+        assert (await line.hear()).desired is not None
+
+
+async def test_a_change_is_pushed_once_without_being_asked_for(world: World, line: Line) -> None:
+    line.say()
+    await line.hear()
+    await world.desire(1)
+    pushed = await line.hear()
+    assert pushed.generation == 1
+    assert pushed.desired is not None
+    world.notices.desired_changed([ST_1])
+    line.say(generation=1)
+    assert (await line.hear()).desired is None
+
+
+async def test_a_change_whose_notice_was_lost_is_found_in_time(world: World, line: Line) -> None:
+    line.say()
+    await line.hear()
+    async with world.store.write() as work:
+        await work.desired.save([make_desired(generation=1)])
+    line.say()
+    assert (await line.hear()).generation == 0
+    world.clock.advance(limits.DESIRED_AGE_SECONDS)
+    line.say()
+    assert (await line.hear()).generation == 1
+
+
+async def test_heartbeats_cost_no_transaction_each(world: World, line: Line) -> None:
+    await world.desire(1)
+    line.say(generation=1)
+    await line.hear()
+    reads, writes = world.store.reads, world.store.writes
+    for _ in range(100):
+        line.say(generation=1)
+        await line.hear()
+    await world.observations.flush()
+    assert (world.store.reads - reads, world.store.writes - writes) == (0, 1)
+
+
+async def test_a_revoked_agent_is_refused_at_once(world: World, line: Line) -> None:
+    line.say()
+    await line.hear()
+    world.revocations.add(ST_1)
+    world.notices.agent_revoked(ST_1)
+    with pytest.raises(ForbiddenError) as refusal:
+        await line.hear()
+    assert refusal.value.reason is Reason.AGENT_REVOKED
+
+
+async def test_a_revocation_by_another_process_is_seen_within_its_bound(world: World, line: Line) -> None:
+    line.say()
+    await line.hear()
+    async with world.store.write() as work:
+        await work.agents.save(make_agent(revoked=True))
+    world.clock.advance(limits.REVOCATION_AGE_SECONDS)
+    line.say()
+    with pytest.raises(ForbiddenError):
+        await line.hear()
+
+
+async def test_an_expired_certificate_ends_a_live_stream(world: World) -> None:
+    line = Line(world.fleet, certificate_expire_seconds=10)
+    line.say()
+    await line.hear()
+    world.clock.advance(10)
+    line.say()
+    with pytest.raises(CredentialError) as refusal:
+        await line.hear()
+    assert refusal.value.reason is Reason.CERTIFICATE_INVALID
+
+
+async def test_the_end_of_the_messages_ends_the_answers(line: Line) -> None:
+    line.say()
+    await line.hear()
+    line.spoken.put_nowait(None)
+    with pytest.raises(StopAsyncIteration):
+        await line.hear()
+
+
+async def test_a_message_that_is_none_is_refused(line: Line) -> None:
+    line.spoken.put_nowait(FieldInvalidError("a slot is named twice", field="observed_state.slots"))
+    with pytest.raises(FieldInvalidError):
+        await line.hear()
+
+
+async def test_a_closed_stream_leaves_no_task_and_no_watcher(world: World, line: Line) -> None:
+    before = len(asyncio.all_tasks())
+    line.say()
+    await line.hear()
+    assert len(asyncio.all_tasks()) > before
+    await line.answers.aclose()
+    assert len(asyncio.all_tasks()) == before
+
+
+async def test_only_the_latest_report_is_written_and_the_box_is_kept(world: World) -> None:
+    host, devices = make_host(), (make_device(),)
+    world.observations.put(make_observation(host=host, devices=devices), urgent=False)
+    newest = ObservedState(generation=9, nack_message="no room")
+    world.observations.put(make_observation(observed=newest, host=None, devices=None), urgent=False)
+    await world.observations.flush()
+    async with world.store.read() as work:
+        stored = (await work.agents.get(ST_1)).observation
+    assert stored is not None
+    assert (stored.observed, stored.host, stored.devices) == (newest, host, devices)
+
+
+async def test_reports_are_kept_while_the_store_cannot_take_them(world: World) -> None:
+    world.store.full = True
+    world.observations.put(make_observation(observed=ObservedState(generation=1)), urgent=False)
+    with pytest.raises(StorageError):
+        await world.observations.flush()
+    world.observations.put(make_observation(observed=ObservedState(generation=2), host=None), urgent=False)
+    world.store.full = False
+    await world.observations.flush()
+    async with world.store.read() as work:
+        stored = (await work.agents.get(ST_1)).observation
+    assert stored is not None
+    assert stored.observed.generation == 2
+    assert stored.host is not None
+
+
+async def test_the_writer_writes_at_once_what_somebody_waits_for(world: World) -> None:
+    running = asyncio.create_task(world.observations.run())
+    await asyncio.sleep(0)
+    world.store.written.clear()
+    began = asyncio.get_running_loop().time()
+    world.observations.put(make_observation(), urgent=True)
+    await world.store.written.wait()
+    assert asyncio.get_running_loop().time() - began < limits.OBSERVATION_FLUSH_SECONDS
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_the_writer_survives_a_full_disk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "OBSERVATION_RETRY_SECONDS", 0.0)
+    running = asyncio.create_task(world.observations.run())
+    world.store.full = True
+    world.observations.put(make_observation(), urgent=True)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    world.store.full = False
+    world.store.written.clear()
+    slot = make_observed_slot(state=SlotState.FAILED)
+    world.observations.put(make_observation(observed=ObservedState(slots=(slot,))), urgent=True)
+    async with asyncio.timeout(5):
+        await world.store.written.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    async with world.store.read() as work:
+        stored = (await work.agents.get(ST_1)).observation
+    assert stored is not None
+    assert stored.observed.slots == (slot,)
+
+
+async def test_what_waits_is_written_when_the_writer_is_stopped(world: World) -> None:
+    running = asyncio.create_task(world.observations.run())
+    await asyncio.sleep(0)
+    world.observations.put(make_observation(), urgent=False)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    async with world.store.read() as work:
+        assert (await work.agents.get(ST_1)).observation is not None
+
+
+async def test_an_agents_first_report_of_its_devices_may_make_a_deployment_hold_it(world: World, line: Line) -> None:
+    async with world.store.write() as work:
+        await work.deployments.add(make_deployment(selector="device.cpu", version=1))
+    await world.convergence.run()
+    line.spoken.put_nowait(SyncMessage(observed=ObservedState(), host=make_host(), devices=(make_device(),)))
+    assert (await line.hear()).desired is None
+    await world.observations.flush()
+    pushed = await line.hear()
+    assert pushed.desired is not None
+    assert [slot.slot for slot in pushed.desired.desired.slots] == [SOLAR]
+
+
+async def test_a_broadcast_costs_a_handful_of_reads(world: World) -> None:
+    agents = [AgentId(f"agent-{number}") for number in range(200)]
+    async with world.store.write() as work:
+        for agent_id in agents:
+            await work.agents.add(make_agent(id=agent_id, uid=f"uid-{agent_id}"))
+        await work.desired.save([make_desired(agent_id=agent_id, generation=1) for agent_id in agents])
+    reads = world.store.reads
+    found = await asyncio.gather(*map(world.desired_states.find, agents))
+    assert [state.agent_id for state in found if state] == agents
+    assert world.store.reads - reads <= 2
+
+
+async def test_a_read_begins_after_its_caller_asked(world: World) -> None:
+    early = asyncio.create_task(world.desired_states.find(ST_1))
+    await asyncio.sleep(0)
+    await world.desire(1)
+    late = await world.desired_states.find(ST_1)
+    assert late is not None
+    assert late.generation == 1
+    await early
