@@ -88,17 +88,23 @@ def _show(printer: Printer, agent: agent_pb2.Agent) -> None:
             ("enrolled", time_text(agent.create_time, now=now)),
             ("certificate ends", time_text(agent.certificate_expire_time, now=now)),
             ("generation", f"{agent.observed_generation} of {agent.desired_generation}"),
-            ("host", f"{host.hostname}, {host.os_release or host.os}, {host.architecture}"),
-            ("processor", f"{host.cpu_model}, {host.cpu_count} logical"),
-            ("memory", bytes_text(host.memory_bytes)),
-            ("disk", f"{bytes_text(host.disk_free_bytes)} free of {bytes_text(host.disk_bytes)}"),
-            ("versions", f"agent {host.agent_version}, OpenVINO {host.openvino_version}"),
+            *(_host(host) if agent.HasField("host") else ()),
         ]
     )
     printer.section("devices", _DEVICES, agent.devices)
     for slot in agent.slots:
         _show_slot(printer, slot, now)
     printer.section("conditions", condition_columns(now), agent.conditions)
+
+
+def _host(host: agent_pb2.Host) -> list[tuple[str, str]]:
+    return [
+        ("host", f"{host.hostname}, {host.os_release or host.os}, {host.architecture}"),
+        ("processor", f"{host.cpu_model}, {host.cpu_count} logical"),
+        ("memory", bytes_text(host.memory_bytes)),
+        ("disk", f"{bytes_text(host.disk_free_bytes)} free of {bytes_text(host.disk_bytes)}"),
+        ("versions", f"agent {host.agent_version}, OpenVINO {host.openvino_version}"),
+    ]
 
 
 def _show_slot(printer: Printer, slot: slot_pb2.ObservedSlot, now: datetime) -> None:

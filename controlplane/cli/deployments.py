@@ -11,7 +11,6 @@ from controlplane.cli.document import document_of, word
 from controlplane.cli.output import Column, Printer
 from controlplane.cli.quantity import BytesOption, bytes_text, time_text
 from controlplane.cli.session import SessionArgument, resource_app
-from controlplane.client import InvalidInputError
 from controlplane.client.names import parse_reference, short
 
 app = resource_app("deployments", "Standing intent: which model runs on which agents, and how.")
@@ -122,26 +121,10 @@ def delete(deployment: str, /, *, session: SessionArgument) -> None:
 
 def _sample_policy(
     random_fraction: float | None, confidence_below: float | None, budget_bytes: int | None
-) -> slot_pb2.SamplePolicy | None:
-    """Return a policy when any part of one is given; what is kept needs a budget, and a budget something to keep."""
-    if budget_bytes is None:
-        if random_fraction is None and confidence_below is None:
-            return None
-        raise InvalidInputError(
-            "samples are to be kept, but not how many bytes of them",
-            field="sample-budget",
-            remedy="say how much an agent may keep in a day, for example --sample-budget 200MB",
-        )
-    if budget_bytes and not (random_fraction or confidence_below):
-        raise InvalidInputError(
-            "there is a budget, but nothing says which inputs to keep",
-            field="sample-budget",
-            remedy="add --sample-random or --sample-below, or give a budget of 0 to keep none",
-        )
+) -> slot_pb2.SamplePolicy:
+    """Return a policy of what is given; the controller has a default for the rest."""
     return slot_pb2.SamplePolicy(
-        random_fraction=random_fraction or 0,
-        confidence_below=confidence_below or 0,
-        budget_bytes_per_day=budget_bytes,
+        random_fraction=random_fraction, confidence_below=confidence_below, budget_bytes_per_day=budget_bytes
     )
 
 
