@@ -1,0 +1,133 @@
+"""Agents and slots survive the wire, and bad ones are refused by field."""
+
+from datetime import timedelta
+
+import pytest
+from lineside.v1 import agent_pb2, condition_pb2, slot_pb2
+
+from controlplane import limits
+from controlplane.app.desired import ResolvedState
+from controlplane.domain.condition import Condition, ConditionState
+from controlplane.domain.deployment import PerformanceHint, RuntimePolicy, SamplePolicy
+from controlplane.domain.errors import FieldInvalidError, StaleWriteError
+from controlplane.domain.inventory import AgentRecord, ObservedState, SlotState
+from controlplane.rpc.convert import agents, conditions, etags, slots
+from tests.support.factories import (
+    NOW,
+    SOLAR,
+    ST_1,
+    make_agent,
+    make_desired,
+    make_device,
+    make_host,
+    make_observation,
+    make_observed_slot,
+    make_version,
+)
+
+
+def on_the_wire(*observed: slot_pb2.ObservedSlot) -> slot_pb2.ObservedState:
+    return slot_pb2.ObservedState(generation=4, slots=observed, boot_count=2)
+
+
+@pytest.mark.parametrize("state", SlotState)
+def test_an_observed_slot_returns(state: SlotState) -> None:
+    slot = make_observed_slot(state=state, serving_time=NOW)
+    returned = slots.observed_state_from_proto(on_the_wire(slots.observed_slot_to_proto(slot)))
+    assert returned == ObservedState(generation=4, slots=(slot,), boot_count=2)
+
+
+@pytest.mark.parametrize("state", ConditionState)
+def test_a_condition_returns(state: ConditionState) -> None:
+    condition = Condition(type="DiskPressure", state=state, reason="Full", message="m", transition_time=NOW)
+    assert conditions.condition_from_proto(conditions.condition_to_proto(condition), field="c") == condition
+
+
+def test_a_condition_of_a_newer_agent_is_unknown() -> None:
+    message = condition_pb2.Condition(type="X")
+    message.state = 77  # type: ignore[assignment]
+    assert conditions.condition_from_proto(message, field="c").state is ConditionState.UNKNOWN
+
+
+@pytest.mark.parametrize("hint", PerformanceHint)
+def test_policies_return(hint: PerformanceHint) -> None:
+    runtime = RuntimePolicy(hint=hint, inference_precision="f32", devices=("CPU", "GPU.0"))
+    assert slots.runtime_policy_from_proto(slots.runtime_policy_to_proto(runtime)) == runtime
+    sample = SamplePolicy(random_fraction=0.25, confidence_below=0.5, budget_bytes_per_day=7)
+    assert slots.sample_policy_from_proto(slots.sample_policy_to_proto(sample)) == sample
+
+
+def test_host_and_device_return() -> None:
+    assert agents.host_from_proto(agents.host_to_proto(make_host())) == make_host()
+    device = make_device(device="GPU.0")
+    message = agents.device_to_proto(device, ST_1)
+    assert message.name == "agents/st-1/devices/gpu-0"
+    assert agents.device_from_proto(message) == device
+
+
+def test_a_desired_state_carries_the_bytes_and_the_signature() -> None:
+    version = make_version()
+    desired = make_desired(generation=5)
+    message = slots.desired_state_to_proto(ResolvedState(desired=desired, versions={(SOLAR, 1): version}))
+    (slot,) = message.slots
+    assert (message.generation, slot.slot, slot.model_version) == (5, "solar", "models/solar/versions/1")
+    assert slot.artifact.digest == version.artifact.digest
+    assert slot.signature.format == version.signature.format
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (on_the_wire(slot_pb2.ObservedSlot(slot="Not An Id")), "observed_state.slots.slot"),
+        (on_the_wire(slot_pb2.ObservedSlot(slot="m", serving_version="1")), "observed_state.slots.serving_version"),
+        (
+            on_the_wire(slot_pb2.ObservedSlot(slot="m", target_version="models/other/versions/1")),
+            "observed_state.slots.target_version",
+        ),
+        (on_the_wire(slot_pb2.ObservedSlot(slot="m"), slot_pb2.ObservedSlot(slot="m")), "observed_state.slots"),
+        (
+            on_the_wire(*(slot_pb2.ObservedSlot(slot=f"m{n}") for n in range(limits.OBSERVED_SLOTS_MAX + 1))),
+            "observed_state",
+        ),
+    ],
+)
+def test_a_bad_observation_is_refused_by_field(message: slot_pb2.ObservedState, field: str) -> None:
+    with pytest.raises(FieldInvalidError) as refusal:
+        slots.observed_state_from_proto(message)
+    assert refusal.value.field == field
+
+
+def test_more_devices_than_a_box_can_have_are_refused() -> None:
+    with pytest.raises(FieldInvalidError):
+        agents.check_device_count(limits.DEVICES_MAX + 1)
+
+
+def test_an_agent_shows_what_was_last_heard_and_that_it_refused() -> None:
+    observed = ObservedState(generation=3, slots=(make_observed_slot(),), nack_message="no room for it")
+    record = AgentRecord(agent=make_agent(), observation=make_observation(observed=observed), desired_generation=4)
+    message = agents.agent_to_proto(record, now=NOW, silent_seconds_max=10)
+    assert (message.name, message.state) == ("agents/st-1", agent_pb2.Agent.STATE_CONNECTED)
+    assert (message.desired_generation, message.observed_generation) == (4, 3)
+    refused = message.conditions[-1]
+    assert (refused.type, refused.state, refused.message) == (
+        "DesiredStateAccepted",
+        condition_pb2.Condition.STATE_FALSE,
+        "no room for it",
+    )
+
+
+def test_a_silent_agent_counts_as_disconnected_and_a_revoked_one_as_revoked() -> None:
+    later = NOW + timedelta(seconds=11)
+    record = AgentRecord(agent=make_agent(), observation=make_observation())
+    assert agents.agent_to_proto(record, now=later, silent_seconds_max=10).state == agent_pb2.Agent.STATE_DISCONNECTED
+    new = AgentRecord(agent=make_agent())
+    assert agents.agent_to_proto(new, now=later, silent_seconds_max=10).state == agent_pb2.Agent.STATE_ENROLLED
+    gone = AgentRecord(agent=make_agent(revoked=True), observation=make_observation())
+    assert agents.agent_to_proto(gone, now=NOW, silent_seconds_max=10).state == agent_pb2.Agent.STATE_REVOKED
+
+
+def test_etags_return_and_others_are_stale() -> None:
+    assert etags.parse_etag(etags.etag_of(7)) == 7
+    assert etags.parse_etag("") is None
+    with pytest.raises(StaleWriteError):
+        etags.parse_etag("nonsense")
