@@ -68,11 +68,14 @@ def sample_policy_to_proto(policy: SamplePolicy) -> slot_pb2.SamplePolicy:
 
 
 def sample_policy_from_proto(message: slot_pb2.SamplePolicy) -> SamplePolicy:
-    """Return the policy; raises FieldInvalidError as its constructor does."""
+    """Return the policy, with the default for what is absent; raises FieldInvalidError as its constructor does."""
+    default = SamplePolicy()
     return SamplePolicy(
-        random_fraction=message.random_fraction,
-        confidence_below=message.confidence_below,
-        budget_bytes_per_day=message.budget_bytes_per_day,
+        random_fraction=message.random_fraction if message.HasField("random_fraction") else default.random_fraction,
+        confidence_below=message.confidence_below if message.HasField("confidence_below") else default.confidence_below,
+        budget_bytes_per_day=(
+            message.budget_bytes_per_day if message.HasField("budget_bytes_per_day") else default.budget_bytes_per_day
+        ),
     )
 
 

@@ -90,23 +90,34 @@ class SamplePolicy(_message.Message):
     CONFIDENCE_BELOW_FIELD_NUMBER: _builtins.int
     BUDGET_BYTES_PER_DAY_FIELD_NUMBER: _builtins.int
     random_fraction: _builtins.float
-    """Share of inferences kept at random, 0 to 1."""
+    """Share of inferences kept at random, 0 to 1. Absent means the controller's default."""
     confidence_below: _builtins.float
-    """Results with a confidence below this are kept, 0 to 1; 0 keeps none."""
+    """Results with a confidence below this are kept, 0 to 1; 0 keeps none. Absent means the controller's default."""
     budget_bytes_per_day: _builtins.int
-    """Most bytes of samples an agent may keep in a day; 0 keeps none."""
+    """Most bytes of samples an agent may keep in a day; 0 keeps none. Absent means the controller's default."""
     def __init__(
         self,
         *,
-        random_fraction: _builtins.float = ...,
-        confidence_below: _builtins.float = ...,
-        budget_bytes_per_day: _builtins.int = ...,
+        random_fraction: _builtins.float | None = ...,
+        confidence_below: _builtins.float | None = ...,
+        budget_bytes_per_day: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_bytes_per_day", b"_budget_bytes_per_day", "_confidence_below", b"_confidence_below", "_random_fraction", b"_random_fraction", "budget_bytes_per_day", b"budget_bytes_per_day", "confidence_below", b"confidence_below", "random_fraction", b"random_fraction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_bytes_per_day", b"budget_bytes_per_day", "confidence_below", b"confidence_below", "random_fraction", b"random_fraction"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_bytes_per_day", b"_budget_bytes_per_day", "_confidence_below", b"_confidence_below", "_random_fraction", b"_random_fraction", "budget_bytes_per_day", b"budget_bytes_per_day", "confidence_below", b"confidence_below", "random_fraction", b"random_fraction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__budget_bytes_per_day: _TypeAlias = _typing.Literal["budget_bytes_per_day"]  # noqa: Y015
+    _WhichOneofArgType__budget_bytes_per_day: _TypeAlias = _typing.Literal["_budget_bytes_per_day", b"_budget_bytes_per_day"]  # noqa: Y015
+    _WhichOneofReturnType__confidence_below: _TypeAlias = _typing.Literal["confidence_below"]  # noqa: Y015
+    _WhichOneofArgType__confidence_below: _TypeAlias = _typing.Literal["_confidence_below", b"_confidence_below"]  # noqa: Y015
+    _WhichOneofReturnType__random_fraction: _TypeAlias = _typing.Literal["random_fraction"]  # noqa: Y015
+    _WhichOneofArgType__random_fraction: _TypeAlias = _typing.Literal["_random_fraction", b"_random_fraction"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__budget_bytes_per_day) -> _WhichOneofReturnType__budget_bytes_per_day | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence_below) -> _WhichOneofReturnType__confidence_below | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__random_fraction) -> _WhichOneofReturnType__random_fraction | None: ...
 
 Global___SamplePolicy: _TypeAlias = SamplePolicy  # noqa: Y015
 
