@@ -51,14 +51,13 @@ def _write(out: bytearray, value: Value) -> int:
 def _write_vector(out: bytearray, items: Sequence[int] | Sequence[Table]) -> int:
     start = len(out)
     out.extend(struct.pack("<I", len(items)))
-    places = []
-    item: int | Table
+    tables: list[tuple[int, Table]] = []
     for item in items:
-        places.append(len(out))
-        out.extend(struct.pack("<i", item if isinstance(item, int) else 0))
-    for place, item in zip(places, items, strict=True):
-        if not isinstance(item, int):
-            _patch(out, place, _write(out, item))
+        if isinstance(item, Table):
+            tables.append((len(out), item))
+        out.extend(struct.pack("<i", 0 if isinstance(item, Table) else item))
+    for place, table in tables:
+        _patch(out, place, _write(out, table))
     return start
 
 

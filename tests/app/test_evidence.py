@@ -1,0 +1,112 @@
+"""Evidence: each batch once, and nothing that cannot be a measurement."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from controlplane import limits
+from controlplane.app.evidence import Evidence
+from controlplane.app.ports import ResultFilter
+from controlplane.domain.errors import FieldInvalidError
+from controlplane.domain.evidence import LabelScore
+from controlplane.domain.ids import AgentId, ModelId
+from tests.support.factories import make_batch, make_model, make_result, make_window
+from tests.support.memory_store import MemoryStore
+from tests.support.virtual_time import VirtualClock
+
+SKETCH = make_window().latency
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def evidence(store: MemoryStore) -> Evidence:
+    return Evidence(store=store, clock=VirtualClock())
+
+
+async def test_a_batch_is_stored_once(evidence: Evidence) -> None:
+    batch = make_batch()
+    assert await evidence.report(batch) is False
+    assert await evidence.report(batch) is True
+    assert await evidence.report(make_batch(agent_id="st-2")) is False
+    assert len((await evidence.list_results(ResultFilter())).items) == 2
+
+
+async def test_a_batch_counts_from_when_it_was_received(store: MemoryStore) -> None:
+    clock = VirtualClock()
+    received = clock.advance(1000)
+    async with store.write() as work:
+        await work.models.add(make_model())
+    await Evidence(store=store, clock=clock).report(make_batch())
+    async with store.read() as work:
+        counts = await work.evidence.count_inferences(ModelId("solar"), 1, received_since=received)
+    assert [(count.agent_id, count.inferences) for count in counts] == [("st-1", 10)]
+
+
+async def test_results_list_in_order_of_arrival_and_against_it(evidence: Evidence) -> None:
+    for number in range(3):
+        results = tuple(make_result(batch=number, index=index, part_id=f"{number}{index}") for index in range(2))
+        await evidence.report(make_batch(batch=number, windows=(), results=results))
+    wanted = ResultFilter(agent_id=AgentId("st-1"))
+    for newest_first, expected in (
+        (False, ["00", "01", "10", "11", "20", "21"]),
+        (True, ["21", "20", "11", "10", "01", "00"]),
+    ):
+        seen: list[str] = []
+        token = ""
+        while True:
+            page = await evidence.list_results(wanted, page_size=4, page_token=token, newest_first=newest_first)
+            seen += [result.part_id for result in page.items]
+            token = page.next_token
+            if not token:
+                break
+        assert seen == expected
+
+
+async def test_a_long_error_text_is_cut_rather_than_refused(evidence: Evidence) -> None:
+    await evidence.report(make_batch(results=(make_result(error="x" * 5000),)))
+    (result,) = (await evidence.list_results(ResultFilter())).items
+    assert len(result.error) == limits.RESULT_TEXT_CHARS_MAX
+
+
+def window(**overrides: Any) -> dict[str, Any]:
+    return {"windows": (make_window(**overrides),)}
+
+
+def result(**overrides: Any) -> dict[str, Any]:
+    return {"results": (make_result(**overrides),)}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field"),
+    [
+        ({"batch": -1}, "batch"),
+        ({"dropped_results": -1}, "dropped_results"),
+        ({"results": (make_result(),) * (limits.EVIDENCE_RESULTS_MAX + 1)}, "results"),
+        ({"windows": (make_window(),) * (limits.EVIDENCE_WINDOWS_MAX + 1)}, "windows"),
+        (window(inference_count=-1), "windows"),
+        (window(error_count=11), "windows"),
+        (window(confidence_histogram=(1, 2)), "windows.confidence_histogram"),
+        (window(latency=replace(SKETCH, relative_accuracy=0.02)), "windows.latency.relative_accuracy"),
+        (window(latency=replace(SKETCH, first_bin_key=1 << 30)), "windows.latency.first_bin_key"),
+        (window(latency=replace(SKETCH, bin_counts=(1,) * 5000)), "windows.latency.first_bin_key"),
+        (window(latency=replace(SKETCH, bin_counts=(-4, 14))), "windows.latency.count"),
+        (window(latency=replace(SKETCH, count=11)), "windows.latency.count"),
+        (window(latency=replace(SKETCH, sum_ms=float("nan"))), "windows.latency"),
+        (result(labels=(LabelScore(label="a", score=0.1),) * 6), "results.labels"),
+        (result(labels=(LabelScore(label="a", score=float("inf")),)), "results.labels.score"),
+        (result(part_id="x" * 2000), "results"),
+    ],
+)
+async def test_what_cannot_be_a_measurement_is_refused_whole(
+    evidence: Evidence, overrides: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(FieldInvalidError) as refusal:
+        await evidence.report(make_batch(**overrides))
+    assert refusal.value.field == field
+    assert refusal.value.remedy
+    assert (await evidence.list_results(ResultFilter())).items == []
