@@ -232,7 +232,8 @@ def main() -> None:
     FOLDER.mkdir()
     fleet = Fleet(folder=FOLDER)
     kept = False
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # both raise KeyboardInterrupt
     try:
         facts = run_demo(fleet)
         facts.write(FOLDER / "summary.json")
@@ -245,7 +246,8 @@ def main() -> None:
         sys.exit(1)
     finally:
         if not kept:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave processes behind
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave processes behind
             fleet.stop()
     if kept:
         keep_running(fleet)
