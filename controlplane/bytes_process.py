@@ -86,6 +86,7 @@ def agent_listener(settings: Settings, *, store: SqlStore, blobs: BlobStore) -> 
         guard=AgentGuard(store=store, revocations=Revocations(store=store, clock=clock), parse_peer=parse_peer),
         services=("lineside.v1.ArtifactService", "lineside.v1.SampleUploadService"),
         register=register,
+        connection_age_max=min(limits.CONNECTION_AGE_MAX, settings.agent_certificate_ttl),
         connection_grace=limits.BYTES_CONNECTION_GRACE,
     )
 

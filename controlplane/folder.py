@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controlplane.config import Address
-from controlplane.domain.errors import PreconditionError, Reason, StorageError
+from controlplane.domain.errors import FieldInvalidError, PreconditionError, Reason, StorageError
 from controlplane.identity import files
 
 
@@ -34,7 +34,7 @@ class OperatorFile:
             )
         except FileNotFoundError:
             return None
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, FieldInvalidError) as error:
             raise StorageError(
                 f"cannot read {path}: {error}", remedy="remove the file and run `lineside-controlplane init`"
             ) from error

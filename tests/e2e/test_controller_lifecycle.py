@@ -196,3 +196,12 @@ async def test_an_agent_survives_the_controller(controller: ControllerProcess) -
 
 def _is_zombie(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.postgres
+def test_the_first_operators_token_is_good_on_another_database(
+    controller: ControllerProcess, empty_postgres_url: str
+) -> None:
+    controller.options = ("--database-url", empty_postgres_url)
+    controller.start()
+    assert controller.create_join_token().startswith("lsj1.")

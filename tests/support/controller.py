@@ -20,7 +20,7 @@ from pathlib import Path
 
 READY = re.compile(r"lineside-controlplane ready api=(\S+) fleet=(\S+) agent_bytes=(\S+) operator_bytes=(\S+)")
 START_SECONDS_MAX = 60.0
-STOP_SECONDS_MAX = 10.0
+STOP_SECONDS_MAX = 30.0
 _LISTENERS = ("api", "fleet", "agent_bytes", "operator_bytes")
 
 
