@@ -99,7 +99,7 @@ async def bind(listener: Listener, address: Address, *, fall_back: bool = False)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     if listener.reflect:
         reflection.enable_server_reflection((*listener.services, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
-    bound = await _bind(server, _credentials(listener), address, fall_back=fall_back)
+    bound = await _bind(server, listener, address, fall_back=fall_back)
     return Running(listener=listener, server=server, address=bound, health=health_servicer)
 
 
@@ -157,17 +157,20 @@ def _read(files: KeyFiles) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([pair], root_certificates=files.ca_certificate.read_bytes())
 
 
-async def _bind(
-    server: grpc.aio.Server, credentials: grpc.ServerCredentials, address: Address, *, fall_back: bool
-) -> Address:
+async def _bind(server: grpc.aio.Server, listener: Listener, address: Address, *, fall_back: bool) -> Address:
     deadline = time.monotonic() + limits.BIND_RETRY_SECONDS
     while True:
         try:
-            return address.with_port(server.add_secure_port(str(address), credentials))
+            return _add_port(server, listener, address)
         except RuntimeError as error:
             if time.monotonic() < deadline:
                 await asyncio.sleep(limits.BIND_RETRY_INTERVAL_SECONDS)
             elif fall_back:
-                return address.with_port(server.add_secure_port(str(address.with_port(0)), credentials))
+                return _add_port(server, listener, address.with_port(0))
             else:
                 raise OSError(f"cannot listen on {address}: {error}") from error
+
+
+def _add_port(server: grpc.aio.Server, listener: Listener, address: Address) -> Address:
+    # New credentials for each try: gRPC uses up their first configuration, also where the port is taken.
+    return address.with_port(server.add_secure_port(str(address), _credentials(listener)))
