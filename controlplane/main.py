@@ -1,6 +1,7 @@
 """`lineside-controlplane`: makes a controller's folder, and serves it."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -191,6 +192,9 @@ def _log_level(text: str) -> str:
 
 
 def _serve(settings: Settings, *, fall_back: frozenset[str]) -> None:
+    # Before gRPC is imported, for both processes: uvloop starts children by fork, and gRPC's fork handlers would run in
+    # the child and write to the parent's TLS connections, whose peers then see corrupted records.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
     from controlplane import folder, serving
     from controlplane.bytes_process import keep_freed_memory
     from controlplane.initialisation import ensure_server_certificate
