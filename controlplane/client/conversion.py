@@ -30,11 +30,19 @@ def converted(path: Path) -> Iterator[Path]:
     openvino, torch = _module("openvino", path), _module("torch", path)
     try:
         model = openvino.convert_model(_load(torch, path))
+    except ImportError as error:
+        # OpenVINO's converter imports packages that it does not declare.
+        raise InvalidInputError(
+            f"{path.name} cannot be converted: {error}",
+            field=_FIELD,
+            remedy="install the missing package and try again",
+        ) from error
     except (RuntimeError, ValueError, TypeError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        line = next(iter(str(error).splitlines()), type(error).__name__)
+        line = next(iter(str(error).splitlines()), type(error).__name__).partition(". ")[0]
         raise InvalidInputError(
             f"{path.name} cannot be converted: {line}", field=_FIELD, remedy=_REMEDY_EXPORT
         ) from error
+    _name_by_place(model, path.stem)
     with TemporaryDirectory(prefix="lineside-") as folder:
         target = Path(folder) / f"{path.stem}.xml"
         openvino.save_model(model, target, compress_to_fp16=False)
@@ -48,6 +56,14 @@ def _module(name: str, path: Path) -> ModuleType:
         raise InvalidInputError(
             f"{path.name} is a PyTorch file and {name} is not installed here", field=_FIELD, remedy=_REMEDY_INSTALL
         ) from error
+
+
+def _name_by_place(model: Any, name: str) -> None:
+    """Replace names that a counter of this process gave, so that the same file gives the same bytes again."""
+    model.set_friendly_name(name)
+    for place, node in enumerate(model.get_ordered_ops()):
+        if node.get_friendly_name() == node.get_name():
+            node.set_friendly_name(f"{node.get_type_name()}_{place}")
 
 
 def _load(torch: Any, path: Path) -> Any:

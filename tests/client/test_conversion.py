@@ -27,18 +27,56 @@ class ScriptedTorch(ModuleType):
         return self
 
 
+class ScriptedNode:
+    """A node that a counter of the process names, and that a frontend may have named."""
+
+    made = 0
+
+    def __init__(self, friendly_name: str = "") -> None:
+        ScriptedNode.made += 1
+        self.name = f"Result_{ScriptedNode.made}"
+        self.friendly_name = friendly_name or self.name
+
+    def get_name(self) -> str:
+        return self.name
+
+    def get_friendly_name(self) -> str:
+        return self.friendly_name
+
+    def set_friendly_name(self, name: str) -> None:
+        self.friendly_name = name
+
+    def get_type_name(self) -> str:
+        return "Result"
+
+
+class ScriptedModel:
+    """A model of two nodes."""
+
+    def __init__(self) -> None:
+        self.nodes = [ScriptedNode("conv"), ScriptedNode()]
+        self.name = f"Model{ScriptedNode.made}"
+
+    def set_friendly_name(self, name: str) -> None:
+        self.name = name
+
+    def get_ordered_ops(self) -> list[ScriptedNode]:
+        return self.nodes
+
+
 class ScriptedOpenVINO(ModuleType):
     """Writes IR files as openvino.save_model does."""
 
     def __init__(self) -> None:
         super().__init__("openvino")
 
-    def convert_model(self, model: Any) -> Any:
-        return model
+    def convert_model(self, model: Any) -> "ScriptedModel":
+        return ScriptedModel()
 
-    def save_model(self, model: Any, target: Path, *, compress_to_fp16: bool) -> None:
+    def save_model(self, model: "ScriptedModel", target: Path, *, compress_to_fp16: bool) -> None:
         assert not compress_to_fp16
-        target.write_bytes(b"<net/>")
+        names = [model.name, *(node.friendly_name for node in model.nodes)]
+        target.write_text(f"<net>{' '.join(names)}</net>")
         target.with_suffix(".bin").write_bytes(b"weights")
 
 
@@ -75,3 +113,11 @@ def test_weights_alone_are_refused(client: Client, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="PytorchStreamReader failed;") as caught:
         client.models.publish("solar", tmp_path / "solar.pt")
     assert "torch.jit.save" in caught.value.remedy
+
+
+@pytest.mark.usefixtures("libraries")
+def test_the_same_file_is_the_same_version(client: Client, fake: FakeController, tmp_path: Path) -> None:
+    (tmp_path / "solar.pt").write_bytes(b"torchscript")
+    assert client.models.publish("solar", tmp_path / "solar.pt").number == 1
+    assert client.models.publish("solar", tmp_path / "solar.pt").number == 1
+    assert b"<net>solar conv Result_1</net>" in {bytes(blob) for blob in fake.blobs.values()}
