@@ -24,6 +24,8 @@ FEW_OPEN_FILES = "few_open_files"
 """The system lets us open fewer files than a large fleet needs: soft, hard, wanted."""
 RPC_FAILED = "rpc_failed"
 """A call failed by our fault; the caller was told the id: error_id, method."""
+UPLOAD_RESUMED = "upload_resumed"
+"""A blob's upload goes on from offset_bytes; those before are not sent again."""
 OBSERVATIONS_KEPT = "observations_kept"
 """What agents reported could not be written and waits for the next try: count, reason, cause."""
 BYTES_PROCESS_ENDED = "bytes_process_ended"
@@ -32,6 +34,8 @@ BYTES_PROCESS_FAILED = "bytes_process_failed"
 """The new one did not come up; another try follows: error."""
 BYTES_PROCESS_RESTARTED = "bytes_process_restarted"
 """The new one answers on the same ports: pid."""
+BYTES_PROCESS_CANNOT_SERVE = "bytes_process_cannot_serve"
+"""The bytes process ends before it listens: error."""
 
 
 def configure_logging(*, level: str = "INFO") -> None:

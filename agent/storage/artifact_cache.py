@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
+import structlog
+
 from agent import limits
 from agent.app.ports import Controller
 from agent.domain.artifact import Artifact, ArtifactFile, check_path
@@ -24,6 +26,8 @@ from agent.domain.errors import ArtifactError, ControllerError, Reason
 from agent.storage import durable
 
 _HASH_BLOCK_BYTES = 4 << 20
+
+_log = structlog.get_logger()
 
 
 class DiskArtifactCache:
@@ -86,6 +90,8 @@ class DiskArtifactCache:
         writer = await loop.run_in_executor(worker, _FileWriter.resume, path, file)
         try:
             if writer.size_bytes < file.size_bytes:
+                if writer.size_bytes:
+                    _log.info("download_resumed", digest=file.digest, offset_bytes=writer.size_bytes)
                 await _pump(controller.read_blob(file.digest, offset_bytes=writer.size_bytes), writer, worker)
             await loop.run_in_executor(worker, writer.verify)
         finally:

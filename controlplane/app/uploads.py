@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from controlplane import limits
+import structlog
+
+from controlplane import limits, observability
 from controlplane.app.ports import BlobStore
 from controlplane.domain.errors import FieldInvalidError, Reason
 from controlplane.domain.ids import Digest, check_digest
+
+log = structlog.get_logger(__name__)
 
 
 class UploadWriter(Protocol):
@@ -107,6 +111,8 @@ class Uploads:
             stored_bytes = await self._blobs.size(digest)
             return Upload(digest=digest, size_bytes=stored_bytes, committed_bytes=stored_bytes, complete=True)
         writer = await self._staging.open(digest, offset_bytes=offset_bytes)
+        if offset_bytes:
+            log.info(observability.UPLOAD_RESUMED, digest=digest, offset_bytes=offset_bytes)
         try:
             async for piece in pieces:
                 await self._append(writer, piece)
