@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from controlplane import limits
-from controlplane.domain.errors import FieldInvalidError
+from controlplane.domain.errors import FieldInvalidError, StorageError
 
 _BEGIN_OPTION = "lineside_begin"
 
@@ -97,6 +97,7 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
         engine.sync_engine, "connect", lambda connection, _record: _set_pragmas(connection, foreign_keys=True)
     )
     sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    sa.event.listen(engine.sync_engine, "do_connect", lambda *_arguments: _check_file(url))
     return engine
 
 
@@ -133,6 +134,15 @@ def _set_pragmas(dbapi_connection: Any, *, foreign_keys: bool) -> None:
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
     cursor.close()
+
+
+def _check_file(url: URL) -> None:
+    """Raise StorageError where the file is missing: SQLite would make an empty database of it."""
+    path = Path(url.database or "")
+    if not path.exists():
+        raise StorageError(
+            f"{path} does not exist", field="database_url", remedy="migrate it first, or see to the disk"
+        )
 
 
 def _begin_sqlite(connection: Connection) -> None:

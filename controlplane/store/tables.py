@@ -127,7 +127,7 @@ agent = Table(
     Column("revoked", sa.Boolean(), nullable=False),
     _integer("revision"),
     # Asked every second: of a large fleet only the few that are revoked are read.
-    Index("ix_agent_revoked", "id", sqlite_where=sa.text("revoked"), postgresql_where=sa.text("revoked")),
+    Index("ix_agent_revoked", "id", sqlite_where=sa.text("revoked = 1"), postgresql_where=sa.text("revoked")),
 )
 
 observation = Table(

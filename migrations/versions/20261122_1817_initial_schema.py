@@ -31,7 +31,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("uid", name="uq_agent_uid"),
     )
     op.create_index(
-        "ix_agent_revoked", "agent", ["id"], sqlite_where=sa.text("revoked"), postgresql_where=sa.text("revoked")
+        "ix_agent_revoked", "agent", ["id"], sqlite_where=sa.text("revoked = 1"), postgresql_where=sa.text("revoked")
     )
 
     op.create_table(

@@ -1,6 +1,8 @@
 """Models and versions."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import sqlalchemy as sa
 
@@ -73,10 +75,14 @@ class SqlModelRepository:
         return [version_from_row(row) for row in await self._transaction.rows(statement)]
 
     async def get_versions(self, wanted: Iterable[tuple[ModelId, int]]) -> Mapping[tuple[ModelId, int], ModelVersion]:
-        key = sa.tuple_(versions.c.model_id, versions.c.number)
         existing: dict[tuple[ModelId, int], ModelVersion] = {}
         for batch in batches(sorted(set(wanted))):
-            for row in await self._transaction.rows(sa.select(versions).where(key.in_(batch))):
+            # By model, because SQLite seeks pairs (model, number) IN (...) through the whole table.
+            of_models = [
+                sa.and_(versions.c.model_id == model_id, versions.c.number.in_([number for _, number in pairs]))
+                for model_id, pairs in groupby(batch, key=itemgetter(0))
+            ]
+            for row in await self._transaction.rows(sa.select(versions).where(sa.or_(*of_models))):
                 version = version_from_row(row)
                 existing[version.model_id, version.number] = version
         return existing

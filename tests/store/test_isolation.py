@@ -1,0 +1,106 @@
+"""What transactions see of each other."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from controlplane import limits
+from controlplane.app.ports import ResultFilter
+from controlplane.domain.errors import StaleWriteError, StorageError
+from controlplane.store import SqlStore, open_store
+from tests.support.factories import SOLAR, make_batch, make_model
+
+
+async def add_model(store: SqlStore, model_id: str) -> None:
+    async with store.write() as work:
+        await work.models.add(make_model(id=model_id))
+
+
+async def count_models(store: SqlStore) -> int:
+    async with store.read() as work:
+        return len(await work.models.list(after=None, limit=100))
+
+
+async def test_a_reader_sees_one_snapshot(store: SqlStore) -> None:
+    async with store.read() as work:
+        assert await work.models.find(SOLAR) is None
+        await add_model(store, "solar")
+        assert await work.models.find(SOLAR) is None
+    assert await count_models(store) == 1
+
+
+async def test_a_reader_does_not_wait_for_a_writer(store: SqlStore) -> None:
+    async with store.write() as work:
+        await work.models.add(make_model())
+        assert await count_models(store) == 0
+    assert await count_models(store) == 1
+
+
+async def test_readers_do_not_keep_a_writer_waiting(store: SqlStore) -> None:
+    async with store.read() as first, store.read() as second:
+        assert not await first.models.list(after=None, limit=1)
+        assert not await second.models.list(after=None, limit=1)
+        await add_model(store, "solar")
+
+
+async def test_two_stores_on_one_database_never_lose_an_update(database_url: str, store: SqlStore) -> None:
+    """As two processes: neither knows of the other's queue."""
+    other = open_store(database_url)
+    await add_model(store, "solar")
+
+    async def bump(mine: SqlStore) -> None:
+        while True:
+            try:
+                async with mine.write() as work:
+                    model = await work.models.get(SOLAR)
+                    await asyncio.sleep(0)
+                    await work.models.save(replace(model, latest_version=model.latest_version + 1))
+                    return
+            except StaleWriteError:
+                continue
+
+    await asyncio.gather(*(bump(mine) for mine in (store, other) * 10))
+    await other.close()
+    async with store.read() as work:
+        assert (await work.models.get(SOLAR)).latest_version == 20
+
+
+async def test_arrivals_are_numbered_in_the_order_in_which_they_can_be_seen(database_url: str, store: SqlStore) -> None:
+    other = open_store(database_url)
+    has_added, may_commit = asyncio.Event(), asyncio.Event()
+
+    async def add_slowly() -> None:
+        async with store.write() as work:
+            await work.evidence.add(make_batch(batch=1))
+            has_added.set()
+            await may_commit.wait()
+
+    async def add_quickly() -> None:
+        async with other.write() as work:
+            await work.evidence.add(make_batch(batch=2))
+
+    slow = asyncio.create_task(add_slowly())
+    await has_added.wait()
+    quick = asyncio.create_task(add_quickly())
+    _, waiting = await asyncio.wait({quick}, timeout=0.3)
+    assert waiting == {quick}
+    may_commit.set()
+    await asyncio.gather(slow, quick)
+    async with other.read() as work:
+        listed = await work.evidence.list_results(ResultFilter(), after=None, limit=10)
+    await other.close()
+    assert [result.batch for _, result in listed] == [1, 2]
+
+
+async def test_a_writer_inside_a_writer_is_refused_instead_of_waiting_for_ever(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DATABASE_WAIT_SECONDS", 0.05)
+    store = open_store(sqlite_url)
+    async with store.write() as work:
+        await work.models.add(make_model())
+        with pytest.raises(StorageError, match="busy"):
+            await add_model(store, "weld")
+    assert await count_models(store) == 1
+    await store.close()
