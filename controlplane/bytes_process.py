@@ -32,8 +32,9 @@ from controlplane.app.uploads import Uploads
 from controlplane.artifacts.blob_store import open_blob_store
 from controlplane.artifacts.staging import UploadFolder
 from controlplane.config import SETTINGS_VARIABLE, Settings
+from controlplane.domain.errors import DomainError
 from controlplane.identity.peers import parse_peer
-from controlplane.observability import configure_logging
+from controlplane.observability import BYTES_PROCESS_CANNOT_SERVE, configure_logging
 from controlplane.rpc import server
 from controlplane.rpc.artifacts import ArtifactServicer
 from controlplane.rpc.authentication import AgentGuard, OperatorGuard
@@ -136,8 +137,8 @@ def main() -> None:
     end_with_parent()
     try:
         uvloop.run(serve(settings))
-    except OSError as error:
-        log.error("cannot_listen", error=str(error))  # noqa: TRY400  # the text says it all
+    except (OSError, DomainError) as error:
+        log.error(BYTES_PROCESS_CANNOT_SERVE, error=str(error))  # noqa: TRY400  # the text says it all
         sys.exit(1)
 
 
