@@ -109,7 +109,7 @@ def measure(folder: Path) -> list[Row]:
             memory = server.grown_kilobytes_per_agent()
             with transferring(endpoints, identities, digest, receivers) as process:
                 busy = load.measure(MEASURE_SECONDS)
-            sent = json.loads(process.communicate()[0])
+                sent = json.loads(process.communicate()[0])
         bare_cpu, bare_memory, bare = bare_cost(folder / "controller" / "pki", identities)
     finally:
         fleet.stop()
