@@ -17,7 +17,6 @@ import grpc
 import structlog
 import uvloop
 from lineside.v1 import (
-    artifact_service_pb2_grpc,
     sample_content_service_pb2_grpc,
     sample_upload_service_pb2_grpc,
     upload_service_pb2_grpc,
@@ -77,7 +76,7 @@ def agent_listener(settings: Settings, *, store: SqlStore, blobs: BlobStore) -> 
     samples = SampleUploadServicer(Samples(store=store, blobs=blobs, clock=clock))
 
     def register(running: grpc.aio.Server) -> None:
-        artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(artifacts, running)
+        artifacts.register(running)
         sample_upload_service_pb2_grpc.add_SampleUploadServiceServicer_to_server(samples, running)
 
     return server.Listener(

@@ -11,6 +11,7 @@ from lineside.v1 import artifact_service_pb2, artifact_service_pb2_grpc
 from controlplane import limits
 from controlplane.config import Settings
 from controlplane.domain.catalog import Artifact, ArtifactFile
+from controlplane.rpc.artifacts import SERVICE, response_bytes
 from tests.support.bytes_listeners import BytesListeners, serving_bytes
 from tests.support.factories import digest_of, make_desired, make_desired_slot, make_model, make_version
 from tests.support.wire import Box, Refusal, refusal_of
@@ -49,6 +50,17 @@ async def refused_read(box: Box, listeners: BytesListeners, **request: Any) -> R
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await read(box, listeners, **request)
     return refusal_of(error.value)
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 127, 128, 20_000, limits.CHUNK_BYTES_MAX])
+def test_responses_are_what_the_contract_says(size_bytes: int) -> None:
+    data = CONTENT[:size_bytes]
+    assert artifact_service_pb2.ReadBlobResponse.FromString(response_bytes(data)).data == data
+
+
+def test_every_method_of_the_contract_is_served() -> None:
+    (service,) = artifact_service_pb2.DESCRIPTOR.services_by_name.values()
+    assert (service.full_name, [method.name for method in service.methods]) == (SERVICE, ["ReadBlob"])
 
 
 async def test_an_agent_reads_what_it_should_run(st_1: Box, listeners: BytesListeners) -> None:
