@@ -47,7 +47,7 @@ def wave_sizes(draw: st.DrawFn) -> tuple[WaveSize, ...]:
 
 policies = st.builds(
     GatePolicy,
-    min_inferences=st.integers(0, 30),
+    min_inferences=st.integers(0, 12),
     max_errors_per_mille=st.integers(0, 1000),
     max_failed_installs=st.integers(0, 3),
     on_failure=st.sampled_from(FailureAction),
@@ -56,8 +56,9 @@ policies = st.builds(
 
 @st.composite
 def evidences(draw: st.DrawFn) -> Evidence:
-    installed, failed, waiting = (draw(st.integers(0, 4)) for _ in range(3))
-    wave_inferences, other_inferences = draw(st.integers(0, 40)), draw(st.integers(0, 40))
+    """Drawn close to where verdicts turn: few targets, most of them settled, and inferences around the minimum."""
+    installed, failed, waiting = draw(st.integers(0, 2)), draw(st.integers(0, 2)), draw(st.sampled_from([0, 0, 0, 1]))
+    wave_inferences, other_inferences = draw(st.integers(0, 8)), draw(st.integers(0, 8))
     wave_errors = draw(st.integers(0, wave_inferences))
     return Evidence(
         targets=installed + failed + waiting,
@@ -67,7 +68,7 @@ def evidences(draw: st.DrawFn) -> Evidence:
         errors=wave_errors + draw(st.integers(0, other_inferences)),
         wave_inferences=wave_inferences,
         wave_errors=wave_errors,
-        wave_age_seconds=draw(st.integers(0, 20)),
+        wave_age_seconds=draw(st.integers(0, 4)),
     )
 
 

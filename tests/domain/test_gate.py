@@ -28,7 +28,7 @@ def make_evidence(**overrides: Any) -> Evidence:
     return Evidence(**(fields | overrides))
 
 
-bakes = st.integers(0, 20)
+bakes = st.integers(0, 4)
 
 
 @given(strategies.policies, strategies.evidences(), bakes)
