@@ -6,7 +6,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -116,15 +116,26 @@ def test_a_migration_is_named_by_its_time_and_imports_nothing_of_ours(path: Path
 
 
 def test_processes_that_migrate_at_once_all_succeed(empty_database_url: str) -> None:
-    program = "import sys; from controlplane.store import migrate; sys.stdin.readline(); migrate(sys.argv[1])"
-    processes = [
-        subprocess.Popen([sys.executable, "-c", program, empty_database_url], stdin=subprocess.PIPE) for _ in range(3)
-    ]
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write(b"go\n")
-        process.stdin.close()
-    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+    program = (
+        "import sys; from controlplane.store import migrate;"
+        " print('ready', flush=True); sys.stdin.readline(); migrate(sys.argv[1])"
+    )
+    command_line = [sys.executable, "-c", program, empty_database_url]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(command_line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for _ in range(3)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+    assert [process.returncode for process in processes] == [0, 0, 0]
     assert set(describe(empty_database_url)) == set(metadata.tables)
 
 
