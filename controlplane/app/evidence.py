@@ -1,4 +1,8 @@
-"""Evidence from agents: results and metric windows, each batch stored once; and lists of results."""
+"""Evidence from agents: results and metric windows, each batch stored once; and lists of results.
+
+A batch is taken whole or not at all, so one odd result must not cost the others: what an application or a model can
+make odd (long texts, scores that are no numbers) is brought within bounds. Numbers that only the agent makes are checked.
+"""
 
 import math
 from dataclasses import replace
@@ -21,7 +25,7 @@ class Evidence:
         """Store the batch as received now; return whether it was stored before. The caller has set every
         `agent_id` to the agent that calls. Raises FieldInvalidError for a batch out of bounds."""
         check_batch(batch)
-        results = tuple(_cut_error(result) for result in batch.results)
+        results = tuple(map(within_bounds, batch.results))
         received = replace(batch, receive_time=self._clock.now(), results=results)
         async with self._store.write() as work:
             return not await work.evidence.add(received)
@@ -56,8 +60,6 @@ def check_batch(batch: EvidenceBatch) -> None:
             raise FieldInvalidError(f"{count} are more than {bound}", field=field, remedy="send smaller batches")
     for window in batch.windows:
         _check_window(window)
-    for result in batch.results:
-        _check_result(result)
 
 
 def _check_window(window: MetricWindow) -> None:
@@ -93,23 +95,23 @@ def _check_sketch(sketch: LatencySketch) -> None:
         )
 
 
-def _check_result(result: Result) -> None:
-    if len(result.labels) > limits.RESULT_LABELS_MAX:
-        raise FieldInvalidError(
-            f"{len(result.labels)} labels", field="results.labels", remedy=f"send the best {limits.RESULT_LABELS_MAX}"
-        )
-    if not all(math.isfinite(label.score) for label in result.labels):
-        raise FieldInvalidError("a score is not finite", field="results.labels.score", remedy="send 0 to 1")
-    texts = (result.part_id, result.request_id, result.device, *(label.label for label in result.labels))
-    if max(map(len, texts)) > limits.RESULT_TEXT_CHARS_MAX:
-        raise FieldInvalidError(
-            f"a text of a result has more than {limits.RESULT_TEXT_CHARS_MAX} characters",
-            field="results",
-            remedy="shorten part ids, request ids and labels",
-        )
+def within_bounds(result: Result) -> Result:
+    """Return the result with texts cut to RESULT_TEXT_CHARS_MAX and without labels whose score is no number."""
+    labels = tuple(
+        replace(label, label=_cut(label.label))
+        for label in result.labels[: limits.RESULT_LABELS_MAX]
+        if math.isfinite(label.score)
+    )
+    return replace(
+        result,
+        part_id=_cut(result.part_id),
+        request_id=_cut(result.request_id),
+        error=_cut(result.error),
+        labels=labels,
+    )
 
 
-def _cut_error(result: Result) -> Result:
-    if len(result.error) <= limits.RESULT_TEXT_CHARS_MAX:
-        return result
-    return replace(result, error=result.error[: limits.RESULT_TEXT_CHARS_MAX - 1] + "…")
+def _cut(text: str) -> str:
+    if len(text) <= limits.RESULT_TEXT_CHARS_MAX:
+        return text
+    return text[: limits.RESULT_TEXT_CHARS_MAX - 1] + "…"

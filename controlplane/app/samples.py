@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from controlplane import limits
+from controlplane.app.evidence import within_bounds
 from controlplane.app.paging import Page, clamp_page_size, decode_page_token, encode_page_token, page_of
 from controlplane.app.ports import BlobStore, Clock, Store
 from controlplane.domain.errors import FieldInvalidError, ForbiddenError, Reason, ResourceNotFoundError
@@ -33,7 +34,9 @@ class Samples:
         # The blob first: a row never names a content that is not there.
         await self._blobs.put_bytes(sample.digest, content)
         async with self._store.write() as work:
-            stored = await work.samples.add(replace(sample, create_time=self._clock.now()))
+            stored = await work.samples.add(
+                replace(sample, create_time=self._clock.now(), result=within_bounds(sample.result))
+            )
         return not stored and await self._stored_before(sample)
 
     async def _stored_before(self, sample: Sample) -> bool:

@@ -97,10 +97,8 @@ class Uploads:
         if await self._blobs.has(checked):
             stored_bytes = await self._blobs.size(checked)
             return Upload(digest=checked, size_bytes=stored_bytes, committed_bytes=stored_bytes, complete=True)
+        # Where all bytes are there already, a write without any verifies and stores them: that may take minutes.
         committed = await self._staging.begin(checked, size_bytes=size_bytes)
-        if committed == size_bytes:
-            # Killed between the last byte and the store, or empty: nothing is left to send.
-            return await self.write(checked, offset_bytes=committed, pieces=_nothing())
         return Upload(digest=checked, size_bytes=size_bytes, committed_bytes=committed, complete=False)
 
     async def write(self, digest: Digest, *, offset_bytes: int, pieces: AsyncIterator[bytes]) -> Upload:
@@ -146,9 +144,3 @@ class Uploads:
             )
         await self._blobs.put_file(digest, writer.path)
         await self._staging.discard(digest)
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    none: tuple[bytes, ...] = ()
-    for piece in none:
-        yield piece

@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -148,8 +149,15 @@ class UploadFolder:
             )
 
     async def _blocking(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run it in a thread, and be done only when it is: a call that is cancelled must not leave a thread that
+        writes behind the lock, or into a file that is closed meanwhile."""
         with told_as_storage_error(self._what):
-            return await asyncio.to_thread(call, *args, **kwargs)
+            running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                await _finished(running)
+                raise
 
     def _upload(self, digest: Digest) -> _Upload:
         return self._uploads.setdefault(digest, _Upload())
@@ -171,6 +179,15 @@ class UploadFolder:
 
     def _size(self, digest: Digest) -> Path:
         return self._folder / f"{digest.removeprefix('sha256:')}.size"
+
+
+async def _finished(running: "asyncio.Future[T]") -> None:
+    """Return when it is done, however often this task is cancelled meanwhile; its outcome no longer matters."""
+    while not running.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([running])
+    if not running.cancelled():
+        running.exception()
 
 
 class _Writer:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -98,13 +99,41 @@ async def test_a_kill_between_the_last_byte_and_the_store_needs_no_byte_again(
 ) -> None:
     await uploads_in(folder, blobs).create(DIGEST, len(CONTENT))
     (folder / PART).write_bytes(CONTENT)
-    assert (await uploads_in(folder, blobs).create(DIGEST, len(CONTENT))).complete
+    uploads = uploads_in(folder, blobs)
+    assert (await uploads.create(DIGEST, len(CONTENT))).committed_bytes == len(CONTENT)
+    assert (await write_some(uploads, len(CONTENT), start=len(CONTENT))).complete
     assert blobs.blobs == {DIGEST: CONTENT}
 
 
-async def test_an_empty_blob_is_complete_at_once(folder: Path, blobs: MemoryBlobStore) -> None:
-    assert (await uploads_in(folder, blobs).create(digest_of(b""), 0)).complete
-    assert blobs.blobs == {digest_of(b""): b""}
+async def test_an_empty_blob_needs_a_write_of_nothing(folder: Path, blobs: MemoryBlobStore) -> None:
+    uploads, empty = uploads_in(folder, blobs), digest_of(b"")
+    await uploads.create(empty, 0)
+    assert (await uploads.write(empty, offset_bytes=0, pieces=pieces(b""))).complete
+    assert blobs.blobs == {empty: b""}
+
+
+async def test_a_writer_cancelled_in_mid_write_leaves_a_sound_upload(
+    folder: Path, blobs: MemoryBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = uploads_in(folder, blobs)
+    await uploads.create(DIGEST, len(CONTENT))
+    writing, go_on, pwrite = threading.Event(), threading.Event(), os.pwrite
+
+    def slow_pwrite(file: int, data: memoryview, offset_bytes: int) -> int:
+        writing.set()
+        go_on.wait(20)
+        return pwrite(file, data, offset_bytes)
+
+    monkeypatch.setattr(os, "pwrite", slow_pwrite)
+    older = asyncio.create_task(write_some(uploads, 700_000))
+    await asyncio.to_thread(writing.wait, 20)
+    older.cancel()
+    newer = asyncio.create_task(write_some(uploads, len(CONTENT), start=700_000))
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await older
+    assert (await newer).complete
+    assert blobs.blobs[DIGEST] == CONTENT
 
 
 async def test_bytes_of_another_digest_are_dropped(folder: Path, blobs: MemoryBlobStore) -> None:
