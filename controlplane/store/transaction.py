@@ -1,7 +1,8 @@
 """One transaction as repositories see it: statements in, rows out, and the rules of `ports.py` on identity
 and revision."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar, cast
 
@@ -25,8 +26,19 @@ class Transaction:
 
     async def rows(self, statement: sa.Select[Any]) -> Sequence[Row]:
         """Every row."""
-        # SQLAlchemy's row mappings take columns for keys too, which makes them another type than ours.
-        return cast("Sequence[Row]", (await self._execute(statement)).mappings().all())
+        return await self.mapped(statement, lambda row: row)
+
+    async def mapped(self, statement: sa.Select[Any], map_row: Callable[[Row], T]) -> list[T]:
+        """Every row, mapped. The event loop has its turn in between: decoding a whole fleet at once would hold up
+        every stream for as long as it takes."""
+        result = (await self._execute(statement)).mappings()
+        items: list[T] = []
+        for rows in result.partitions(limits.DATABASE_ROWS_A_TURN):
+            # SQLAlchemy's row mappings take columns for keys too, which makes them another type than ours.
+            items += map(map_row, cast("Sequence[Row]", rows))
+            if len(rows) == limits.DATABASE_ROWS_A_TURN:
+                await asyncio.sleep(0)
+        return items
 
     async def row(self, statement: sa.Select[Any]) -> Row | None:
         """The first row, or None."""

@@ -36,10 +36,10 @@ class SqlAgentRepository:
         statement = _select_records().limit(limit)
         if after is not None:
             statement = statement.where(agents.c.id > after)
-        return [record_from_row(row) for row in await self._transaction.rows(statement)]
+        return await self._transaction.mapped(statement, record_from_row)
 
     async def list_all(self) -> Sequence[AgentRecord]:
-        return [record_from_row(row) for row in await self._transaction.rows(_select_records())]
+        return await self._transaction.mapped(_select_records(), record_from_row)
 
     async def list_revoked(self) -> frozenset[AgentId]:
         rows = await self._transaction.rows(sa.select(agents.c.id).where(agents.c.revoked))
