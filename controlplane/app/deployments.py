@@ -79,9 +79,10 @@ class Deployments:
                     first = await uow.deployments.get(DeploymentId(resource.removeprefix("deployments/")))
                     return (await _views(uow, [first]))[0]
                 await _check_model(uow, request)
-                await _check_selection(uow, request, selector)
                 deployment = self._new(request)
+                # Before the selection is judged, so that a taken name is called that and not an overlap with itself.
                 await uow.deployments.add(deployment)
+                await _check_selection(uow, request, selector)
                 await keep_outcome(
                     uow,
                     request.request_id,
@@ -217,7 +218,7 @@ async def _check_selection(uow: UnitOfWork, request: DeploymentRequest, selector
             reason=Reason.SELECTION_EMPTY,
         )
     for other in await uow.deployments.list_all():
-        if other.model_id != request.model_id:
+        if other.model_id != request.model_id or other.id == request.deployment_id:
             continue
         others = parse_selector(other.selector, field="selector")
         shared = next((agent for agent in sorted(matching) if others.matches(matching[agent])), None)

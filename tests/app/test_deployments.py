@@ -110,9 +110,9 @@ async def test_overlap_names_the_other_deployment_and_an_agent() -> None:
 
 async def test_a_taken_name_is_refused() -> None:
     fleet = await make_fleet()
-    await fleet.deploy(selector="agent=st-1")
+    await fleet.deploy()
     with pytest.raises(DomainError) as refusal:
-        await fleet.deploy(selector="agent=st-2")
+        await fleet.deploy()
     assert refusal.value.reason is Reason.RESOURCE_EXISTS
 
 
