@@ -1,7 +1,7 @@
 """Evidence from agents: results and metric windows, each batch stored once; and lists of results.
 
 A batch is taken whole or not at all, so one odd result must not cost the others: what an application or a model can
-make odd (long texts, scores that are no numbers) is brought within bounds. Numbers that only the agent makes are checked.
+make odd (long texts, scores that are no numbers) is brought within bounds. What only the agent makes is checked.
 """
 
 import math

@@ -129,6 +129,8 @@ async def test_a_writer_cancelled_in_mid_write_leaves_a_sound_upload(
     await asyncio.to_thread(writing.wait, 20)
     older.cancel()
     newer = asyncio.create_task(write_some(uploads, len(CONTENT), start=700_000))
+    done, _ = await asyncio.wait([older, newer], timeout=0.2)
+    assert not done, "the thread is still writing"
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await older
