@@ -83,6 +83,8 @@ RENEW_AT_LIFETIME_SHARE = 2 / 3
 """Share of a certificate's life after which it is renewed: a third is left for a controller that is away."""
 RENEW_JITTER_SHARE = 0.1
 """Renewals of a fleet that enrolled in one hour are spread over this share of the lifetime."""
+RENEW_RETRY_LIFETIME_SHARE = 1 / 1000
+"""Longest wait between tries to renew, as a share of the lifetime: 43 minutes of 30 days, 300 tries before the end."""
 AGENT_LABELS_MAX = 64
 """Labels of one agent; more are a mistake."""
 

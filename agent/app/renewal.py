@@ -87,6 +87,11 @@ class Renewal:
         self._conditions.set(conditions.CERTIFICATE_VALID, holds=False, reason="Expired", message=message)
 
     def _retry_seconds(self, failures: int) -> float:
+        """Bounded by a small share of the lifetime: there is time, and a fleet need not hurry."""
+        lifetime_seconds = self._certificates.lifetime().total_seconds()
         return delay_seconds(
-            failures, rng=self._rng, first_seconds=limits.BACKOFF_FIRST_SECONDS, max_seconds=limits.BACKOFF_MAX_SECONDS
+            failures,
+            rng=self._rng,
+            first_seconds=limits.BACKOFF_FIRST_SECONDS,
+            max_seconds=max(limits.BACKOFF_MAX_SECONDS, lifetime_seconds * limits.RENEW_RETRY_LIFETIME_SHARE),
         )

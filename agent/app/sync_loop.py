@@ -120,7 +120,8 @@ class SyncLoop:
                 listener()
         if reply.refusal != self._refusal:
             self._refusal = reply.refusal
-            _log.error("desired_state_refused", generation=reply.generation, error=reply.refusal)
+            if reply.refusal:
+                _log.error("desired_state_refused", generation=reply.generation, error=reply.refusal)
             self._wakeup.wake()
         if reply.desired is not None:
             await self._executor.desire(reply.desired)

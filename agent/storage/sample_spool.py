@@ -9,7 +9,7 @@ A file appears by one rename, so that it is whole; ids sort by time, so that the
 import json
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -85,14 +85,12 @@ class DiskSampleSpool:
             spent = self._budget(slot).spend(size_bytes, limit_bytes)
             if spent is None:
                 return False
-            before = self._budgets.get(slot)
-            self._budgets[slot] = spent
+            budgets = {**self._budgets, slot: spent}
             try:
-                self._write_budgets()
+                self._write_budgets(budgets)
             except OSError as error:
-                if before is not None:
-                    self._budgets[slot] = before
                 raise _unwritable(self._folder, error) from error
+            self._budgets = budgets
             return True
 
     def budget_left(self, slot: str, limit_bytes: int) -> int:
@@ -111,10 +109,9 @@ class DiskSampleSpool:
             # It is offered again after a restart; the controller knows its id by then or takes it.
             return
 
-    def _write_budgets(self) -> None:
+    def _write_budgets(self, budgets: Mapping[str, DayBudget]) -> None:
         content = {
-            slot: {"day": budget.day.isoformat(), "spent_bytes": budget.spent_bytes}
-            for slot, budget in self._budgets.items()
+            slot: {"day": budget.day.isoformat(), "spent_bytes": budget.spent_bytes} for slot, budget in budgets.items()
         }
         durable.replace_file(self._folder / "budget.json", json.dumps(content, sort_keys=True).encode())
 

@@ -1,0 +1,117 @@
+"""The sync loop in virtual time: whole states, jittered returns, revocation."""
+
+from dataclasses import replace
+
+from agent import limits
+from agent.app.conditions import CONTROLLER_ACCEPTS
+from agent.app.ports import SyncReply
+from agent.domain.errors import Reason
+from agent.domain.slot import SlotState
+from tests.support.agent_core import HOST, Core, state, wanted
+
+
+async def test_the_whole_state_is_sent_at_each_interval_and_at_each_change(core: Core) -> None:
+    await core.start()
+    await core.clock.advance(26)
+    quiet = len(core.controller.observed)
+    assert 5 <= quiet <= 8
+    core.controller.push(state(1, wanted(1)))
+    await core.clock.advance(1)
+    states = [each.slots[0].state for each in core.controller.observed[quiet:] if each.slots]
+    assert states[-1] is SlotState.SERVING
+    assert core.controller.observed[-1].generation == 1
+    await core.clock.advance(10)
+    assert core.controller.observed[-1].slots[0].serving_version == 1, "again, though nothing has changed"
+
+
+async def test_host_and_devices_go_with_the_first_message_of_a_stream(core: Core) -> None:
+    await core.start()
+    await core.clock.advance(12)
+    first, *others = core.controller.facts
+    assert first[0] == HOST
+    assert first[1]
+    assert all(facts == (None, None) for facts in others)
+    core.controller.away()
+    core.controller.back()
+    count = len(core.controller.facts)
+    await core.clock.run_until(lambda: len(core.controller.facts) > count)
+    assert core.controller.facts[count][0] == HOST
+
+
+async def test_a_lost_controller_stops_nothing_and_is_found_again(core: Core) -> None:
+    await core.start()
+    core.controller.push(state(1, wanted(1)))
+    await core.clock.run_until(lambda: core.serving.versions() == {"cells": 1})
+    core.controller.away()
+    await core.clock.advance(600)
+    assert core.serving.versions() == {"cells": 1}
+    assert core.controller.located > 10, "it asks where the listeners are now"
+    core.controller.desired = state(2, wanted(2))
+    core.controller.back()
+    await core.clock.run_until(
+        lambda: core.serving.versions() == {"cells": 2}, seconds_max=limits.BACKOFF_MAX_SECONDS + 1
+    )
+
+
+async def test_a_half_open_connection_is_given_up(core: Core) -> None:
+    await core.start()
+    await core.clock.advance(7)
+    core.controller.mute = True
+    sent = core.controller.streams[0]
+    await core.clock.run_until(lambda: sent not in core.controller.streams, seconds_max=60)
+    core.controller.mute = False
+    core.controller.desired = state(1, wanted(1))
+    await core.clock.run_until(lambda: core.serving.versions() == {"cells": 1}, seconds_max=60)
+
+
+async def test_a_revoked_agent_serves_on_and_asks_rarely(core: Core) -> None:
+    await core.start()
+    core.controller.push(state(1, wanted(1)))
+    await core.clock.run_until(lambda: core.serving.versions() == {"cells": 1})
+    tries = 0
+    check = core.controller.check
+
+    def counting() -> None:
+        nonlocal tries
+        tries += 1
+        check()
+
+    core.controller.refuse(Reason.AGENT_REVOKED)
+    core.controller.check = counting  # type: ignore[method-assign]
+    await core.clock.advance(3600)
+    assert core.condition(CONTROLLER_ACCEPTS) == "FALSE"
+    assert core.serving.versions() == {"cells": 1}
+    assert tries <= 3600 / (0.5 * limits.REVOKED_RETRY_SECONDS)
+    core.controller.back()
+    await core.clock.run_until(lambda: core.condition(CONTROLLER_ACCEPTS) == "TRUE")
+
+
+async def test_a_desired_state_that_cannot_be_understood_is_nacked_whole(core: Core) -> None:
+    await core.start()
+    core.controller.push(state(1, wanted(1)))
+    await core.clock.run_until(lambda: core.serving.versions() == {"cells": 1})
+    refused = SyncReply(desired=None, generation=2, sync_interval_seconds=5, refusal="artifact.digest: wrong")
+    core.controller.streams[0].replies.put_nowait(refused)
+    await core.clock.advance(1)
+    (nack,) = [each for each in core.controller.observed if each.nack_message]
+    assert nack.nack_message == "artifact.digest: wrong"
+    assert nack.generation == 1
+    assert core.serving.versions() == {"cells": 1}
+
+
+async def test_an_interval_beyond_reason_is_held_within_bounds(core: Core) -> None:
+    core.controller.sync_interval_seconds = 0.0
+    await core.start()
+    await core.clock.advance(10)
+    assert len(core.controller.observed) <= 10 / limits.SYNC_INTERVAL_SECONDS_MIN + 5
+
+
+async def test_a_pushed_older_generation_changes_nothing(core: Core) -> None:
+    await core.start()
+    core.controller.push(state(5, wanted(2)))
+    await core.clock.run_until(lambda: core.serving.versions() == {"cells": 2})
+    stale = replace(core.controller.reply(-1), desired=state(3, wanted(1)))
+    core.controller.streams[0].replies.put_nowait(stale)
+    await core.clock.advance(30)
+    assert core.serving.versions() == {"cells": 2}
+    assert core.executor.generation == 5

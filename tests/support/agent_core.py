@@ -1,0 +1,225 @@
+"""What stands around the agent's executor and sync loop in tests."""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.app.conditions import Conditions
+from agent.app.executor import Executor
+from agent.app.ports import Controller, LoadedModel, SavedState, Tensor
+from agent.app.sync_loop import SyncLoop
+from agent.domain.artifact import Artifact, ArtifactFile, ModelSignature
+from agent.domain.device import Device, DeviceMeasurement, Host, RuntimePolicy
+from agent.domain.errors import ArtifactError, PrepareError, Reason, StateError
+from agent.domain.slot import DesiredSlot, DesiredState, ObservedSlot, SamplePolicy
+from tests.support.clock import LoopClock
+from tests.support.fake_controller import FakeController
+
+HOST = Host(
+    hostname="box",
+    os="linux",
+    os_release="",
+    architecture="x86_64",
+    cpu_model="",
+    cpu_count=2,
+    memory_bytes=1,
+    disk_bytes=1,
+    disk_free_bytes=1,
+    agent_version="",
+    openvino_version="",
+)
+
+
+def wanted(version: int, *, slot: str = "cells", offer: int = 0, random_fraction: float = 0.0) -> DesiredSlot:
+    file = ArtifactFile(path="m.xml", digest=f"sha256:{version + 1000:064x}", size_bytes=2048)
+    return DesiredSlot(
+        slot=slot,
+        version=version,
+        deployment="deployments/all",
+        artifact=Artifact(digest=f"sha256:{version:064x}", files=(file,)),
+        signature=ModelSignature(entry_path="m.xml", inputs=(), outputs=()),
+        runtime_policy=RuntimePolicy(),
+        sample_policy=SamplePolicy(random_fraction=random_fraction, confidence_below=0.0, budget_bytes_per_day=0),
+        offer=offer,
+    )
+
+
+def state(generation: int, *slots: DesiredSlot) -> DesiredState:
+    return DesiredState(generation=generation, slots=slots)
+
+
+@dataclass(slots=True)
+class FakeLoaded:
+    """Says what it was loaded from."""
+
+    folder: Path
+    device: str
+    signature: ModelSignature
+    optimal_requests: int = 1
+
+    def infer(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {}
+
+    def close(self) -> None:
+        return
+
+
+@dataclass(slots=True)
+class FakeRuntime:
+    """Measures and loads at once, or fails as it is told."""
+
+    fail_measure: set[str] = field(default_factory=set)
+    """Names of folders on which every device fails."""
+    fail_load: set[str] = field(default_factory=set)
+    hang_measure: bool = False
+    measured: list[str] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
+    cancelled: int = 0
+
+    async def devices(self) -> Sequence[Device]:
+        return (Device(device="CPU"),)
+
+    async def host(self) -> Host:
+        return HOST
+
+    async def measure(
+        self, folder: Path, signature: ModelSignature, policy: RuntimePolicy
+    ) -> Sequence[DeviceMeasurement]:
+        self.measured.append(folder.name)
+        if self.hang_measure:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.cancelled += 1
+        ok = folder.name not in self.fail_measure
+        failure = None if ok else Reason.COMPILE_CRASHED
+        return (
+            DeviceMeasurement(device="CPU", ok=ok, latency_ms_p50=1.0, error="" if ok else "died", failure=failure),
+        )
+
+    async def load(self, folder: Path, signature: ModelSignature, policy: RuntimePolicy, device: str) -> FakeLoaded:
+        if folder.name in self.fail_load:
+            raise PrepareError("cannot load", reason=Reason.LOAD_FAILED)
+        self.loaded.append(folder.name)
+        return FakeLoaded(folder, device, signature)
+
+
+@dataclass(slots=True)
+class FakeServing:
+    """Which version answers for each slot, and every change of it."""
+
+    slots: dict[str, DesiredSlot] = field(default_factory=dict)
+    history: list[tuple[str, int]] = field(default_factory=list)
+    announced: Collection[str] = ()
+
+    def announce(self, slots: Collection[str]) -> None:
+        self.announced = slots
+
+    def swap(self, slot: DesiredSlot, loaded: LoadedModel) -> None:
+        assert loaded.device == "CPU"
+        self.slots[slot.slot] = slot
+        self.history.append((slot.slot, slot.version))
+
+    def adopt(self, slot: DesiredSlot) -> None:
+        assert self.slots[slot.slot].version == slot.version
+        self.slots[slot.slot] = slot
+
+    def unload(self, slot: str) -> None:
+        self.slots.pop(slot, None)
+        self.history.append((slot, 0))
+
+    def versions(self) -> dict[str, int]:
+        return {name: slot.version for name, slot in sorted(self.slots.items())}
+
+
+class MemoryCache:
+    """Artifacts by digest without bytes: `fetch` asks the controller once, as the real one does for one file."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.complete: set[str] = set()
+        self.mismatches = 0
+        """So many fetches end with wrong bytes."""
+        self.disk_full = False
+        self.hang = False
+        self.fetches = 0
+
+    def folder(self, artifact: Artifact) -> Path | None:
+        return self._root / artifact.digest if artifact.digest in self.complete else None
+
+    def received_bytes(self, artifact: Artifact) -> int:
+        return artifact.size_bytes if artifact.digest in self.complete else 0
+
+    def digests(self) -> frozenset[str]:
+        return frozenset(self.complete)
+
+    def prune(self, keep: frozenset[str]) -> None:
+        self.complete &= keep
+
+    async def fetch(self, artifact: Artifact, controller: Controller) -> Path:
+        self.fetches += 1
+        if self.disk_full:
+            raise ArtifactError("no room", reason=Reason.DISK_FULL)
+        if self.hang:
+            await asyncio.Event().wait()
+        assert isinstance(controller, FakeController)
+        controller.check()
+        if self.mismatches > 0:
+            self.mismatches -= 1
+            raise ArtifactError("wrong bytes", reason=Reason.DIGEST_MISMATCH)
+        self.complete.add(artifact.digest)
+        return self._root / artifact.digest
+
+
+class MemoryState:
+    """A state file that can be read-only or damaged."""
+
+    def __init__(self) -> None:
+        self.saved = SavedState()
+        self.writable = True
+        self.readable = True
+
+    def load(self) -> SavedState:
+        if not self.readable:
+            raise StateError("damaged")
+        return self.saved
+
+    def save(self, state: SavedState) -> None:
+        if not self.writable:
+            raise StateError("read-only", reason=Reason.STATE_UNWRITABLE)
+        self.saved = state
+
+
+@dataclass(slots=True, kw_only=True)
+class Core:
+    """The agent's core and everything around it."""
+
+    clock: LoopClock
+    controller: FakeController
+    conditions: Conditions
+    runtime: FakeRuntime
+    serving: FakeServing
+    cache: MemoryCache
+    state_file: MemoryState
+    executor: Executor
+    sync_loop: SyncLoop
+    tasks: "list[asyncio.Task[None]]" = field(default_factory=list)
+
+    async def start(self, *, sync: bool = True) -> None:
+        await self.executor.start()
+        self.tasks.append(asyncio.create_task(self.executor.run()))
+        if sync:
+            self.tasks.append(asyncio.create_task(self.sync_loop.run()))
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            assert not task.done(), f"a loop ended: {task}"
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def slot(self, name: str = "cells") -> ObservedSlot:
+        return next(slot for slot in self.executor.observed() if slot.slot == name)
+
+    def condition(self, kind: str) -> str:
+        return next((each.state for each in self.conditions.all() if each.type == kind), "")
