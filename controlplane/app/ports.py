@@ -191,7 +191,9 @@ class EvidenceRepository(Protocol):
 
     async def list_windows(
         self, model_id: ModelId, *, start_time: datetime | None, end_time: datetime | None
-    ) -> Sequence[MetricWindow]: ...
+    ) -> Sequence[MetricWindow]:
+        """Those that overlap the time from `start_time` up to `end_time`, by their start."""
+        ...
 
     async def count_dropped(self, model_id: ModelId) -> int:
         """Results that agents dropped from batches with windows of this model."""
