@@ -235,3 +235,13 @@ async def test_a_changed_sample_policy_is_adopted_in_place(core: Core) -> None:
     await core.executor.desire(state(2, changed))
     await core.clock.run_until(lambda: core.serving.slots["cells"] == changed)
     assert len(core.runtime.loaded) == 1
+
+
+async def test_what_serves_keeps_its_bytes_while_its_successor_waits(core: Core) -> None:
+    await core.start(sync=False)
+    await core.executor.desire(state(1, wanted(1)))
+    await core.clock.run_until(lambda: core.serving.versions() == {"cells": 1})
+    core.controller.away()
+    await core.executor.desire(state(2, wanted(2)))
+    await core.clock.advance(600)
+    assert core.cache.complete == {folder(1)}
