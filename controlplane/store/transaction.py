@@ -97,7 +97,10 @@ class Transaction:
 def found(value: T | None, *, resource: str) -> T:
     """Return the value, or raise ResourceNotFoundError where there is none."""
     if value is None:
-        raise ResourceNotFoundError(f"{resource} does not exist")
+        collection = resource.split("/")[-2]
+        raise ResourceNotFoundError(
+            f"{resource} does not exist", field="name", remedy=f"list the {collection} and name one of them"
+        )
     return value
 
 

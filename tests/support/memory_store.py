@@ -60,7 +60,7 @@ class _Tables:
 
 def _found(value: T | None, resource: str) -> T:
     if value is None:
-        raise ResourceNotFoundError(f"{resource} does not exist")
+        raise ResourceNotFoundError(f"{resource} does not exist", field="name", remedy="name one that exists")
     return value
 
 
