@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
 import structlog
@@ -22,7 +22,7 @@ from agent.app.serving import Serving
 from agent.app.sync_loop import SyncLoop
 from agent.clock import SystemClock
 from agent.config import AgentSettings, Endpoints, read_settings, settings_text
-from agent.domain.errors import AgentError, EnrollmentError
+from agent.domain.errors import AgentError, EnrollmentError, RequestError
 from agent.rpc.controller import GrpcController
 from agent.rpc.enrollment import enroll, parse_join_token
 from agent.rpc.inference_grpc import start_grpc_server
@@ -194,9 +194,11 @@ async def run_agent(
 @asynccontextmanager
 async def _servers(agent: Agent, options: RunOptions) -> AsyncIterator[tuple[str, str]]:
     """Both inference servers, listening; closed at the end with what is under way answered first."""
-    grpc_server, grpc_port = start_grpc_server(agent.serving, options.grpc)
+    with _taken_addresses("--grpc", options.grpc):
+        grpc_server, grpc_port = start_grpc_server(agent.serving, options.grpc)
     try:
-        rest = await start_rest_server(agent.serving, options.http)
+        with _taken_addresses("--http", options.http):
+            rest = await start_rest_server(agent.serving, options.http)
         try:
             http_port = rest.addresses[0][1]
             yield _with_port(options.grpc, grpc_port), _with_port(options.http, http_port)
@@ -206,6 +208,17 @@ async def _servers(agent: Agent, options: RunOptions) -> AsyncIterator[tuple[str
         stopped = grpc_server.stop(limits.SERVING_STOP_SECONDS_MAX)
         await asyncio.to_thread(stopped.wait)
         agent.serving.close()
+
+
+@contextmanager
+def _taken_addresses(field: str, address: str) -> Iterator[None]:
+    """Turn what servers raise where they cannot bind into a RequestError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise RequestError(
+            f"cannot listen on {address}: {error}", field=field, remedy="name a free address of this box, or port 0"
+        ) from error
 
 
 @asynccontextmanager

@@ -139,12 +139,7 @@ async def _run_until_signal(folder: "AgentFolder", options: "RunOptions") -> Non
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    try:
-        await run_agent(folder, options, stop, _print_ready)
-    except (OSError, RuntimeError) as error:  # what the servers raise where an address is taken
-        raise RequestError(
-            str(error), field="--grpc/--http", remedy="name addresses of this box that are free, or port 0"
-        ) from error
+    await run_agent(folder, options, stop, _print_ready)
 
 
 def _print_ready(grpc_address: str, http_address: str) -> None:

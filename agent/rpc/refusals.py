@@ -30,7 +30,8 @@ def controller_error(error: grpc.aio.AioRpcError) -> ControllerError:
         reason = Reason.CONTROLLER_UNAVAILABLE
     else:
         reason = Reason.CONTROLLER_REFUSED
-    return ControllerError(_words(error), remedy=_remedy(reason), reason=reason)
+    # The controller's words name the remedy already.
+    return ControllerError(_words(error), reason=reason)
 
 
 def enrollment_error(error: grpc.aio.AioRpcError, target: str) -> EnrollmentError:
@@ -47,14 +48,6 @@ def enrollment_error(error: grpc.aio.AioRpcError, target: str) -> EnrollmentErro
 
 def _words(error: grpc.aio.AioRpcError) -> str:
     return f"{error.code().name}: {error.details() or 'no details'}"
-
-
-def _remedy(reason: Reason) -> str:
-    match reason:
-        case Reason.AGENT_REVOKED:
-            return "enrol this box under a new name if it should work again"
-        case _:
-            return ""
 
 
 def _error_info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
