@@ -79,6 +79,7 @@ class Rollouts:
         self._ids = ids
         self._notices = notices
         self._silent_seconds_max = silent_seconds_max
+        self._listening_since = clock.now()
 
     async def create(self, request: RolloutRequest) -> Rollout:
         """Start a rollout: its first wave is admitted at once.
@@ -264,6 +265,7 @@ class Rollouts:
             offer=fleet.deployments[rollout.deployment_id].offer,
             now=now,
             silent_seconds_max=self._silent_seconds_max,
+            listening_since=self._listening_since,
         )
         wave, verdict = machine.open_wave(rollout), None
         if wave is not None:

@@ -2,6 +2,8 @@
 
 - Installed: in reach, and the slot serves the target version. Silence is never success.
 - Failed: the agent says that the target version failed under the deployment's present offer, in reach or not.
+- Missing on its way back: silent for longer than it may be, and we have listened for as long. After a restart of the
+  controller everybody is silent, and a rollback does not end on that.
 - Back: in reach, has taken up its present desired state, and serves the version before (or nothing, where
   there was none).
 - An agent that is not held by the deployment any more, or is revoked, counts for nothing.
@@ -42,6 +44,8 @@ class Sight:
     """The deployment's."""
     now: datetime
     silent_seconds_max: float
+    listening_since: datetime
+    """When this controller began to listen; before that, silence says nothing of an agent."""
 
 
 def _slot(record: AgentRecord, rollout: Rollout) -> ObservedSlot | None:
@@ -72,7 +76,8 @@ def install_state(record: AgentRecord, rollout: Rollout, sight: Sight) -> Instal
 def return_state(record: AgentRecord, rollout: Rollout, sight: Sight) -> Return:
     """Return how far an exposed agent is on its way back to the version before."""
     if not _in_reach(record, sight) or record.observation is None:
-        return Return.MISSING
+        listened_seconds = (sight.now - sight.listening_since).total_seconds()
+        return Return.MISSING if listened_seconds > sight.silent_seconds_max else Return.RETURNING
     if record.observation.observed.generation < record.desired_generation:
         return Return.RETURNING
     slot = _slot(record, rollout)

@@ -35,9 +35,15 @@ def make_record(agent: str = "st-1", *, heard: float = 0.0, generation: int = 3,
     )
 
 
-def make_sight(*records: AgentRecord, offer: int = 1) -> Sight:
+def make_sight(*records: AgentRecord, offer: int = 1, listened_seconds: float = 3600.0) -> Sight:
     targets = {record.agent.id: record for record in records}
-    return Sight(targets=targets, offer=offer, now=NOW, silent_seconds_max=SILENT_SECONDS_MAX)
+    return Sight(
+        targets=targets,
+        offer=offer,
+        now=NOW,
+        silent_seconds_max=SILENT_SECONDS_MAX,
+        listening_since=after_seconds(-listened_seconds),
+    )
 
 
 SERVES: dict[str, Any] = {"serving_version": 2, "target_version": 2, "offer": 1}
@@ -150,6 +156,13 @@ def test_only_targets_that_were_offered_the_version_count(
     assert evidence.wave_inferences <= evidence.inferences
     assert evidence.wave_errors <= evidence.errors
     assert evidence.wave_age_seconds == 5.0
+
+
+def test_a_controller_that_has_just_begun_to_listen_calls_nobody_missing() -> None:
+    silent = make_record(heard=60.0, **SERVES)
+    rollout = make_two_waves()
+    assert return_state(silent, rollout, make_sight(silent, listened_seconds=5.0)) is Return.RETURNING
+    assert return_state(silent, rollout, make_sight(silent, listened_seconds=16.0)) is Return.MISSING
 
 
 @given(fleets(), counts)
