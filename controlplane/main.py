@@ -207,6 +207,7 @@ def _serve(settings: Settings, *, fall_back: frozenset[str]) -> None:
         keep_freed_memory()
         migrate_database(settings.database_url)
         ensure_server_certificate(settings.pki_dir, hosts=serving.listen_hosts(settings))
+        serving.collect_garbage_seldom()
         _run(lambda: serving.serve(settings, fall_back=fall_back))
 
 
