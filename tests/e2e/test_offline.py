@@ -62,12 +62,14 @@ def test_a_swap_under_load_fails_no_request_and_results_name_who_answered(line: 
             )
     assert not load.failures
     assert {version for version, _ in load.answered.values()} == {"1", "2", "3"}
-    for version, score in load.answered.values():
-        assert score == pytest.approx(models.positive_score(biases[int(version)]), abs=0.01), "content and name agree"
+    for answered_by, score in load.answered.values():
+        assert score == pytest.approx(models.positive_score(biases[int(answered_by)]), abs=0.01), (
+            "content and name agree"
+        )
     wait_until(lambda: len(line.results("m")) >= len(load.answered), what="every result to come back")
     by_part = {result.part_id: result for result in line.results("m")}
     assert by_part.keys() == load.answered.keys()
-    for part, (version, score) in load.answered.items():
-        assert by_part[part].model_version == f"models/m/versions/{version}"
+    for part, (answered_by, score) in load.answered.items():
+        assert by_part[part].model_version == f"models/m/versions/{answered_by}"
         scores = {label.label: label.score for label in by_part[part].labels}
         assert scores["defect"] == pytest.approx(score, abs=1e-3)
