@@ -133,6 +133,7 @@ def main() -> None:
     settings = Settings.from_json(os.environ[SETTINGS_VARIABLE])
     configure_logging(level=settings.log_level)
     keep_freed_memory()
+    os.nice(limits.BYTES_NICENESS)
     end_with_parent()
     try:
         uvloop.run(serve(settings))

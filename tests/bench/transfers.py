@@ -6,6 +6,7 @@ It prints the bytes that it received and the seconds as a JSON line at its end.
 import argparse
 import asyncio
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--identities", type=Path, required=True)
     parser.add_argument("--digest", required=True)
     parser.add_argument("names", nargs="+")
+    os.nice(19)  # the receivers of a real transfer are other boxes, and take no processor from the controller
     uvloop.run(run(parser.parse_args()))
 
 
