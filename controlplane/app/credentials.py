@@ -48,8 +48,11 @@ def parse_join_token(text: str) -> JoinTokenText:
         fields = (content["id"], content["secret"], content["ca"])
         if not all(isinstance(field, str) for field in fields):
             raise ValueError("types")
+        # What cannot be encoded, or looked up, was never a part of a token.
+        if any("\0" in field or not field.isascii() for field in fields):
+            raise ValueError("characters")
         ca = base64.b64decode(content["ca"], validate=True)
-    except (binascii.Error, ValueError, KeyError, TypeError) as error:
+    except (binascii.Error, ValueError, KeyError, TypeError, RecursionError) as error:
         raise join_token_invalid() from error
     return JoinTokenText(id=JoinTokenId(content["id"]), secret=content["secret"], ca_certificate_der=ca)
 

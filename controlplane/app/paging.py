@@ -46,9 +46,9 @@ def decode_page_token(token: str, *types: type[str] | type[int]) -> tuple[str | 
         return None
     try:
         key = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         key = None
-    if not isinstance(key, list) or [type(part) for part in key] != list(types):
+    if not isinstance(key, list) or [type(part) for part in key] != list(types) or not all(map(_can_be_stored, key)):
         raise FieldInvalidError(
             "not a token of this list",
             field="page_token",
@@ -56,3 +56,10 @@ def decode_page_token(token: str, *types: type[str] | type[int]) -> tuple[str | 
             reason=Reason.PAGE_TOKEN_INVALID,
         )
     return tuple(key)
+
+
+def _can_be_stored(part: str | int) -> bool:
+    """Whether a database could hold it: 64 bits, or text that is Unicode and without NUL."""
+    if isinstance(part, int):
+        return -(1 << 63) <= part < 1 << 63
+    return "\0" not in part and not any("\ud800" <= character <= "\udfff" for character in part)
