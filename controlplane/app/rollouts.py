@@ -352,7 +352,7 @@ def _check_strategy(strategy: RolloutStrategy) -> None:
         raise FieldInvalidError(
             f"a wave cannot bake for {strategy.bake_seconds:g} s",
             field="rollout.strategy.bake",
-            remedy=f"use 0 to {limits.BAKE_SECONDS_MAX:g} s",
+            remedy=f"use 0 to {limits.BAKE_SECONDS_MAX:.0f} s",
         )
     _check_gate(strategy.gate)
 

@@ -45,7 +45,11 @@ class Artifact:
     def __post_init__(self) -> None:
         paths = [file.path for file in self.files]
         if not paths or paths != sorted(set(paths)):
-            raise FieldInvalidError("the files must be there, sorted by path, each path once", field="artifact.files")
+            raise FieldInvalidError(
+                "an artifact has files, sorted by path, each path once",
+                field="artifact.files",
+                remedy="name each file once, in the order of their paths",
+            )
 
     @property
     def digest(self) -> Digest:

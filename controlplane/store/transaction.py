@@ -66,10 +66,10 @@ class Transaction:
         PostgreSQL's transaction usable."""
         return await self.change(self.insert(table).values(**row).on_conflict_do_nothing()) == 1
 
-    async def add(self, table: sa.Table, row: Mapping[str, Any], *, resource: str) -> None:
-        """Insert; raise ResourceExistsError where an identity is taken."""
+    async def add(self, table: sa.Table, row: Mapping[str, Any], *, resource: str, field: str = "") -> None:
+        """Insert; raise ResourceExistsError where an identity is taken. `field` is the one that a caller names it by."""
         if not await self.insert_once(table, row):
-            raise ResourceExistsError(f"{resource} exists already", remedy="choose another name")
+            raise ResourceExistsError(f"{resource} exists already", field=field, remedy="choose another name")
 
     async def insert_all(self, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert in order, in one executemany."""

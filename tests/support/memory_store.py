@@ -64,11 +64,13 @@ def _found(value: T | None, resource: str) -> T:
     return value
 
 
-def _add(rows: dict[Any, T], key: object, value: T, *, resource: str, unique: tuple[str, ...] = ()) -> None:
+def _add(
+    rows: dict[Any, T], key: object, value: T, *, resource: str, unique: tuple[str, ...] = (), field: str = ""
+) -> None:
     """Insert unless the key, or a value under one of the `unique` attributes, is taken."""
     clash = any(getattr(row, name) == getattr(value, name) for name in unique for row in rows.values())
     if key in rows or clash:
-        raise ResourceExistsError(f"{resource} exists already", remedy="choose another name")
+        raise ResourceExistsError(f"{resource} exists already", field=field, remedy="choose another name")
     rows[key] = value
 
 
@@ -92,7 +94,7 @@ class _Models:
         self._tables = tables
 
     async def add(self, model: Model) -> None:
-        _add(self._tables.models, model.id, model, resource=f"models/{model.id}", unique=("uid",))
+        _add(self._tables.models, model.id, model, resource=f"models/{model.id}", unique=("uid",), field="model_id")
 
     async def get(self, model_id: ModelId) -> Model:
         return _found(self._tables.models.get(model_id), f"models/{model_id}")
@@ -243,7 +245,8 @@ class _Deployments:
 
     async def add(self, deployment: Deployment) -> None:
         rows = self._tables.deployments
-        _add(rows, deployment.id, deployment, resource=f"deployments/{deployment.id}", unique=("uid",))
+        resource = f"deployments/{deployment.id}"
+        _add(rows, deployment.id, deployment, resource=resource, unique=("uid",), field="deployment_id")
 
     async def get(self, deployment_id: DeploymentId) -> Deployment:
         return _found(self._tables.deployments.get(deployment_id), f"deployments/{deployment_id}")

@@ -18,7 +18,12 @@ class SqlDeploymentRepository:
         self._transaction = transaction
 
     async def add(self, deployment: Deployment) -> None:
-        await self._transaction.add(deployments, deployment_to_row(deployment), resource=f"deployments/{deployment.id}")
+        await self._transaction.add(
+            deployments,
+            deployment_to_row(deployment),
+            resource=f"deployments/{deployment.id}",
+            field="deployment_id",
+        )
 
     async def get(self, deployment_id: DeploymentId) -> Deployment:
         row = await self._transaction.row(sa.select(deployments).where(deployments.c.id == deployment_id))

@@ -28,7 +28,7 @@ class SqlModelRepository:
         self._transaction = transaction
 
     async def add(self, model: Model) -> None:
-        await self._transaction.add(models, model_to_row(model), resource=f"models/{model.id}")
+        await self._transaction.add(models, model_to_row(model), resource=f"models/{model.id}", field="model_id")
 
     async def get(self, model_id: ModelId) -> Model:
         return found(await self.find(model_id), resource=f"models/{model_id}")

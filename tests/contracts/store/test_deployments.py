@@ -59,7 +59,7 @@ async def test_a_missing_deployment_is_named(store: Store) -> None:
 async def test_deployments_are_added_once_and_saved_by_revision(store: Store) -> None:
     async with store.write() as work:
         await work.deployments.add(make_deployment())
-        with pytest.raises(ResourceExistsError, match="deployments/solar-line-3"):
+        with pytest.raises(ResourceExistsError, match="deployment_id: deployments/solar-line-3"):
             await work.deployments.add(make_deployment(uid="another"))
         saved = await work.deployments.save(make_deployment(version=2))
         assert saved == make_deployment(version=2, revision=1)

@@ -20,7 +20,7 @@ async def with_model(store: Store) -> Store:
 async def test_get_names_what_is_missing(store: Store) -> None:
     async with store.read() as work:
         assert await work.models.find(SOLAR) is None
-        with pytest.raises(ResourceNotFoundError, match="models/solar"):
+        with pytest.raises(ResourceNotFoundError, match="model_id: models/solar"):
             await work.models.get(SOLAR)
         with pytest.raises(ResourceNotFoundError, match="models/solar/versions/3"):
             await work.models.get_version(SOLAR, 3)
@@ -28,7 +28,7 @@ async def test_get_names_what_is_missing(store: Store) -> None:
 
 async def test_adding_twice_is_refused(with_model: Store) -> None:
     async with with_model.write() as work:
-        with pytest.raises(ResourceExistsError, match="models/solar"):
+        with pytest.raises(ResourceExistsError, match="model_id: models/solar"):
             await work.models.add(make_model(uid="another"))
 
 
