@@ -67,7 +67,7 @@ class Transaction:
         return await self.change(self.insert(table).values(**row).on_conflict_do_nothing()) == 1
 
     async def add(self, table: sa.Table, row: Mapping[str, Any], *, resource: str, field: str = "") -> None:
-        """Insert; raise ResourceExistsError where an identity is taken. `field` is the one that a caller names it by."""
+        """Insert; raise ResourceExistsError where an identity is taken. `field` is where a caller names it."""
         if not await self.insert_once(table, row):
             raise ResourceExistsError(f"{resource} exists already", field=field, remedy="choose another name")
 

@@ -10,7 +10,6 @@ from controlplane.app import credentials
 from controlplane.domain.errors import CredentialError, Reason
 from controlplane.domain.ids import JoinTokenId
 
-
 IN_TOKENS = st.characters(codec="ascii", exclude_characters="\0")
 
 

@@ -20,7 +20,7 @@ async def with_model(store: Store) -> Store:
 async def test_get_names_what_is_missing(store: Store) -> None:
     async with store.read() as work:
         assert await work.models.find(SOLAR) is None
-        with pytest.raises(ResourceNotFoundError, match="model_id: models/solar"):
+        with pytest.raises(ResourceNotFoundError, match="models/solar"):
             await work.models.get(SOLAR)
         with pytest.raises(ResourceNotFoundError, match="models/solar/versions/3"):
             await work.models.get_version(SOLAR, 3)
