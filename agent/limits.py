@@ -38,6 +38,16 @@ READY_SECONDS_MAX = 10.0
 STOP_SECONDS_MAX = 5.0
 """How long a graceful stop tries to deliver what is spooled; what is left waits on disk."""
 
+# --- crashes ---
+LOAD_CRASHES_MAX = 2
+"""Processes that may end while they load one version before it counts as failed: a power cut in the middle of a load
+is no fault of the version's, two in a row hardly happen."""
+TRIAL_SECONDS = 60.0
+"""How long a version must serve before its predecessor's bytes may go: real images come within seconds."""
+TRIAL_CRASHES_MAX = 3
+"""Processes in a row that may end within that time before the predecessor serves again: one more than of a load, since
+it is a longer time in which someone may pull a plug."""
+
 # --- disk ---
 DISK_RESERVE_BYTES = 256 << 20
 """Free bytes that a download leaves on the file system: the spool and the box's own logs need them."""

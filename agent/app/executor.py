@@ -5,6 +5,7 @@ Rules kept here:
 - What serves goes on serving until its replacement answers, whatever fails before that.
 - A controller out of reach is no failure of a version: a download waits and goes on. Wrong bytes are tried once more.
 - A download or preparation that is no longer wanted is given up when the wish changes.
+- What kills the process is not tried for ever: `trials` says when a version is given up.
 - What serves is saved when it changes. A state file that cannot be written is a condition, not a reason to stop.
 """
 
@@ -26,12 +27,14 @@ from agent.app.ports import (
     Clock,
     Controller,
     FailureRecord,
+    LoadedModel,
     Runtime,
     SavedState,
     ServingPath,
     ServingRecord,
     StateFile,
 )
+from agent.app.trials import Trials, settle
 from agent.app.wakeup import Wakeup
 from agent.domain.backoff import delay_seconds
 from agent.domain.device import DeviceChoice, choose
@@ -99,6 +102,9 @@ class Executor:
         self._waits: dict[str, _Wait] = {}
         self._mismatched: set[str] = set()
         """Slots whose target came with wrong bytes once already."""
+        self._trials = Trials()
+        self._starting: SavedState | None = None
+        """What this start is made from, as long as it lasts: slots that are still to be restored are saved from it."""
         self._saving = asyncio.Lock()
         self._unsaved = False
         self.boot_count = 0
@@ -152,13 +158,15 @@ class Executor:
 
     async def start(self) -> None:
         """Serve what served last, with the device that was chosen then, before any controller is asked."""
-        saved = await self._load_state()
+        saved = self._starting = settle(await self._load_state())
         self.boot_count = saved.boot_count + 1
+        self._trials.restore(saved.trials)
         for record in saved.serving:
             await self._restore(record)
         for failure in saved.failures:
             self._restore_failure(failure)
         self._take(saved.desired)
+        self._starting = None
         await self._save()
 
     async def _load_state(self) -> SavedState:
@@ -171,16 +179,15 @@ class Executor:
 
     async def _restore(self, record: ServingRecord) -> None:
         wanted, choice = record.desired, record.choice
-        folder = self._cache.folder(wanted.artifact)
-        if folder is None:
+        if self._cache.folder(wanted.artifact) is None:
             _log.warning("last_known_good_missing", slot=wanted.slot, version=wanted.version)
             return
         try:
-            loaded = await self._runtime.load(folder, wanted.signature, wanted.runtime_policy, choice.device)
+            loaded = await self._load(wanted, choice)
         except PrepareError as error:
             _log.error("last_known_good_failed", slot=wanted.slot, version=wanted.version, error=str(error))
             return
-        self._serving.swap(wanted, loaded)
+        self._swap_in(wanted, loaded)
         self._choices[prepared_key(wanted)] = choice
         self._slots[wanted.slot] = _serving_slot(wanted, choice, self._clock, last_known_good=True)
         _log.info("last_known_good_serves", slot=wanted.slot, version=wanted.version, device=choice.device)
@@ -199,7 +206,17 @@ class Executor:
     # --- the loop ---
 
     async def run(self) -> None:
+        try:
+            await self._run()
+        except asyncio.CancelledError:
+            self._trials.stop()
+            await self._save()
+            raise
+
+    async def _run(self) -> None:
         while True:
+            if self._trials.prove(now_seconds=self._clock.monotonic()):
+                self._unsaved = True
             action = self._next_action()
             if action is not None:
                 await self._apply_while_wanted(action)
@@ -223,7 +240,8 @@ class Executor:
     def _idle_seconds(self) -> float:
         now_seconds = self._clock.monotonic()
         ends = [wait.until_seconds for wait in self._waits.values() if wait.until_seconds > now_seconds]
-        return min([limits.BACKOFF_MAX_SECONDS, *(end - now_seconds for end in ends)])
+        proof_seconds = self._trials.proof_seconds(now_seconds=now_seconds)
+        return min([limits.BACKOFF_MAX_SECONDS, proof_seconds, *(end - now_seconds for end in ends)])
 
     async def _apply_while_wanted(self, action: Action) -> None:
         """Apply the action; give it up when it is no longer wanted and giving up is safe."""
@@ -305,16 +323,34 @@ class Executor:
     async def _swap(self, wanted: DesiredSlot) -> None:
         self._set_progress(wanted, SlotState.PREPARING)
         choice = self._choices[prepared_key(wanted)]
-        loaded = await self._runtime.load(self._folder(wanted), wanted.signature, wanted.runtime_policy, choice.device)
-        self._serving.swap(wanted, loaded)
+        loaded = await self._load(wanted, choice)
+        self._swap_in(wanted, loaded)
+        self._trials.supersede(wanted)
         self._slots[wanted.slot] = _serving_slot(wanted, choice, self._clock)
         self._changed()
         _log.info("version_serves", slot=wanted.slot, version=wanted.version, device=choice.device)
         await self._save()
 
+    async def _load(self, wanted: DesiredSlot, choice: DeviceChoice) -> LoadedModel:
+        """Load in this process, which a bad version may end: that it begins is saved first."""
+        self._trials.begin(wanted, before=_record(self._slot(wanted.slot)))
+        await self._save()
+        try:
+            return await self._runtime.load(
+                self._folder(wanted), wanted.signature, wanted.runtime_policy, choice.device
+            )
+        except BaseException:
+            self._trials.end(wanted)
+            raise
+
+    def _swap_in(self, wanted: DesiredSlot, loaded: LoadedModel) -> None:
+        self._serving.swap(wanted, loaded)
+        self._trials.serve(wanted, now_seconds=self._clock.monotonic())
+
     async def _adopt(self, wanted: DesiredSlot) -> None:
         slot = self._slot(wanted.slot)
         self._serving.adopt(wanted)
+        self._trials.adopt(wanted)
         self._slots[wanted.slot] = replace(
             slot,
             state=SlotState.SERVING,
@@ -331,6 +367,7 @@ class Executor:
         if any(slot.slot == name for slot in self._desired.slots):
             return  # it was asked for again in between
         self._serving.unload(name)
+        self._trials.forget(name)
         self._slots.pop(name, None)
         self._waits.pop(name, None)
         self._changed()
@@ -359,6 +396,7 @@ class Executor:
             ),
             stored=self._cache.digests(),
             prepared=frozenset(self._choices),
+            fallbacks=self._trials.fallbacks(),
         )
 
     def _take(self, desired: DesiredState) -> None:
@@ -442,14 +480,12 @@ class Executor:
             self._conditions.set(conditions.STATE_WRITABLE, holds=True, reason="Written")
 
     def _saved_state(self) -> SavedState:
+        if self._starting is not None:
+            return replace(self._starting, boot_count=self.boot_count, trials=self._trials.all())
         slots = [slot for _, slot in sorted(self._slots.items())]
         return SavedState(
             desired=self._desired,
-            serving=tuple(
-                ServingRecord(desired=slot.serving, choice=slot.device_choice)
-                for slot in slots
-                if slot.serving is not None and slot.device_choice is not None
-            ),
+            serving=tuple(record for slot in slots if (record := _record(slot)) is not None),
             failures=tuple(
                 FailureRecord(
                     slot=slot.slot,
@@ -462,7 +498,14 @@ class Executor:
                 if slot.state is SlotState.FAILED
             ),
             boot_count=self.boot_count,
+            trials=self._trials.all(),
         )
+
+
+def _record(slot: ObservedSlot) -> ServingRecord | None:
+    if slot.serving is None or slot.device_choice is None:
+        return None
+    return ServingRecord(desired=slot.serving, choice=slot.device_choice)
 
 
 def _heading(slot: ObservedSlot, wanted: DesiredSlot, state: SlotState) -> ObservedSlot:

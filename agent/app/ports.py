@@ -140,11 +140,25 @@ class FailureRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A version that this process loads, or that serves and has not yet proven itself."""
+
+    desired: DesiredSlot
+    loads: int = 0
+    """Loads that were begun, one a process, and have not ended."""
+    starts: int = 0
+    """Processes in a row that served it and did not last for TRIAL_SECONDS; the present one counts."""
+    before: ServingRecord | None = None
+    """What served before it and is known to be good; None where nothing did, or it has proven itself since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SavedState:
     desired: DesiredState = field(default_factory=DesiredState)
     serving: tuple[ServingRecord, ...] = ()
     failures: tuple[FailureRecord, ...] = ()
     boot_count: int = 0
+    trials: tuple[Trial, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,6 +78,8 @@ class Holding:
     stored: frozenset[str] = frozenset()
     """Digests of everything on disk, files that came in part included."""
     prepared: frozenset[PreparedKey] = frozenset()
+    fallbacks: tuple[DesiredSlot, ...] = ()
+    """What may have to serve again."""
 
     def slot(self, name: str) -> ObservedSlot | None:
         return next((slot for slot in self.slots if slot.slot == name), None)
@@ -146,10 +148,10 @@ def _slot_actions(wanted: DesiredSlot, holding: Holding) -> tuple[Action, ...]:
 
 
 def _kept_digests(wanted: list[DesiredSlot], holding: Holding) -> frozenset[str]:
-    """Desired artifacts, and those of slots that a failed target leaves on their old version."""
+    """Desired artifacts, those of slots that a failed target leaves on their old version, and fallbacks."""
     staying = (
         slot.serving
         for slot in holding.slots
         if slot.serving is not None and any(failed_for_good(want, slot) for want in wanted if want.slot == slot.slot)
     )
-    return digests_of((*wanted, *staying))
+    return digests_of((*wanted, *staying, *holding.fallbacks))

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from agent.app.ports import FailureRecord, SavedState, ServingRecord
+from agent.app.ports import FailureRecord, SavedState, ServingRecord, Trial
 from agent.domain.artifact import Artifact, ArtifactFile, ModelSignature, TensorSpec
 from agent.domain.device import DeviceChoice, DeviceMeasurement, PerformanceHint, RuntimePolicy
 from agent.domain.errors import Reason
@@ -27,12 +27,11 @@ def decode(content: bytes) -> SavedState:
         raise ValueError(f"schema {value['schema']!r} is not {SCHEMA_VERSION}")
     return SavedState(
         desired=_desired_state(value["desired"]),
-        serving=tuple(
-            ServingRecord(desired=_desired_slot(item["desired"]), choice=_choice(item["choice"]))
-            for item in value["serving"]
-        ),
+        serving=tuple(_serving(item) for item in value["serving"]),
         failures=tuple(FailureRecord(**item) for item in value["failures"]),
         boot_count=int(value["boot_count"]),
+        # Files of the first agents have none.
+        trials=tuple(_trial(item) for item in value.get("trials", ())),
     )
 
 
@@ -57,6 +56,20 @@ def _plain(value: Any) -> Any:
 def _desired_state(value: Any) -> DesiredState:
     return DesiredState(
         generation=int(value["generation"]), slots=tuple(_desired_slot(item) for item in value["slots"])
+    )
+
+
+def _serving(value: Any) -> ServingRecord:
+    return ServingRecord(desired=_desired_slot(value["desired"]), choice=_choice(value["choice"]))
+
+
+def _trial(value: Any) -> Trial:
+    before = value["before"]
+    return Trial(
+        desired=_desired_slot(value["desired"]),
+        loads=int(value["loads"]),
+        starts=int(value["starts"]),
+        before=_serving(before) if before is not None else None,
     )
 
 

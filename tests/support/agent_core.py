@@ -1,6 +1,7 @@
 """What stands around the agent's executor and sync loop in tests."""
 
 import asyncio
+import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,8 @@ class FakeRuntime:
     """Names of folders on which every device fails."""
     fail_load: set[str] = field(default_factory=set)
     hang_measure: bool = False
+    hang_load: set[str] = field(default_factory=set)
+    """Loads that never end, for processes that end first."""
     measured: list[str] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
     cancelled: int = 0
@@ -102,6 +105,8 @@ class FakeRuntime:
         if folder.name in self.fail_load:
             raise PrepareError("cannot load", reason=Reason.LOAD_FAILED)
         self.loaded.append(folder.name)
+        if folder.name in self.hang_load:
+            await asyncio.Event().wait()
         return FakeLoaded(folder, device, signature)
 
 
@@ -212,14 +217,52 @@ class Core:
         if sync:
             self.tasks.append(asyncio.create_task(self.sync_loop.run()))
 
+    async def die(self) -> "Core":
+        """End the process without notice; return the next one on the same disk."""
+        left = self.state_file.saved
+        await self.stop()
+        self.state_file.saved = left
+        return new_core(controller=self.controller, runtime=self.runtime, cache=self.cache, state_file=self.state_file)
+
     async def stop(self) -> None:
         for task in self.tasks:
             assert not task.done(), f"a loop ended: {task}"
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.tasks.clear()
 
     def slot(self, name: str = "cells") -> ObservedSlot:
         return next(slot for slot in self.executor.observed() if slot.slot == name)
 
     def condition(self, kind: str) -> str:
         return next((each.state for each in self.conditions.all() if each.type == kind), "")
+
+
+def new_core(*, controller: FakeController, runtime: FakeRuntime, cache: MemoryCache, state_file: MemoryState) -> Core:
+    """A process that has not started yet."""
+    clock, serving, rng = LoopClock(), FakeServing(), random.Random(1)
+    conditions = Conditions(clock)
+    executor = Executor(
+        runtime=runtime,
+        serving=serving,
+        cache=cache,
+        controller=controller,
+        state_file=state_file,
+        conditions=conditions,
+        clock=clock,
+        rng=rng,
+    )
+    sync_loop = SyncLoop(
+        controller=controller, executor=executor, runtime=runtime, conditions=conditions, clock=clock, rng=rng
+    )
+    return Core(
+        clock=clock,
+        controller=controller,
+        conditions=conditions,
+        runtime=runtime,
+        serving=serving,
+        cache=cache,
+        state_file=state_file,
+        executor=executor,
+        sync_loop=sync_loop,
+    )

@@ -196,3 +196,11 @@ def test_what_a_failed_target_leaves_serving_keeps_its_bytes() -> None:
 
 def test_nothing_is_pruned_before_anything_was_asked_for() -> None:
     assert diff(DesiredState(), replace(settled(), stored=frozenset({"sha256:x"}))) == ()
+
+
+def test_what_may_have_to_serve_again_keeps_its_bytes() -> None:
+    new, old = wanted(version=2), wanted(version=1)
+    holding = settled(new)
+    stored = replace(holding, stored=holding.stored | {old.artifact.digest})
+    assert [type(action) for action in diff(state(new), stored)] == [Prune]
+    assert diff(state(new), replace(stored, fallbacks=(old,))) == ()

@@ -1,12 +1,13 @@
 """Last-known-good on disk."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 
-from agent.app.ports import FailureRecord, SavedState, ServingRecord
+from agent.app.ports import FailureRecord, SavedState, ServingRecord, Trial
 from agent.domain.artifact import Artifact, ArtifactFile, ModelSignature, TensorSpec
 from agent.domain.device import DeviceChoice, DeviceMeasurement, PerformanceHint, RuntimePolicy
 from agent.domain.errors import Reason, StateError
@@ -46,6 +47,10 @@ STATE = SavedState(
     serving=(ServingRecord(desired=SLOT, choice=CHOICE),),
     failures=(FailureRecord(slot="welds", version=4, offer=1, reason="DISK_FULL", message="no room"),),
     boot_count=5,
+    trials=(
+        Trial(desired=replace(SLOT, version=4), loads=1),
+        Trial(desired=SLOT, starts=2, before=ServingRecord(desired=replace(SLOT, version=2), choice=CHOICE)),
+    ),
 )
 
 
@@ -87,6 +92,14 @@ def test_each_cut_of_the_file_is_refused_or_the_whole(path: Path) -> None:
 def test_the_schema_is_named_in_the_file(path: Path) -> None:
     JsonStateFile(path).save(STATE)
     assert json.loads(path.read_bytes())["schema"] == 1
+
+
+def test_a_file_of_an_agent_without_trials_is_read(path: Path) -> None:
+    JsonStateFile(path).save(STATE)
+    content = json.loads(path.read_bytes())
+    del content["trials"]
+    path.write_text(json.dumps(content))
+    assert JsonStateFile(path).load() == replace(STATE, trials=())
 
 
 def test_a_failed_save_keeps_what_was_saved(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
