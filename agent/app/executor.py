@@ -126,8 +126,8 @@ class Executor:
         return tuple(self._with_progress(slot, wanted.get(name)) for name, slot in sorted(self._slots.items()))
 
     async def desire(self, desired: DesiredState) -> None:
-        """Take up `desired` unless it is not newer than what was taken up before."""
-        if desired.generation <= self._desired.generation:
+        """Take up `desired`, whatever its generation: the caller knows which of two is the newer."""
+        if desired == self._desired:
             return
         _log.info("desired_state_taken", generation=desired.generation, slots=len(desired.slots))
         self._take(desired)

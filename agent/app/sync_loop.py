@@ -2,7 +2,8 @@
 
 Rules kept here:
 - The whole state is sent at each interval and at each change; nothing is reported only once.
-- A generation that is not newer than the one taken up is ignored.
+- Within a stream a generation that is lower than one told before is ignored. The first answer of a stream holds
+  whatever its generation: a controller restored from a backup counts on from a lower one.
 - Whatever ends a stream, the agent goes on serving and comes back after a full-jitter wait; it asks anew where the
   controller is when it fails repeatedly, and asks rarely once it was revoked.
 """
@@ -50,6 +51,8 @@ class SyncLoop:
         self._interval_seconds = limits.SYNC_INTERVAL_SECONDS
         self._heard_seconds: float | None = None
         """When the controller was last heard on the present stream; None before its first answer."""
+        self._told_generation = 0
+        """The highest that was told on the present stream."""
         self._refusal = ""
         self._facts: tuple[Host, Sequence[Device]] | None = None
         self._facts_seconds = 0.0
@@ -64,6 +67,7 @@ class SyncLoop:
         failures = 0
         while True:
             self._heard_seconds = None
+            self._told_generation = 0
             try:
                 async with self._controller.sync() as stream:
                     await self._converse(stream)
@@ -123,8 +127,9 @@ class SyncLoop:
             if reply.refusal:
                 _log.error("desired_state_refused", generation=reply.generation, error=reply.refusal)
             self._wakeup.wake()
-        if reply.desired is not None:
+        if reply.desired is not None and reply.desired.generation >= self._told_generation:
             await self._executor.desire(reply.desired)
+        self._told_generation = max(self._told_generation, reply.generation)
         if reply.generation == self._executor.generation:
             self._executor.confirm()
 

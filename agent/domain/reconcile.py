@@ -4,7 +4,7 @@ Rules kept here:
 - `diff` of a box that runs what is desired is empty; applying the actions in order reaches desired.
 - A slot is swapped only after its artifact is complete and a device is chosen; what serves before is never unloaded
   to make room, so at each prefix of the actions some good version still serves.
-- A version that failed under an offer is not tried again until a higher offer comes.
+- A version that failed under an offer is not tried again until another offer comes.
 - Slots that must go are unloaded after the others are settled, and bytes are pruned last.
 """
 
@@ -102,12 +102,13 @@ def digests_of(slots: Iterable[DesiredSlot]) -> frozenset[str]:
 
 
 def failed_for_good(wanted: DesiredSlot, observed: ObservedSlot | None) -> bool:
-    """Whether this version has failed under this or a later offer."""
+    """Whether this version has failed under this offer. A lower offer is another one as well: that of a controller
+    restored from a backup, or of another deployment."""
     return (
         observed is not None
         and observed.state is SlotState.FAILED
         and observed.target_version == wanted.version
-        and wanted.offer <= observed.offer
+        and wanted.offer == observed.offer
     )
 
 

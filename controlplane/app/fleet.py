@@ -3,6 +3,8 @@
 Rules kept:
 - Every message is answered; a desired state is sent whenever the generation that the agent runs is not the
   current one, so a lost answer is made good by the next message.
+- The first answer of a stream carries the desired state in any case: after the store was restored from a backup, the
+  same generation may mean something else.
 - A change is pushed as soon as it is noticed, and found by itself within DESIRED_AGE_SECONDS otherwise.
 - A revoked agent or an expired certificate ends a live stream at its next message or notice.
 - No message costs a query: observations go through one writer, desired states are read when they change.
@@ -36,7 +38,8 @@ class SyncMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncAnswer:
-    """What it is told. `desired` is None when it runs `generation` already, or never had a desired state."""
+    """What it is told. `desired` is None when it was told on this stream and runs `generation` already, or never had a
+    desired state."""
 
     desired: ResolvedState | None
     generation: int
@@ -98,7 +101,7 @@ class Fleet:
     async def _answer(self, session: "_Session") -> SyncAnswer:
         desired = session.desired
         resolved = None
-        if desired is not None and session.observed_generation != desired.generation:
+        if desired is not None and session.should_tell(desired):
             resolved = await self._desired_states.resolve(desired)
             session.told_generation = desired.generation
         return SyncAnswer(
@@ -131,6 +134,10 @@ class _Session:
     def read_before(self, now: datetime) -> bool:
         """Whether the desired state was read so long ago that a notice may have been lost, or never."""
         return self.read_time is None or now - self.read_time >= timedelta(seconds=limits.DESIRED_AGE_SECONDS)
+
+    def should_tell(self, desired: DesiredState) -> bool:
+        """Whether an answer must carry the state: nothing was told on this stream yet, or the agent does not run it."""
+        return self.told_generation is None or self.observed_generation != desired.generation
 
     def should_push(self) -> bool:
         """Whether there is a state that the agent has neither taken up nor been told. An agent speaks first."""

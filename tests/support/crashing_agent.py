@@ -52,7 +52,8 @@ async def run(root: Path) -> None:
     loop = asyncio.create_task(executor.run())
 
     async def reach(version: int) -> None:
-        await executor.desire(state(version, wanted(version)))
+        if executor.generation < version:
+            await executor.desire(state(version, wanted(version)))
         while not any(
             slot.target_version >= version and slot.state in (SlotState.SERVING, SlotState.FAILED)
             for slot in executor.observed()

@@ -19,13 +19,15 @@ class FakeStream:
 
     controller: "FakeController"
     replies: "asyncio.Queue[SyncReply | ControllerError]" = field(default_factory=asyncio.Queue)
+    answered: bool = False
 
     async def send(self, state: ObservedState, *, host: Host | None, devices: Sequence[Device] | None) -> None:
         self.controller.check()
         self.controller.observed.append(state)
         self.controller.facts.append((host, devices))
         if not self.controller.mute:
-            self.replies.put_nowait(self.controller.reply(state.generation))
+            self.replies.put_nowait(self.controller.reply(state.generation if self.answered else -1))
+            self.answered = True
 
     async def receive(self) -> SyncReply:
         reply = await self.replies.get()
@@ -77,13 +79,19 @@ class FakeController:
             stream.replies.put_nowait(self.error)
         self.streams.clear()
 
+    def forget(self) -> None:
+        """Never have had a desired state for this agent."""
+        self.desired = DesiredState()
+
     def check(self) -> None:
         if self.error is not None:
             raise ControllerError(self.error.message, reason=self.error.reason)
 
     def reply(self, generation: int) -> SyncReply:
+        """To an agent that runs `generation`; -1 for one that is told in any case."""
+        known = self.desired.generation
         return SyncReply(
-            desired=self.desired if generation != self.desired.generation else None,
+            desired=self.desired if known > 0 and generation != known else None,
             generation=self.desired.generation,
             sync_interval_seconds=self.sync_interval_seconds,
         )

@@ -219,12 +219,15 @@ async def test_what_is_no_longer_desired_is_unloaded_and_pruned(core: Core) -> N
     assert [slot.slot for slot in core.executor.observed()] == ["welds"]
 
 
-async def test_an_older_generation_is_ignored(core: Core) -> None:
+async def test_the_same_state_again_begins_nothing_anew(core: Core) -> None:
     await core.start(sync=False)
-    await core.executor.desire(state(5, wanted(2)))
-    await core.executor.desire(state(4, wanted(1)))
-    await core.clock.run_until(lambda: core.serving.versions() == {"cells": 2})
-    assert core.executor.generation == 5
+    core.controller.refuse(Reason.CONTROLLER_REFUSED)
+    await core.executor.desire(state(1, wanted(1)))
+    for _ in range(20):
+        await core.clock.advance(60)
+        await core.executor.desire(state(1, wanted(1)))
+    assert core.slot().state is SlotState.FAILED
+    assert core.cache.fetches <= 8
 
 
 async def test_a_changed_sample_policy_is_adopted_in_place(core: Core) -> None:

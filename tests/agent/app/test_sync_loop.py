@@ -115,3 +115,39 @@ async def test_a_pushed_older_generation_changes_nothing(core: Core) -> None:
     await core.clock.advance(30)
     assert core.serving.versions() == {"cells": 2}
     assert core.executor.generation == 5
+
+
+async def test_the_first_answer_of_a_stream_holds_whatever_its_generation(core: Core) -> None:
+    await core.start()
+    core.controller.push(state(5, wanted(2)))
+    await core.clock.run_until(lambda: core.serving.versions() == {"cells": 2})
+    core.controller.away()
+    core.controller.desired = state(3, wanted(1))
+    core.controller.back()
+    await core.clock.run_until(lambda: core.serving.versions() == {"cells": 1}, seconds_max=60)
+    assert core.executor.generation == 3
+    core.controller.push(state(4, wanted(3)))
+    await core.clock.run_until(lambda: core.serving.versions() == {"cells": 3}, seconds_max=1)
+
+
+async def test_a_restored_controller_that_knows_no_desired_state_may_count_from_one(core: Core) -> None:
+    await core.start()
+    core.controller.push(state(5, wanted(2)))
+    await core.clock.run_until(lambda: core.serving.versions() == {"cells": 2})
+    core.controller.away()
+    core.controller.forget()
+    core.controller.back()
+    await core.clock.advance(60)
+    assert core.serving.versions() == {"cells": 2}, "it was told nothing else"
+    core.controller.push(state(1, wanted(1)))
+    await core.clock.run_until(lambda: core.serving.versions() == {"cells": 1}, seconds_max=1)
+
+
+async def test_the_same_generation_of_a_restored_controller_may_mean_something_else(core: Core) -> None:
+    await core.start()
+    core.controller.push(state(5, wanted(2)))
+    await core.clock.run_until(lambda: core.serving.versions() == {"cells": 2})
+    core.controller.away()
+    core.controller.desired = state(5, wanted(1))
+    core.controller.back()
+    await core.clock.run_until(lambda: core.serving.versions() == {"cells": 1}, seconds_max=60)

@@ -156,7 +156,7 @@ def test_at_each_step_some_good_version_still_serves(desired: list[DesiredSlot],
 
 
 @given(holdings(), slots)
-def test_a_failed_version_is_tried_again_only_under_a_higher_offer(holding: Holding, slot: DesiredSlot) -> None:
+def test_a_failed_version_is_tried_again_only_under_another_offer(holding: Holding, slot: DesiredSlot) -> None:
     failed = ObservedSlot(
         slot=slot.slot, state=SlotState.FAILED, target_version=slot.version, offer=slot.offer, failure_reason="X"
     )

@@ -74,7 +74,9 @@ class SyncResponse(_message.Message):
     """The generation that the controller wants the agent to run."""
     @_builtins.property
     def desired_state(self) -> _slot_pb2.DesiredState:
-        """Set when the agent's generation is not the current one."""
+        """Set in the first message of a stream, and when the agent's generation is not the current one. The first message
+        of a stream holds whatever its generation; within a stream a lower generation than one told before is ignored.
+        """
 
     @_builtins.property
     def sync_interval(self) -> _duration_pb2.Duration:

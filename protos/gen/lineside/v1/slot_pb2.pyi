@@ -142,7 +142,7 @@ class DesiredSlot(_message.Message):
     deployment: _builtins.str
     """`deployments/{deployment}` that asks for it."""
     offer: _builtins.int
-    """A version that failed is tried again when this number has risen."""
+    """A version that failed is tried again when this number has changed; it rises with each offer."""
     @_builtins.property
     def artifact(self) -> _artifact_pb2.Artifact:
         """Bytes of the version."""
@@ -188,7 +188,7 @@ class DesiredState(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
-    """Rises with every change of what this agent should run; never falls."""
+    """Rises with every change of what this agent should run; falls only when the controller is restored from a backup."""
     @_builtins.property
     def slots(self) -> _containers.RepeatedCompositeFieldContainer[Global___DesiredSlot]:
         """The slots, sorted by name; a slot that is absent is to be unloaded."""
