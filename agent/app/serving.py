@@ -343,6 +343,9 @@ class Serving:
 def _check_identifier(text: str, where: str) -> None:
     if len(text) > limits.IDENTIFIER_CHARS_MAX:
         raise RequestError(f"{len(text)} characters", field=where, remedy=f"send at most {limits.IDENTIFIER_CHARS_MAX}")
+    # It goes into records and databases, of which some hold no NUL and none holds half a surrogate pair.
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise RequestError("no storable text", field=where, remedy="send Unicode text without NUL")
 
 
 def _results(

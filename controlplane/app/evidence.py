@@ -1,7 +1,7 @@
 """Evidence from agents: results and metric windows, each batch stored once; and lists of results.
 
 A batch is taken whole or not at all, so one odd result must not cost the others: what an application or a model can
-make odd (long texts, scores that are no numbers) is brought within bounds. What only the agent makes is checked.
+make odd (long texts, NUL, scores that are no numbers) is brought within bounds. What only the agent makes is checked.
 """
 
 import math
@@ -10,6 +10,7 @@ from dataclasses import replace
 from controlplane import limits
 from controlplane.app.paging import Page, clamp_page_size, decode_page_token, encode_page_token
 from controlplane.app.ports import Clock, ResultFilter, Store
+from controlplane.app.retries import retry_stale
 from controlplane.domain.errors import FieldInvalidError
 from controlplane.domain.evidence import CONFIDENCE_BINS, EvidenceBatch, LatencySketch, MetricWindow, Result
 
@@ -26,9 +27,14 @@ class Evidence:
         `agent_id` to the agent that calls. Raises FieldInvalidError for a batch out of bounds."""
         check_batch(batch)
         results = tuple(map(within_bounds, batch.results))
-        received = replace(batch, receive_time=self._clock.now(), results=results)
-        async with self._store.write() as work:
-            return not await work.evidence.add(received)
+        windows = tuple(replace(window, device=storable(window.device)) for window in batch.windows)
+        received = replace(batch, receive_time=self._clock.now(), results=results, windows=windows)
+
+        async def attempt() -> bool:
+            async with self._store.write() as work:
+                return not await work.evidence.add(received)
+
+        return await retry_stale(attempt)
 
     async def list_results(
         self, wanted: ResultFilter, *, page_size: int = 0, page_token: str = "", newest_first: bool = False
@@ -96,22 +102,25 @@ def _check_sketch(sketch: LatencySketch) -> None:
 
 
 def within_bounds(result: Result) -> Result:
-    """Return the result with texts cut to RESULT_TEXT_CHARS_MAX and without labels whose score is no number."""
+    """Return the result with storable texts and without labels whose score is no number."""
     labels = tuple(
-        replace(label, label=_cut(label.label))
+        replace(label, label=storable(label.label))
         for label in result.labels[: limits.RESULT_LABELS_MAX]
         if math.isfinite(label.score)
     )
     return replace(
         result,
-        part_id=_cut(result.part_id),
-        request_id=_cut(result.request_id),
-        error=_cut(result.error),
+        device=storable(result.device),
+        part_id=storable(result.part_id),
+        request_id=storable(result.request_id),
+        error=storable(result.error),
         labels=labels,
     )
 
 
-def _cut(text: str) -> str:
+def storable(text: str) -> str:
+    """Return the text as every database takes it: no longer than RESULT_TEXT_CHARS_MAX, and with U+FFFD for NUL."""
+    text = text.replace("\0", "\ufffd")
     if len(text) <= limits.RESULT_TEXT_CHARS_MAX:
         return text
     return text[: limits.RESULT_TEXT_CHARS_MAX - 1] + "…"

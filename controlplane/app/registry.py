@@ -248,3 +248,5 @@ def _check_text(text: str, *, field: str) -> None:
         raise FieldInvalidError(
             f"{len(text)} characters are more than {limits.DESCRIPTION_CHARS_MAX}", field=field, remedy="shorten it"
         )
+    if "\0" in text:
+        raise FieldInvalidError("the text holds NUL, which no database keeps", field=field, remedy="leave it out")

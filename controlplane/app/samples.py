@@ -6,9 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from controlplane import limits
-from controlplane.app.evidence import within_bounds
+from controlplane.app.evidence import storable, within_bounds
 from controlplane.app.paging import Page, clamp_page_size, decode_page_token, encode_page_token, page_of
 from controlplane.app.ports import BlobStore, Clock, Store
+from controlplane.app.retries import retry_stale
 from controlplane.domain.errors import FieldInvalidError, ForbiddenError, Reason, ResourceNotFoundError
 from controlplane.domain.ids import AgentId, ModelId, SampleId, check_digest, check_resource_id
 from controlplane.domain.sample import Sample, SampleReason
@@ -33,11 +34,18 @@ class Samples:
             return True
         # The blob first: a row never names a content that is not there.
         await self._blobs.put_bytes(sample.digest, content)
-        async with self._store.write() as work:
-            stored = await work.samples.add(
-                replace(sample, create_time=self._clock.now(), result=within_bounds(sample.result))
-            )
-        return not stored and await self._stored_before(sample)
+        received = replace(
+            sample,
+            create_time=self._clock.now(),
+            result=within_bounds(sample.result),
+            input_name=storable(sample.input_name),
+        )
+
+        async def attempt() -> bool:
+            async with self._store.write() as work:
+                return await work.samples.add(received)
+
+        return not await retry_stale(attempt) and await self._stored_before(sample)
 
     async def _stored_before(self, sample: Sample) -> bool:
         async with self._store.read() as work:

@@ -11,6 +11,7 @@ from controlplane.app.ports import ResultFilter
 from controlplane.domain.errors import FieldInvalidError
 from controlplane.domain.evidence import LabelScore
 from controlplane.domain.ids import AgentId, ModelId
+from tests.support.contended_store import ContendedStore
 from tests.support.factories import make_batch, make_model, make_result, make_window
 from tests.support.memory_store import MemoryStore
 from tests.support.virtual_time import VirtualClock
@@ -34,6 +35,13 @@ async def test_a_batch_is_stored_once(evidence: Evidence) -> None:
     assert await evidence.report(batch) is True
     assert await evidence.report(make_batch(agent_id="st-2")) is False
     assert len((await evidence.list_results(ResultFilter())).items) == 2
+
+
+async def test_a_lost_race_is_run_again(store: MemoryStore) -> None:
+    contended = ContendedStore(store, losses=limits.STALE_TRIES_MAX - 1)
+    evidence = Evidence(store=contended, clock=VirtualClock())
+    assert await evidence.report(make_batch()) is False
+    assert contended.losses == 0
 
 
 async def test_a_batch_counts_from_when_it_was_received(store: MemoryStore) -> None:

@@ -10,6 +10,7 @@ from controlplane.app.samples import Samples
 from controlplane.domain.errors import FieldInvalidError, ForbiddenError, Reason, ResourceNotFoundError
 from controlplane.domain.ids import AgentId, ModelId, SampleId
 from controlplane.domain.sample import Sample, SampleReason
+from tests.support.contended_store import ContendedStore
 from tests.support.factories import digest_of, make_sample
 from tests.support.memory_blobs import MemoryBlobStore
 from tests.support.memory_store import MemoryStore
@@ -45,6 +46,12 @@ async def test_a_sample_is_stored_once_with_its_content(samples: Samples, clock:
     stored = await samples.get(SampleId("sample-1"))
     assert (stored.create_time, stored.digest) == (received, digest_of(CONTENT))
     assert b"".join([chunk async for chunk in samples.read_content(stored.id)]) == CONTENT
+
+
+async def test_a_lost_race_is_run_again(blobs: MemoryBlobStore, clock: VirtualClock) -> None:
+    contended = ContendedStore(MemoryStore(), losses=3)
+    assert await Samples(store=contended, blobs=blobs, clock=clock).store(sample_of(), CONTENT) is False
+    assert contended.losses == 0
 
 
 async def test_two_deliveries_at_once_store_it_once(samples: Samples) -> None:

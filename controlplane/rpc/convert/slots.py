@@ -114,7 +114,7 @@ def observed_state_from_proto(message: slot_pb2.ObservedState) -> ObservedState:
         )
     slots = tuple(_observed_slot_from_proto(slot, field=f"{field}.slots") for slot in message.slots)
     if len({slot.slot for slot in slots}) != len(slots):
-        raise FieldInvalidError("a slot is named twice", field=f"{field}.slots")
+        raise FieldInvalidError("a slot is named twice", field=f"{field}.slots", remedy="name each slot once")
     has_time = message.HasField("agent_time")
     return ObservedState(
         generation=message.generation,

@@ -157,6 +157,9 @@ REFUSALS = {
     "array of another size": ([image(data=np.zeros((1, 4), np.float32))], {}, "inputs[x].data"),
     "unknown output": ([image()], {"requested_outputs": ["boxes"]}, "outputs"),
     "long part id": ([image()], {"part_id": "p" * 257}, "parameters[part_id]"),
+    "NUL in the part id": ([image()], {"part_id": "p\0"}, "parameters[part_id]"),
+    "half a pair in the part id": ([image()], {"part_id": "\ud800"}, "parameters[part_id]"),
+    "NUL in the id": ([image()], {"request_id": "\0"}, "id"),
     "long request id": ([image()], {"request_id": "r" * 257}, "id"),
 }
 

@@ -64,6 +64,7 @@ CASES = {
     "huge shape": Bad(reason=INVALID, field="inputs[x].data", tensor={"shape": [1024, 3]}),
     "too few bytes": Bad(reason=INVALID, field="inputs[x].data", data=b"\0" * 8),
     "unknown output": Bad(reason=INVALID, field="outputs", outputs=("boxes",)),
+    "NUL in the part id": Bad(reason=INVALID, field="parameters[part_id]", part_id="p\0"),
     "long part id": Bad(reason=INVALID, field="parameters[part_id]", part_id="p" * 300),
     "failing device": Bad(reason=Reason.INFERENCE_FAILED, field="", model="broken"),
     "busy device": Bad(reason=Reason.QUEUE_FULL, field="", model="busy"),
@@ -231,6 +232,7 @@ REST_BODIES = {
     "fractions": ({"inputs": [{**GOOD, "shape": [1, 3.0]}]}, "inputs[x].shape"),
     "part id": ({"inputs": [GOOD], "parameters": {"part_id": 7}}, "parameters[part_id]"),
     "id": ({"inputs": [GOOD], "id": 7}, "id"),
+    "half a pair": ({"inputs": [GOOD], "id": "\ud800"}, "id"),
     "raw size": (
         {"inputs": [{**GOOD, "parameters": {"binary_data_size": 12}}]},
         "inputs[x].parameters[binary_data_size]",
