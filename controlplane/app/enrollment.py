@@ -91,11 +91,15 @@ class Enrollment:
         """Return a certificate for a new key of the calling agent. The old one stays good until it expires, so a
         lost answer costs nothing. Raises FieldInvalidError (csr_der), ForbiddenError (AGENT_REVOKED)."""
         signed = self._authority.sign(csr_der, agent_id=agent_id, now=self._clock.now())
-        async with self._store.write() as work:
-            if (await work.agents.get(agent_id)).agent.revoked:
-                raise revoked(agent_id)
-            await work.certificates.add(signed.certificate)
-        return signed
+
+        async def attempt() -> SignedCertificate:
+            async with self._store.write() as work:
+                if (await work.agents.get(agent_id)).agent.revoked:
+                    raise revoked(agent_id)
+                await work.certificates.add(signed.certificate)
+            return signed
+
+        return await retry_stale(attempt)
 
     async def _add(
         self, work: UnitOfWork, token: JoinToken, *, agent_id: AgentId, labels: Mapping[str, str], now: datetime

@@ -12,9 +12,11 @@ from controlplane.app.enrollment import Enrollment, EnrollmentRequest
 from controlplane.app.notices import Notices
 from controlplane.app.tokens import JoinTokenRequest, JoinTokens, adopt_operator_token, create_operator_token
 from controlplane.domain.errors import CredentialError, DomainError, FieldInvalidError, Reason, ResourceExistsError
+from controlplane.domain.ids import AgentId
 from controlplane.identity.authority import LocalAuthority, create_ca
 from controlplane.store import SqlStore, open_store
 from controlplane.system import SystemClock, SystemIds
+from tests.support.contended_store import ContendedStore
 from tests.support.wire import Box
 
 
@@ -76,6 +78,19 @@ async def test_of_two_keys_that_ask_for_one_name_at_once_one_gets_it(
     assert [type(error) for error in refused] == [ResourceExistsError] * 3
     async with store.read() as work:
         assert (await work.tokens.get_join_token(token.token.id)).used == 1
+
+
+async def test_a_renewal_that_loses_a_race_is_run_again(
+    store: SqlStore, authority: LocalAuthority, enrollment: Enrollment, tokens: JoinTokens
+) -> None:
+    await enrollment.enroll(ask("st-1", (await tokens.create(wanted())).text))
+    contended = ContendedStore(store, losses=3)
+    renewing = Enrollment(
+        store=contended, clock=SystemClock(), ids=SystemIds(), authority=authority, notifier=Notices()
+    )
+    signed = await renewing.renew(AgentId("st-1"), ask("st-1", "").csr_der)
+    async with store.read() as work:
+        assert await work.certificates.find(signed.certificate.serial) is not None
 
 
 async def test_a_revoked_token_enrols_nobody(enrollment: Enrollment, tokens: JoinTokens) -> None:
