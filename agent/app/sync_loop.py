@@ -53,7 +53,8 @@ class SyncLoop:
         """When the controller was last heard on the present stream; None before its first answer."""
         self._told_generation = 0
         """The highest that was told on the present stream."""
-        self._refusal = ""
+        self._refusal: tuple[str, int] = ("", 0)
+        """Why a desired state is refused, and its generation."""
         self._facts: tuple[Host, Sequence[Device]] | None = None
         self._facts_seconds = 0.0
         executor.subscribe(self._wakeup.wake)
@@ -122,16 +123,24 @@ class SyncLoop:
             self._conditions.set(conditions.CONTROLLER_ACCEPTS, holds=True, reason="Synced")
             for listener in tuple(self._listeners):
                 listener()
-        if reply.refusal != self._refusal:
-            self._refusal = reply.refusal
-            if reply.refusal:
-                _log.error("desired_state_refused", generation=reply.generation, error=reply.refusal)
-            self._wakeup.wake()
+        self._settle_refusal(reply)
         if reply.desired is not None and reply.desired.generation >= self._told_generation:
             await self._executor.desire(reply.desired)
         self._told_generation = max(self._told_generation, reply.generation)
         if reply.generation == self._executor.generation:
             self._executor.confirm()
+
+    def _settle_refusal(self, reply: SyncReply) -> None:
+        """A refusal stands until there is a state to take up, or none is wanted that is not taken up already: the
+        controller does not send again what was refused."""
+        if not reply.refusal and reply.desired is None and reply.generation != self._executor.generation:
+            return
+        refusal = (reply.refusal, reply.generation if reply.refusal else 0)
+        if refusal != self._refusal:
+            self._refusal = refusal
+            if reply.refusal:
+                _log.error("desired_state_refused", generation=reply.generation, error=reply.refusal)
+            self._wakeup.wake()
 
     def _observed(self) -> ObservedState:
         return ObservedState(
@@ -140,7 +149,8 @@ class SyncLoop:
             boot_count=self._executor.boot_count,
             agent_time=self._clock.now(),
             conditions=self._conditions.all(),
-            nack_message=self._refusal,
+            nack_message=self._refusal[0],
+            nack_generation=self._refusal[1],
         )
 
     async def _current_facts(self) -> tuple[Host, Sequence[Device]]:

@@ -78,3 +78,6 @@ class ObservedState:
     agent_time: datetime
     conditions: tuple[AgentCondition, ...] = ()
     nack_message: str = ""
+    """Why a desired state is refused as a whole; empty while none is."""
+    nack_generation: int = 0
+    """Which one that is."""

@@ -166,6 +166,7 @@ def observed_state(state: ObservedState) -> slot_pb2.ObservedState:
         conditions=[condition_message(condition) for condition in state.conditions],
         agent_time=timestamp(state.agent_time),
         nack_message=state.nack_message,
+        nack_generation=state.nack_generation,
         boot_count=state.boot_count,
     )
 

@@ -2,7 +2,8 @@
 
 Rules kept:
 - Every message is answered; a desired state is sent whenever the generation that the agent runs is not the
-  current one, so a lost answer is made good by the next message.
+  current one, so a lost answer is made good by the next message. One that the agent refused is not sent again on
+  that stream: it would be refused again.
 - The first answer of a stream carries the desired state in any case: after the store was restored from a backup, the
   same generation may mean something else.
 - A change is pushed as soon as it is noticed, and found by itself within DESIRED_AGE_SECONDS otherwise.
@@ -122,6 +123,8 @@ class _Session:
     observed_generation: int | None = None
     """None until the first message."""
     told_generation: int | None = None
+    refused_generation: int | None = None
+    """The one that the agent said it cannot take up."""
     progress: tuple[tuple[str, int, int, SlotState], ...] = ()
 
     def hear(self, observed: ObservedState) -> bool:
@@ -129,6 +132,9 @@ class _Session:
         progress = tuple((slot.slot, slot.serving_version, slot.offer, slot.state) for slot in observed.slots)
         advanced = progress != self.progress or self.observed_generation != observed.generation
         self.progress, self.observed_generation = progress, observed.generation
+        refused_generation = observed.nack_generation if observed.nack_message else None
+        advanced = advanced or refused_generation != self.refused_generation
+        self.refused_generation = refused_generation
         return advanced
 
     def read_before(self, now: datetime) -> bool:
@@ -136,8 +142,11 @@ class _Session:
         return self.read_time is None or now - self.read_time >= timedelta(seconds=limits.DESIRED_AGE_SECONDS)
 
     def should_tell(self, desired: DesiredState) -> bool:
-        """Whether an answer must carry the state: nothing was told on this stream yet, or the agent does not run it."""
-        return self.told_generation is None or self.observed_generation != desired.generation
+        """Whether an answer must carry the state: nothing was told on this stream yet, or the agent neither runs it
+        nor has refused it."""
+        if self.told_generation is None:
+            return True
+        return desired.generation not in (self.observed_generation, self.refused_generation)
 
     def should_push(self) -> bool:
         """Whether there is a state that the agent has neither taken up nor been told. An agent speaks first."""

@@ -41,6 +41,8 @@ class Evidence:
     """Of `inferences`, those by the newest wave's own agents."""
     wave_errors: int
     wave_age_seconds: float
+    first_failure: str = ""
+    """Which agent's install failed and why, of the first by name that says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,8 @@ def _failure(policy: GatePolicy, evidence: Evidence) -> tuple[str, str] | None:
     if evidence.failed > policy.max_failed_installs:
         return (
             "INSTALLS_FAILED",
-            f"{evidence.failed} of {evidence.targets} installs failed, allowed are {policy.max_failed_installs}",
+            f"{evidence.failed} of {evidence.targets} installs failed, allowed are {policy.max_failed_installs}"
+            + _first_failure(evidence),
         )
     allowed = f"allowed are {policy.max_errors_per_mille} per 1000"
     if _exceeds(evidence.errors, evidence.inferences, policy):
@@ -114,8 +117,15 @@ def _dead_end(evidence: Evidence) -> tuple[str, str] | None:
     if evidence.targets == 0:
         return "NO_TARGETS", "no target is left: each was revoked or no longer matches"
     if evidence.failed == evidence.targets:
-        return "NOTHING_INSTALLED", f"all {evidence.targets} installs failed, so nothing can be measured"
+        return (
+            "NOTHING_INSTALLED",
+            f"all {evidence.targets} installs failed, so nothing can be measured" + _first_failure(evidence),
+        )
     return None
+
+
+def _first_failure(evidence: Evidence) -> str:
+    return f"; {evidence.first_failure}" if evidence.first_failure else ""
 
 
 def _missing(policy: GatePolicy, evidence: Evidence, bake_seconds: float, now: datetime) -> tuple[str, str] | None:

@@ -97,6 +97,9 @@ class ObservedState:
     conditions: tuple[Condition, ...] = ()
     agent_time: datetime | None = None
     nack_message: str = ""
+    """Why a desired state is refused as a whole; empty while none is."""
+    nack_generation: int = 0
+    """Which one that is."""
     boot_count: int = 0
 
     def slot(self, model_id: ModelId) -> ObservedSlot | None:

@@ -1,7 +1,8 @@
 """Progress: what the fleet's last words say about a rollout. The order in which they came does not matter.
 
 - Installed: in reach, and the slot serves the target version. Silence is never success.
-- Failed: the agent says that the target version failed under the deployment's present offer, in reach or not.
+- Failed: the agent says that the target version failed under the deployment's present offer, or that it refuses its
+  present desired state as a whole; in reach or not.
 - Missing on its way back: silent for longer than it may be, and we have listened for as long. After a restart of the
   controller everybody is silent, and a rollback does not end on that.
 - Back: in reach, has taken up its present desired state, and serves the version before (or nothing, where
@@ -56,9 +57,19 @@ def _in_reach(record: AgentRecord, sight: Sight) -> bool:
     return record.state(now=sight.now, silent_seconds_max=sight.silent_seconds_max) is AgentState.CONNECTED
 
 
+def _refuses(record: AgentRecord) -> bool:
+    """Whether the agent cannot take up what it should run now."""
+    if record.observation is None:
+        return False
+    observed = record.observation.observed
+    return bool(observed.nack_message) and observed.nack_generation == record.desired_generation
+
+
 def install_state(record: AgentRecord, rollout: Rollout, sight: Sight) -> Install:
     """Return how far an agent that was offered the target version has come."""
     slot = _slot(record, rollout)
+    if _refuses(record):
+        return Install.FAILED
     if (
         slot is not None
         and slot.state is SlotState.FAILED
@@ -78,6 +89,8 @@ def return_state(record: AgentRecord, rollout: Rollout, sight: Sight) -> Return:
     if not _in_reach(record, sight) or record.observation is None:
         listened_seconds = (sight.now - sight.listening_since).total_seconds()
         return Return.MISSING if listened_seconds > sight.silent_seconds_max else Return.RETURNING
+    if _refuses(record):
+        return Return.STUCK
     if record.observation.observed.generation < record.desired_generation:
         return Return.RETURNING
     slot = _slot(record, rollout)
@@ -110,7 +123,9 @@ def pool_evidence(rollout: Rollout, wave: Wave, sight: Sight, counts: Iterable[I
     """
     assert wave.admit_time is not None, "an admitted wave knows since when"
     exposed = exposed_agents(rollout) & sight.targets.keys()
-    installs = [install_state(sight.targets[agent], rollout, sight) for agent in exposed]
+    states = {agent: install_state(sight.targets[agent], rollout, sight) for agent in sorted(exposed)}
+    installs = list(states.values())
+    failed = next((agent for agent, state in states.items() if state is Install.FAILED), None)
     counted = [count for count in counts if count.agent_id in exposed]
     own_agents = frozenset(wave.agents)
     own = [count for count in counted if count.agent_id in own_agents]
@@ -123,4 +138,13 @@ def pool_evidence(rollout: Rollout, wave: Wave, sight: Sight, counts: Iterable[I
         wave_inferences=sum(count.inferences for count in own),
         wave_errors=sum(count.errors for count in own),
         wave_age_seconds=(sight.now - wave.admit_time).total_seconds(),
+        first_failure=_failure(sight.targets[failed], rollout) if failed is not None else "",
     )
+
+
+def _failure(record: AgentRecord, rollout: Rollout) -> str:
+    """Why the agent's install failed, in its own words."""
+    assert record.observation is not None, "an agent that was never heard has not failed"
+    slot = _slot(record, rollout)
+    said = record.observation.observed.nack_message if _refuses(record) else slot.failure_message if slot else ""
+    return f"{record.agent.id}: {said}" if said else ""

@@ -179,6 +179,25 @@ async def test_a_lost_answer_is_made_good_by_the_next(world: World, line: Line) 
         assert (await line.hear()).desired is not None
 
 
+async def test_what_was_refused_is_told_again_only_when_it_changes_or_on_a_new_stream(world: World, line: Line) -> None:
+    await world.desire(3)
+    line.say(generation=2)
+    assert (await line.hear()).desired is not None
+    refusal = {"nack_message": "no room", "nack_generation": 3}
+    for _ in range(3):
+        line.say(generation=2, **refusal)
+        answer = await line.hear()
+        assert (answer.desired, answer.generation) == (None, 3)
+    again = Line(world.fleet)
+    again.say(generation=2, **refusal)
+    assert (await again.hear()).desired is not None
+    await again.answers.aclose()
+    await world.desire(4)
+    told = (await line.hear()).desired
+    assert told is not None
+    assert told.desired.generation == 4
+
+
 async def test_a_change_is_pushed_once_without_being_asked_for(world: World, line: Line) -> None:
     line.say()
     await line.hear()

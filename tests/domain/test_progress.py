@@ -1,6 +1,7 @@
 """What the fleet's last words say about a rollout."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.domain.evidence import InferenceCount
+from controlplane.domain.gate import GateOutcome, GatePolicy, evaluate
 from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import AgentRecord, ObservedSlot, ObservedState, SlotState
 from controlplane.domain.progress import Install, Return, Sight, install_state, observe, pool_evidence, return_state
@@ -50,6 +52,13 @@ SERVES: dict[str, Any] = {"serving_version": 2, "target_version": 2, "offer": 1}
 FAILED: dict[str, Any] = {"serving_version": 1, "target_version": 2, "state": SlotState.FAILED, "offer": 1}
 
 
+def refusing(record: AgentRecord, *, generation: int = 3) -> AgentRecord:
+    """The same agent, which cannot take up the desired state of this generation."""
+    assert record.observation is not None
+    observed = replace(record.observation.observed, nack_message="no such slot", nack_generation=generation)
+    return replace(record, observation=replace(record.observation, observed=observed))
+
+
 @pytest.mark.parametrize(
     ("record", "state"),
     [
@@ -63,6 +72,9 @@ FAILED: dict[str, Any] = {"serving_version": 1, "target_version": 2, "state": Sl
         (make_record(serving_version=1, target_version=2, state=SlotState.DOWNLOADING), Install.WAITING),
         (make_record(slot="other", **SERVES), Install.WAITING),
         (AgentRecord(agent=make_agent()), Install.SILENT),
+        (refusing(make_record(generation=2, serving_version=1)), Install.FAILED),
+        (refusing(make_record(generation=2, serving_version=1, heard=16)), Install.FAILED),
+        (refusing(make_record(**SERVES), generation=2), Install.INSTALLED),
     ],
 )
 def test_an_install_is_what_the_agent_last_said_of_this_offer(record: AgentRecord, state: Install) -> None:
@@ -80,6 +92,7 @@ def test_an_install_is_what_the_agent_last_said_of_this_offer(record: AgentRecor
         (make_record(slot="other"), None, Return.BACK),
         (make_record(**SERVES), None, Return.RETURNING),
         (AgentRecord(agent=make_agent()), 1, Return.MISSING),
+        (refusing(make_record(serving_version=2, generation=2)), 1, Return.STUCK),
     ],
 )
 def test_an_agent_is_back_when_it_says_so_of_its_present_desired_state(
@@ -156,6 +169,23 @@ def test_only_targets_that_were_offered_the_version_count(
     assert evidence.wave_inferences <= evidence.inferences
     assert evidence.wave_errors <= evidence.errors
     assert evidence.wave_age_seconds == 5.0
+
+
+@pytest.mark.parametrize(
+    ("failed", "said"),
+    [
+        (refusing(make_record("st-2", generation=2, serving_version=1)), "st-2: no such slot"),
+        (make_record("st-2", **FAILED, failure_message="COMPILE_FAILED"), "st-2: COMPILE_FAILED"),
+        (make_record("st-2", **FAILED), ""),
+    ],
+)
+def test_a_failed_gate_hands_on_what_the_first_agent_said(failed: AgentRecord, said: str) -> None:
+    rollout = make_two_waves()
+    evidence = pool_evidence(rollout, rollout.waves[1], make_sight(make_record("st-1", **SERVES), failed), [])
+    assert (evidence.failed, evidence.first_failure) == (1, said)
+    verdict = evaluate(GatePolicy(), evidence, bake_seconds=0.0, now=NOW)
+    assert verdict.outcome is GateOutcome.FAIL
+    assert verdict.message.endswith(said or "allowed are 0")
 
 
 def test_a_controller_that_has_just_begun_to_listen_calls_nobody_missing() -> None:

@@ -122,6 +122,7 @@ def observed_state_from_proto(message: slot_pb2.ObservedState) -> ObservedState:
         conditions=tuple(condition_from_proto(c, field=f"{field}.conditions") for c in message.conditions),
         agent_time=time_from_proto(message.agent_time, field=f"{field}.agent_time") if has_time else None,
         nack_message=message.nack_message[: limits.NACK_CHARS_MAX],
+        nack_generation=message.nack_generation,
         boot_count=message.boot_count,
     )
 

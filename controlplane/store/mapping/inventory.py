@@ -128,6 +128,7 @@ def _observed_to_json(observed: ObservedState) -> dict[str, Any]:
         "conditions": [_condition_to_json(condition) for condition in observed.conditions],
         "agent_time": time_to_json(observed.agent_time),
         "nack_message": observed.nack_message,
+        "nack_generation": observed.nack_generation,
         "boot_count": observed.boot_count,
     }
 
@@ -139,6 +140,7 @@ def _observed_from_json(value: Row) -> ObservedState:
         conditions=tuple(_condition_from_json(condition) for condition in value["conditions"]),
         agent_time=time_from_json(value["agent_time"]),
         nack_message=value["nack_message"],
+        nack_generation=value.get("nack_generation", 0),
         boot_count=value["boot_count"],
     )
 

@@ -121,6 +121,7 @@ def _verdict_to_json(verdict: GateVerdict) -> dict[str, Any]:
             "wave_inferences": verdict.evidence.wave_inferences,
             "wave_errors": verdict.evidence.wave_errors,
             "wave_age_seconds": float_to_json(verdict.evidence.wave_age_seconds),
+            "first_failure": verdict.evidence.first_failure,
         },
         "evaluate_time": time_to_json(verdict.evaluate_time),
     }
@@ -143,6 +144,7 @@ def _verdict_from_json(value: Row) -> GateVerdict:
             wave_inferences=evidence["wave_inferences"],
             wave_errors=evidence["wave_errors"],
             wave_age_seconds=float_from_json(evidence["wave_age_seconds"]),
+            first_failure=evidence.get("first_failure", ""),
         ),
         evaluate_time=evaluate_time,
     )

@@ -90,13 +90,27 @@ async def test_a_desired_state_that_cannot_be_understood_is_nacked_whole(core: C
     await core.start()
     core.controller.push(state(1, wanted(1)))
     await core.clock.run_until(lambda: core.serving.versions() == {"cells": 1})
+    core.controller.mute = True
     refused = SyncReply(desired=None, generation=2, sync_interval_seconds=5, refusal="artifact.digest: wrong")
     core.controller.streams[0].replies.put_nowait(refused)
     await core.clock.advance(1)
-    (nack,) = [each for each in core.controller.observed if each.nack_message]
-    assert nack.nack_message == "artifact.digest: wrong"
-    assert nack.generation == 1
+    nack = core.controller.observed[-1]
+    assert (nack.nack_message, nack.nack_generation, nack.generation) == ("artifact.digest: wrong", 2, 1)
     assert core.serving.versions() == {"cells": 1}
+
+
+async def test_a_refusal_stands_until_there_is_something_to_take_up(core: Core) -> None:
+    await core.start()
+    core.controller.push(state(1, wanted(1)))
+    await core.clock.run_until(lambda: core.serving.versions() == {"cells": 1})
+    core.controller.mute = True
+    refused = SyncReply(desired=None, generation=2, sync_interval_seconds=5, refusal="wrong")
+    silent = replace(refused, refusal="")
+    for reply, nack in ((refused, ("wrong", 2)), (silent, ("wrong", 2)), (replace(silent, generation=1), ("", 0))):
+        core.controller.streams[0].replies.put_nowait(reply)
+        await core.clock.advance(6)
+        told = core.controller.observed[-1]
+        assert (told.nack_message, told.nack_generation) == nack
 
 
 async def test_an_interval_beyond_reason_is_held_within_bounds(core: Core) -> None:

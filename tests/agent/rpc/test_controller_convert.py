@@ -132,6 +132,7 @@ def test_everything_that_is_observed_is_reported() -> None:
             AgentCondition(type="StateWritable", state="FALSE", reason="R", message="m", transition_time=START),
         ),
         nack_message="no",
+        nack_generation=5,
     )
     message = convert.observed_state(state)
     first, second = message.slots
@@ -144,7 +145,8 @@ def test_everything_that_is_observed_is_reported() -> None:
     assert first.serving_time.ToDatetime() == START.replace(tzinfo=None)
     assert (second.serving_version, second.state) == ("", slot_pb2.ObservedSlot.STATE_PENDING)
     assert message.conditions[0].state == condition_pb2.Condition.STATE_FALSE
-    assert (message.generation, message.boot_count, message.nack_message) == (4, 9, "no")
+    assert (message.generation, message.boot_count) == (4, 9)
+    assert (message.nack_message, message.nack_generation) == ("no", 5)
 
 
 def test_every_state_has_its_word_on_the_wire() -> None:

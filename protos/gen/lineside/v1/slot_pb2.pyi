@@ -376,12 +376,15 @@ class ObservedState(_message.Message):
     AGENT_TIME_FIELD_NUMBER: _builtins.int
     NACK_MESSAGE_FIELD_NUMBER: _builtins.int
     BOOT_COUNT_FIELD_NUMBER: _builtins.int
+    NACK_GENERATION_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     """Generation of the last DesiredState that the agent has taken up."""
     nack_message: _builtins.str
-    """Set when the generation is refused as a whole: why."""
+    """Set while a DesiredState is refused as a whole: why. It is not sent again on the same stream."""
     boot_count: _builtins.int
     """Rises by one at each start of the agent on one state folder."""
+    nack_generation: _builtins.int
+    """Generation that `nack_message` is about."""
     @_builtins.property
     def slots(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObservedSlot]:
         """The slots, sorted by name."""
@@ -403,10 +406,11 @@ class ObservedState(_message.Message):
         agent_time: _timestamp_pb2.Timestamp | None = ...,
         nack_message: _builtins.str = ...,
         boot_count: _builtins.int = ...,
+        nack_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent_time", b"agent_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_time", b"agent_time", "boot_count", b"boot_count", "conditions", b"conditions", "generation", b"generation", "nack_message", b"nack_message", "slots", b"slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_time", b"agent_time", "boot_count", b"boot_count", "conditions", b"conditions", "generation", b"generation", "nack_generation", b"nack_generation", "nack_message", b"nack_message", "slots", b"slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
