@@ -10,6 +10,13 @@ BACKOFF_FIRST_SECONDS = 0.5
 """Bound of the first wait; quick enough that a restart of the controller is hardly seen."""
 BACKOFF_MAX_SECONDS = 15.0
 """A fleet of 10,000 that waits for its controller asks some 1,300 times a second, about what a core can greet."""
+RECONNECT_GROWTH = 1.15
+"""Of the bound at each attempt to reach the controller that fails. A dial that is refused costs next to nothing, so the
+bound may follow the outage: after T seconds it is some 0.5 + 0.3 T. A restart of 5 s is over for an agent within 2 s of
+its end, and 10,000 agents come back from a minute's outage over the whole 15 s."""
+CHANNEL_REDIAL_SECONDS = 20.0
+"""When a channel whose dial failed dials by itself, and how long a dial may take. Above BACKOFF_MAX_SECONDS, since our
+own loops say when to dial: a fleet whose channels did so by themselves would come back all at once."""
 REVOKED_RETRY_SECONDS = 300.0
 """A revoked agent asks again this rarely: revocation is for good, but a mistake can be mended at the controller."""
 SYNC_INTERVAL_SECONDS = 5.0

@@ -187,5 +187,9 @@ class SyncLoop:
         if error.reason is Reason.AGENT_REVOKED:
             return limits.REVOKED_RETRY_SECONDS * (0.5 + self._rng.random())
         return delay_seconds(
-            failures, rng=self._rng, first_seconds=limits.BACKOFF_FIRST_SECONDS, max_seconds=limits.BACKOFF_MAX_SECONDS
+            failures,
+            rng=self._rng,
+            first_seconds=limits.BACKOFF_FIRST_SECONDS,
+            max_seconds=limits.BACKOFF_MAX_SECONDS,
+            growth=limits.RECONNECT_GROWTH,
         )

@@ -2,6 +2,9 @@
 
 Sync and evidence share one channel to the fleet listener; bytes (artifacts, samples) have a channel of their own to a
 listener of its own, so that neither waits for the other. Every failure of a call leaves here as ControllerError.
+
+A Sync stream and a transfer of bytes dial whenever nothing is connected: each is begun by a loop that waits with
+jitter. Evidence rides on the connection of Sync and fails at once where there is none.
 """
 
 import asyncio
@@ -30,7 +33,7 @@ from agent.domain.device import Device, Host
 from agent.domain.errors import ControllerError
 from agent.domain.slot import ObservedState
 from agent.rpc import convert
-from agent.rpc.channel import open_channel
+from agent.rpc.channel import has_failed, open_channel
 from agent.rpc.refusals import controller_error
 
 _Answer = TypeVar("_Answer")
@@ -58,6 +61,9 @@ class GrpcController:
 
     @asynccontextmanager
     async def sync(self) -> AsyncIterator["GrpcSyncStream"]:
+        if self._fleet is not None and has_failed(self._fleet):
+            self._leave(self._fleet)
+            self._fleet = None
         call = fleet_service_pb2_grpc.FleetServiceStub(self._fleet_channel()).Sync()
         try:
             yield GrpcSyncStream(call, self._learn)
@@ -128,6 +134,9 @@ class GrpcController:
         return self._fleet
 
     def _bytes_channel(self) -> grpc.aio.Channel:
+        if self._bytes is not None and has_failed(self._bytes):
+            self._leave(self._bytes)
+            self._bytes = None
         if self._bytes is None:
             self._bytes = self._open(self._endpoints.agent_bytes)
         return self._bytes
