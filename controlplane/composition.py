@@ -202,7 +202,7 @@ def _registry_services(parts: Parts) -> tuple[Registration, ...]:
         )
     )
     results = ResultServicer(
-        evidence=Evidence(store=parts.store, clock=parts.clock), metrics=Metrics(store=parts.store)
+        evidence=Evidence(store=parts.store, clock=parts.clock), metrics=Metrics(store=parts.store, clock=parts.clock)
     )
     samples = SampleServicer(Samples(store=parts.store, blobs=parts.blobs, clock=parts.clock))
     return (

@@ -140,6 +140,10 @@ LATENCY_RELATIVE_ACCURACY = 0.01
 """Of every agent's sketch; one value everywhere, so that bins of any two agents add."""
 LATENCY_BIN_KEY_MAX = 4096
 """gamma ** 4096 is beyond any latency in milliseconds, so a key outside is no measurement."""
+METRIC_WINDOWS_A_TURN = 200
+"""Windows read and merged before the event loop has its turn: some 10 ms, less than a sync may wait."""
+METRIC_TIME_DEFAULT = timedelta(hours=24)
+"""What is asked for without a start: the last two or three shifts, and well within METRIC_WINDOWS_MAX."""
 METRIC_WINDOWS_MAX = 200_000
 """Windows that one query may merge: a window a minute of a hundred agents for a day."""
 

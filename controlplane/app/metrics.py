@@ -4,15 +4,16 @@ Latencies merge by adding the bins of their sketches, so a quantile of the merge
 accuracy of each: that is what DDSketch promises. Windows of one accuracy merge; `evidence.check_batch` admits no other.
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ddsketch.mapping import LogarithmicMapping
 
 from controlplane import limits
-from controlplane.app.ports import Store
+from controlplane.app.ports import Clock, Store, UnitOfWork, WindowPlace
 from controlplane.domain.errors import FieldInvalidError, LimitExceededError
 from controlplane.domain.evidence import CONFIDENCE_BINS, LatencySketch, MetricWindow
 from controlplane.domain.ids import AgentId, ModelId
@@ -42,8 +43,9 @@ class MetricSummary:
 class Metrics:
     """Answers questions about measurements."""
 
-    def __init__(self, *, store: Store) -> None:
+    def __init__(self, *, store: Store, clock: Clock) -> None:
         self._store = store
+        self._clock = clock
 
     async def query(
         self,
@@ -53,74 +55,157 @@ class Metrics:
         end_time: datetime | None = None,
         by_agent: bool = False,
     ) -> Sequence[MetricSummary]:
-        """By version, then agent, then device. Raises ResourceNotFoundError for an unknown model, and
-        LimitExceededError when more windows would merge than one query may."""
+        """By version, then agent, then device. Without a start, METRIC_TIME_DEFAULT up to the end, or up to now.
+
+        Windows are read and merged a few at a time, so that nobody else waits for a busy fleet's. Raises
+        ResourceNotFoundError for an unknown model, and LimitExceededError when more windows would merge than one
+        query may."""
         if start_time and end_time and end_time <= start_time:
             raise FieldInvalidError("the time ends before it starts", field="end_time", remedy="swap the two")
+        start = start_time or (end_time or self._clock.now()) - limits.METRIC_TIME_DEFAULT
+        merged = Merged(by_agent=by_agent)
         async with self._store.read() as work:
             await work.models.get(model_id)
-            windows = await work.evidence.list_windows(model_id, start_time=start_time, end_time=end_time)
+            async for windows in _pages(work, model_id, start_time=start, end_time=end_time):
+                merged.add(windows)
             dropped = await work.evidence.count_dropped(model_id)
-        if len(windows) > limits.METRIC_WINDOWS_MAX:
+        return merged.summaries(dropped_results=dropped)
+
+
+async def _pages(
+    work: UnitOfWork, model_id: ModelId, *, start_time: datetime, end_time: datetime | None
+) -> AsyncIterator[Sequence[MetricWindow]]:
+    size = limits.METRIC_WINDOWS_A_TURN
+    after: WindowPlace | None = None
+    count = 0
+    while True:
+        placed = await work.evidence.list_windows(
+            model_id, start_time=start_time, end_time=end_time, after=after, limit=size
+        )
+        count += len(placed)
+        if count > limits.METRIC_WINDOWS_MAX:
             raise LimitExceededError(
-                f"{len(windows)} windows are more than {limits.METRIC_WINDOWS_MAX}",
+                f"more than {limits.METRIC_WINDOWS_MAX} windows would merge",
                 field="start_time",
                 remedy="ask for a shorter time",
             )
-        return summarize(windows, by_agent=by_agent, dropped_results=dropped)
+        yield [window for _, window in placed]
+        if len(placed) < size:
+            return
+        after = placed[-1][0]
 
 
-def summarize(
-    windows: Iterable[MetricWindow], *, by_agent: bool, dropped_results: int = 0
-) -> tuple[MetricSummary, ...]:
-    """Merge the windows of one model."""
-    groups: dict[tuple[int, str, str], list[MetricWindow]] = {}
-    for window in windows:
-        agent, device = (window.agent_id, window.device) if by_agent else ("", "")
-        groups.setdefault((window.version, agent, device), []).append(window)
-    return tuple(_merge(groups[key], by_agent=by_agent, dropped_results=dropped_results) for key in sorted(groups))
+class Merged:
+    """Windows of one model, merged as they come, in any order."""
+
+    def __init__(self, *, by_agent: bool) -> None:
+        self._by_agent = by_agent
+        self._groups: dict[tuple[int, str, str], _Group] = {}
+
+    def add(self, windows: Iterable[MetricWindow]) -> None:
+        for window in windows:
+            agent, device = (window.agent_id, window.device) if self._by_agent else ("", "")
+            key = (window.version, agent, device)
+            group = self._groups.get(key)
+            if group is None:
+                group = self._groups[key] = _Group(first=window, start_time=window.start_time, end_time=window.end_time)
+            group.add(window)
+
+    def summaries(self, *, dropped_results: int = 0) -> tuple[MetricSummary, ...]:
+        """By version, then agent, then device."""
+        return tuple(
+            group.summary(by_agent=self._by_agent, dropped_results=dropped_results)
+            for _, group in sorted(self._groups.items(), key=lambda item: item[0])
+        )
 
 
-def _merge(windows: Sequence[MetricWindow], *, by_agent: bool, dropped_results: int) -> MetricSummary:
-    first = windows[0]
-    histograms = [window.confidence_histogram or (0,) * CONFIDENCE_BINS for window in windows]
-    return MetricSummary(
-        model_id=first.slot,
-        version=first.version,
-        agent_id=first.agent_id if by_agent else None,
-        device=first.device if by_agent else None,
-        start_time=min(window.start_time for window in windows),
-        end_time=max(window.end_time for window in windows),
-        inference_count=sum(window.inference_count for window in windows),
-        error_count=sum(window.error_count for window in windows),
-        refused_count=sum(window.refused_count for window in windows),
-        latency=merge_sketches(window.latency for window in windows),
-        confidence_histogram=tuple(map(sum, zip(*histograms, strict=True))),
-        dropped_results=dropped_results,
-    )
+@dataclass(slots=True)
+class _Sketch:
+    """A sketch as it grows."""
+
+    bins: Counter[int] = field(default_factory=Counter)
+    zero_count: int = 0
+    count: int = 0
+    sum_ms: float = 0.0
+    min_ms: float = math.inf
+    max_ms: float = -math.inf
+
+    def add(self, sketch: LatencySketch) -> None:
+        """Sketches of several accuracies are a programmer's error."""
+        if not sketch.count:
+            return
+        assert sketch.relative_accuracy == limits.LATENCY_RELATIVE_ACCURACY, "sketches of one accuracy merge"
+        for key, count in enumerate(sketch.bin_counts, sketch.first_bin_key):
+            if count:
+                self.bins[key] += count
+        self.zero_count += sketch.zero_count
+        self.count += sketch.count
+        self.sum_ms += sketch.sum_ms
+        self.min_ms = min(self.min_ms, sketch.min_ms)
+        self.max_ms = max(self.max_ms, sketch.max_ms)
+
+    def merged(self) -> LatencySketch:
+        if not self.count:
+            return _NO_SKETCH
+        first, last = min(self.bins, default=0), max(self.bins, default=-1)
+        return LatencySketch(
+            relative_accuracy=limits.LATENCY_RELATIVE_ACCURACY,
+            first_bin_key=first,
+            bin_counts=tuple(self.bins[key] for key in range(first, last + 1)),
+            zero_count=self.zero_count,
+            count=self.count,
+            sum_ms=self.sum_ms,
+            min_ms=self.min_ms,
+            max_ms=self.max_ms,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Group:
+    """One row as it grows."""
+
+    first: MetricWindow
+    start_time: datetime
+    end_time: datetime
+    inference_count: int = 0
+    error_count: int = 0
+    refused_count: int = 0
+    histogram: list[int] = field(default_factory=lambda: [0] * CONFIDENCE_BINS)
+    latency: _Sketch = field(default_factory=_Sketch)
+
+    def add(self, window: MetricWindow) -> None:
+        self.start_time = min(self.start_time, window.start_time)
+        self.end_time = max(self.end_time, window.end_time)
+        self.inference_count += window.inference_count
+        self.error_count += window.error_count
+        self.refused_count += window.refused_count
+        for place, count in enumerate(window.confidence_histogram):
+            self.histogram[place] += count
+        self.latency.add(window.latency)
+
+    def summary(self, *, by_agent: bool, dropped_results: int) -> MetricSummary:
+        return MetricSummary(
+            model_id=self.first.slot,
+            version=self.first.version,
+            agent_id=self.first.agent_id if by_agent else None,
+            device=self.first.device if by_agent else None,
+            start_time=self.start_time,
+            end_time=self.end_time,
+            inference_count=self.inference_count,
+            error_count=self.error_count,
+            refused_count=self.refused_count,
+            latency=self.latency.merged(),
+            confidence_histogram=tuple(self.histogram),
+            dropped_results=dropped_results,
+        )
 
 
 def merge_sketches(sketches: Iterable[LatencySketch]) -> LatencySketch:
     """Return the sketch of all the values. A programmer's error for sketches of several accuracies."""
-    full = [sketch for sketch in sketches if sketch.count]
-    if not full:
-        return _NO_SKETCH
-    assert len({sketch.relative_accuracy for sketch in full}) == 1, "sketches of one accuracy merge"
-    bins: Counter[int] = Counter()
-    for sketch in full:
-        for key, count in enumerate(sketch.bin_counts, sketch.first_bin_key):
-            bins[key] += count
-    first, last = min(bins, default=0), max(bins, default=-1)
-    return LatencySketch(
-        relative_accuracy=full[0].relative_accuracy,
-        first_bin_key=first,
-        bin_counts=tuple(bins[key] for key in range(first, last + 1)),
-        zero_count=sum(sketch.zero_count for sketch in full),
-        count=sum(sketch.count for sketch in full),
-        sum_ms=sum(sketch.sum_ms for sketch in full),
-        min_ms=min(sketch.min_ms for sketch in full),
-        max_ms=max(sketch.max_ms for sketch in full),
-    )
+    merging = _Sketch()
+    for sketch in sketches:
+        merging.add(sketch)
+    return merging.merged()
 
 
 def quantile_ms(sketch: LatencySketch, quantile: float) -> float:

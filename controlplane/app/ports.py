@@ -176,6 +176,10 @@ class ResultFilter:
     part_id: str | None = None
 
 
+WindowPlace = tuple[datetime, AgentId, int, int]
+"""Start of a window, agent, batch, and index in the batch: the key of a page."""
+
+
 class EvidenceRepository(Protocol):
     """Results and metric windows, each batch stored once."""
 
@@ -190,9 +194,15 @@ class EvidenceRepository(Protocol):
         ...
 
     async def list_windows(
-        self, model_id: ModelId, *, start_time: datetime | None, end_time: datetime | None
-    ) -> Sequence[MetricWindow]:
-        """Those that overlap the time from `start_time` up to `end_time`, by their start."""
+        self,
+        model_id: ModelId,
+        *,
+        start_time: datetime | None,
+        end_time: datetime | None,
+        after: WindowPlace | None,
+        limit: int,
+    ) -> Sequence[tuple[WindowPlace, MetricWindow]]:
+        """Those that overlap the time from `start_time` up to `end_time`, in the order of their places."""
         ...
 
     async def count_dropped(self, model_id: ModelId) -> int:

@@ -31,7 +31,7 @@ def show(
     by_agent
         A row for each agent and device.
     since
-        Only what was measured in this last time: 10s, 5m, 1h, 2d.
+        Only what was measured in this last time: 10s, 5m, 1h, 2d; without it, in the last 24h.
     """
     printer = session.printer
     start_time = None if since is None else printer.now - since

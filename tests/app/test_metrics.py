@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane import limits
-from controlplane.app.metrics import Metrics, merge_sketches, quantile_ms, summarize
+from controlplane.app.metrics import Merged, Metrics, MetricSummary, merge_sketches, quantile_ms
 from controlplane.domain.errors import FieldInvalidError, LimitExceededError, ResourceNotFoundError
-from controlplane.domain.evidence import LatencySketch
+from controlplane.domain.evidence import LatencySketch, MetricWindow
 from controlplane.domain.ids import ModelId
 from tests.support.factories import NOW, after_seconds, make_batch, make_model, make_window
 from tests.support.memory_store import MemoryStore
+from tests.support.virtual_time import VirtualClock
 
 ACCURACY = limits.LATENCY_RELATIVE_ACCURACY
 latencies_ms = st.lists(st.one_of(st.floats(0.001, 100_000.0), st.just(0.0)), max_size=60)
@@ -76,6 +77,12 @@ def test_neither_order_nor_grouping_matters(windows: list[list[float]], rng: obj
     )
 
 
+def summarize(windows: list[MetricWindow], *, by_agent: bool) -> tuple[MetricSummary, ...]:
+    merged = Merged(by_agent=by_agent)
+    merged.add(windows)
+    return merged.summaries()
+
+
 def test_no_values_have_no_quantiles() -> None:
     assert quantile_ms(merge_sketches([]), 0.95) == 0.0
 
@@ -114,30 +121,55 @@ async def store() -> MemoryStore:
     return store
 
 
+def metrics_of(store: MemoryStore) -> Metrics:
+    return Metrics(store=store, clock=VirtualClock(after_seconds(60)))
+
+
 async def test_answers_from_what_is_stored(store: MemoryStore) -> None:
-    (row,) = await Metrics(store=store).query(ModelId("solar"))
+    (row,) = await metrics_of(store).query(ModelId("solar"))
     assert (row.inference_count, row.error_count, row.dropped_results) == (20, 2, 5)
     assert quantile_ms(row.latency, 0.5) > 0
 
 
 async def test_a_time_without_windows_has_no_rows(store: MemoryStore) -> None:
-    assert await Metrics(store=store).query(ModelId("solar"), start_time=after_seconds(1e6)) == ()
+    assert await metrics_of(store).query(ModelId("solar"), start_time=after_seconds(1e6)) == ()
 
 
 @pytest.mark.parametrize(("start", "end"), [(NOW, NOW), (after_seconds(1), NOW)])
 async def test_a_time_that_ends_before_it_starts_is_refused(store: MemoryStore, start: datetime, end: datetime) -> None:
     with pytest.raises(FieldInvalidError) as refusal:
-        await Metrics(store=store).query(ModelId("solar"), start_time=start, end_time=end)
+        await metrics_of(store).query(ModelId("solar"), start_time=start, end_time=end)
     assert refusal.value.field == "end_time"
 
 
 async def test_an_unknown_model_is_not_found(store: MemoryStore) -> None:
     with pytest.raises(ResourceNotFoundError):
-        await Metrics(store=store).query(ModelId("wind"))
+        await metrics_of(store).query(ModelId("wind"))
 
 
 async def test_a_query_is_bounded(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "METRIC_WINDOWS_MAX", 1)
     with pytest.raises(LimitExceededError) as refusal:
-        await Metrics(store=store).query(ModelId("solar"))
+        await metrics_of(store).query(ModelId("solar"))
     assert refusal.value.remedy
+
+
+async def test_the_last_day_is_asked_for_unless_another_start_is(store: MemoryStore) -> None:
+    day = limits.METRIC_TIME_DEFAULT.total_seconds()
+    tomorrow = Metrics(store=store, clock=VirtualClock(after_seconds(day + 60)))
+    assert await tomorrow.query(ModelId("solar")) == ()
+    assert len(await tomorrow.query(ModelId("solar"), start_time=NOW)) == 1
+    assert len(await tomorrow.query(ModelId("solar"), end_time=after_seconds(60))) == 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+async def test_pages_of_any_size_merge_to_the_same(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    windows = tuple(make_window(batch=9, version=1 + index % 2, start_time=NOW) for index in range(5))
+    async with store.write() as work:
+        await work.evidence.add(make_batch(batch=9, windows=windows))
+    metrics = metrics_of(store)
+    whole = await metrics.query(ModelId("solar"), by_agent=True)
+    monkeypatch.setattr(limits, "METRIC_WINDOWS_A_TURN", size)
+    assert await metrics.query(ModelId("solar"), by_agent=True) == whole

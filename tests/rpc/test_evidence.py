@@ -53,7 +53,9 @@ async def test_evidence_arrives_once_and_is_seen(served: Any) -> None:
             metadata=bearer(served.operator_token),
         )
         metrics = await stub.QueryMetrics(
-            result_service_pb2.QueryMetricsRequest(model="models/solar", by_agent=True),
+            result_service_pb2.QueryMetricsRequest(
+                model="models/solar", by_agent=True, start_time=Timestamp(seconds=1)
+            ),
             metadata=bearer(served.operator_token),
         )
     assert [result.name for result in listed.results] == [

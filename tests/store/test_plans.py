@@ -57,7 +57,9 @@ ONE_ROW_QUESTIONS: dict[str, Question] = {
     "versions": lambda work: work.models.get_versions([(SOLAR, 1), (SOLAR, 2), (WELD, 1)]),
     "active rollouts": lambda work: work.rollouts.list_active(),
     "inferences": lambda work: work.evidence.count_inferences(SOLAR, 1, received_since=NOW),
-    "windows": lambda work: work.evidence.list_windows(SOLAR, start_time=NOW, end_time=NOW),
+    "windows": lambda work: work.evidence.list_windows(
+        SOLAR, start_time=NOW, end_time=NOW, after=(NOW, ST_1, 1, 0), limit=5
+    ),
     "request": lambda work: work.requests.find("r-1"),
 }
 PAGES: dict[str, Question] = {

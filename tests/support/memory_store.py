@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-from controlplane.app.ports import ResultFilter
+from controlplane.app.ports import ResultFilter, WindowPlace
 from controlplane.domain.assignment import DesiredState
 from controlplane.domain.catalog import Model, ModelVersion
 from controlplane.domain.deployment import Deployment
@@ -344,17 +344,24 @@ class _Evidence:
         return [pair for pair in matching if after is None or pair[0] > after][:limit]
 
     async def list_windows(
-        self, model_id: ModelId, *, start_time: datetime | None, end_time: datetime | None
-    ) -> Sequence[MetricWindow]:
+        self,
+        model_id: ModelId,
+        *,
+        start_time: datetime | None,
+        end_time: datetime | None,
+        after: WindowPlace | None,
+        limit: int,
+    ) -> Sequence[tuple[WindowPlace, MetricWindow]]:
         windows = [
-            (window.start_time, window.agent_id, window.batch, index, window)
+            ((window.start_time, window.agent_id, window.batch, index), window)
             for batch in self._tables.batches.values()
             for index, window in enumerate(batch.windows)
             if window.slot == model_id
             and (start_time is None or window.end_time > start_time)
             and (end_time is None or window.start_time < end_time)
         ]
-        return [row[-1] for row in sorted(windows, key=lambda row: row[:-1])]
+        ordered = sorted(windows, key=lambda placed: placed[0])
+        return [placed for placed in ordered if after is None or placed[0] > after][:limit]
 
     async def count_dropped(self, model_id: ModelId) -> int:
         batches = self._tables.batches.values()

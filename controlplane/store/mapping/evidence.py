@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+from controlplane.app.ports import WindowPlace
 from controlplane.domain.evidence import EvidenceBatch, LabelScore, LatencySketch, MetricWindow, Result, ResultOutcome
 from controlplane.domain.ids import AgentId, Digest, ModelId, SampleId
 from controlplane.domain.sample import Sample, SampleReason
@@ -92,6 +93,12 @@ def window_from_row(row: Row) -> MetricWindow:
         latency=_sketch_from_json(row["latency"]),
         confidence_histogram=tuple(row["confidence_histogram"]),
     )
+
+
+def placed_window_from_row(row: Row) -> tuple[WindowPlace, MetricWindow]:
+    """The window with its place, the key of a page."""
+    window = window_from_row(row)
+    return (window.start_time, window.agent_id, window.batch, row["window_index"]), window
 
 
 def sample_to_row(sample: Sample) -> dict[str, Any]:

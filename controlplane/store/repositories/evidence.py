@@ -5,14 +5,14 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from controlplane.app.ports import ResultFilter
+from controlplane.app.ports import ResultFilter, WindowPlace
 from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result
 from controlplane.domain.ids import AgentId, ModelId
 from controlplane.store.mapping.evidence import (
     batch_to_row,
+    placed_window_from_row,
     result_from_row,
     result_to_row,
-    window_from_row,
     window_to_row,
 )
 from controlplane.store.tables import evidence_batch, metric_window, result
@@ -61,23 +61,29 @@ class SqlEvidenceRepository:
         return [(row["arrival"], result_from_row(row)) for row in await self._transaction.rows(statement)]
 
     async def list_windows(
-        self, model_id: ModelId, *, start_time: datetime | None, end_time: datetime | None
-    ) -> Sequence[MetricWindow]:
-        statement = (
-            sa.select(metric_window)
-            .where(metric_window.c.model_id == model_id)
-            .order_by(
-                metric_window.c.start_time,
-                metric_window.c.agent_id,
-                metric_window.c.batch,
-                metric_window.c.window_index,
-            )
+        self,
+        model_id: ModelId,
+        *,
+        start_time: datetime | None,
+        end_time: datetime | None,
+        after: WindowPlace | None,
+        limit: int,
+    ) -> Sequence[tuple[WindowPlace, MetricWindow]]:
+        place = (
+            metric_window.c.start_time,
+            metric_window.c.agent_id,
+            metric_window.c.batch,
+            metric_window.c.window_index,
         )
+        statement = sa.select(metric_window).where(metric_window.c.model_id == model_id).order_by(*place).limit(limit)
+        if after is not None:
+            # The first part alone is what an index can seek by.
+            statement = statement.where(metric_window.c.start_time >= after[0], sa.tuple_(*place) > after)
         if start_time is not None:
             statement = statement.where(metric_window.c.end_time > start_time)
         if end_time is not None:
             statement = statement.where(metric_window.c.start_time < end_time)
-        return [window_from_row(row) for row in await self._transaction.rows(statement)]
+        return await self._transaction.mapped(statement, placed_window_from_row)
 
     async def count_dropped(self, model_id: ModelId) -> int:
         of_model = (

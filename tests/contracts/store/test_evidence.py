@@ -161,7 +161,8 @@ async def test_windows_are_kept_whole(store: Store) -> None:
     )
     await add_batches(store, make_batch(windows=(window,)))
     async with store.read() as work:
-        assert await work.evidence.list_windows(SOLAR, start_time=None, end_time=None) == [window]
+        (placed,) = await work.evidence.list_windows(SOLAR, start_time=None, end_time=None, after=None, limit=9)
+    assert placed == ((window.start_time, window.agent_id, window.batch, 0), window)
 
 
 async def test_windows_that_overlap_the_time_asked_for_are_listed_in_order(store: Store) -> None:
@@ -180,8 +181,10 @@ async def test_windows_that_overlap_the_time_asked_for_are_listed_in_order(store
                 SOLAR,
                 start_time=None if start_seconds is None else after_seconds(start_seconds),
                 end_time=None if end_seconds is None else after_seconds(end_seconds),
+                after=None,
+                limit=9,
             )
-            return [(window.start_time - NOW).total_seconds() for window in listed]
+            return [(window.start_time - NOW).total_seconds() for _, window in listed]
 
         assert await starts(None, None) == [0, 60, 120]
         assert await starts(60, None) == [60, 120]
@@ -189,6 +192,23 @@ async def test_windows_that_overlap_the_time_asked_for_are_listed_in_order(store
         assert await starts(None, 120) == [0, 60]
         assert await starts(60, 120) == [60]
         assert await starts(180, None) == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+async def test_windows_are_paged_also_where_they_start_together(store: Store, size: int) -> None:
+    await add_batches(
+        store,
+        make_batch(windows=(make_window(), make_window(device="GPU.0"), make_window(start_time=after_seconds(1)))),
+        make_batch(agent_id=ST_2, windows=(make_window(agent_id=ST_2),)),
+    )
+    places = []
+    async with store.read() as work:
+        after = None
+        while page := await work.evidence.list_windows(SOLAR, start_time=None, end_time=None, after=after, limit=size):
+            assert len(page) <= size
+            places += [place for place, _ in page]
+            after = page[-1][0]
+    assert [(agent, index) for _, agent, _, index in places] == [("st-1", 0), ("st-1", 1), ("st-2", 0), ("st-1", 2)]
 
 
 async def test_inferences_are_counted_by_agent_since_they_were_received(store: Store) -> None:

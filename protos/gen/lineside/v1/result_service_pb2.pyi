@@ -110,7 +110,7 @@ class QueryMetricsRequest(_message.Message):
     """Optional. One row for each agent, version and device."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Optional. Windows that end at or after this."""
+        """Optional. Windows that end after this; absent means 24 hours before `end_time`, or before now."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
