@@ -94,7 +94,7 @@ def run(
         check_loopback(http)
     if spool_bytes <= 0:
         raise RequestError(f"{spool_bytes} is no bound", field="--spool-bytes", remedy="give a number of bytes above 0")
-    _tune_allocator()
+    tune_allocator()
     folder = AgentFolder(directory)
     _check_exists(folder.root)
     with FolderLock(folder):
@@ -172,7 +172,7 @@ def _parse_labels(texts: Sequence[str]) -> dict[str, str]:
     return labels
 
 
-def _tune_allocator() -> None:
+def tune_allocator() -> None:
     """Keep freed 1 MiB buffers instead of returning each to the system: page faults otherwise eat most of a download's
     speed. Both thresholds are needed; another C library than glibc has no such call."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

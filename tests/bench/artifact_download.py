@@ -10,11 +10,10 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import uvloop
-
 from agent.config import read_settings
 from agent.domain.artifact import Artifact
 from agent.domain.slot import ObservedState
+from agent.main import tune_allocator
 from agent.rpc.controller import GrpcController
 from agent.storage.artifact_cache import DiskArtifactCache
 from agent.storage.identity import IdentityFiles
@@ -49,7 +48,8 @@ def main() -> None:
     parser.add_argument("--state", type=Path, required=True, help="folder of an enrolled agent")
     parser.add_argument("--cache", type=Path, required=True, help="fresh folder for the artifact")
     options = parser.parse_args()
-    uvloop.run(run(options.state, options.cache))
+    tune_allocator()
+    asyncio.run(run(options.state, options.cache))
 
 
 if __name__ == "__main__":

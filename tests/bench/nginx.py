@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,14 @@ def download(url: str, target: Path, *, host: str, certificate_authority: Path) 
         f"https://{host}/{url.removeprefix('https://').partition('/')[2]}",
     ]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def check_and_sync(path: Path) -> float:
+    """Hash a file and make it durable, as people do after a download; return the seconds that it took."""
+    begin = time.monotonic()
+    subprocess.run(["sha256sum", str(path)], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(["sync", str(path)], check=True)
+    return time.monotonic() - begin
 
 
 def _find(tool: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def publish(bench: str, rows: Sequence[Row], *, baseline: str) -> None:
         table.add_column(column, justify="left" if column in {"name", "unit"} else "right")
     for row in rows:
         table.add_row(row.name, _text(row.value), row.unit, _text(row.baseline), _text(row.ratio))
-    Console(soft_wrap=True, highlight=False).print("", table)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print("", table)
 
 
 def _round(value: float) -> float:
