@@ -37,6 +37,7 @@ from controlplane.app.samples import Samples
 from controlplane.app.tokens import JoinTokens
 from controlplane.artifacts.blob_store import open_blob_store
 from controlplane.config import Address, Settings
+from controlplane.folder import clear_workspace
 from controlplane.identity.authority import LocalAuthority
 from controlplane.identity.peers import parse_peer
 from controlplane.inspection.inspector import OpenVinoInspector
@@ -88,6 +89,7 @@ def silent_seconds_max(settings: Settings) -> float:
 def compose(settings: Settings) -> Parts:
     """Put the control process together. Nothing listens and nothing runs yet; the database is migrated and the
     keys exist. Raises StorageError and FieldInvalidError."""
+    clear_workspace(settings.work_dir)
     clock, ids, notices = SystemClock(), SystemIds(), Notices()
     authority = LocalAuthority(settings.pki_dir, agent_certificate_ttl=settings.agent_certificate_ttl)
     store = open_store(settings.database_url)
@@ -199,6 +201,7 @@ def _registry_services(parts: Parts) -> tuple[Registration, ...]:
             inspector=OpenVinoInspector(),
             clock=parts.clock,
             ids=parts.ids,
+            workspace=parts.settings.work_dir,
         )
     )
     results = ResultServicer(

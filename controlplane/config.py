@@ -93,6 +93,11 @@ class Settings:
         return self.dir / "uploads"
 
     @property
+    def work_dir(self) -> Path:
+        """What is needed for the length of a call only; cleared at each start."""
+        return self.dir / "tmp"
+
+    @property
     def operator_file(self) -> Path:
         return self.dir / "operator.toml"
 

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +83,17 @@ def hold(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def clear_workspace(folder: Path) -> None:
+    """Make the folder, empty and for its owner alone; what a killed process left in it is nobody's. Raises
+    StorageError."""
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        files.make_folder(folder)
+    except OSError as error:
+        raise StorageError(f"cannot clear {folder}: {error.strerror}", remedy="make the folder writable") from error
 
 
 def check_initialised(folder: Path) -> None:

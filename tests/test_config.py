@@ -8,7 +8,7 @@ import pytest
 from controlplane.composition import advertise
 from controlplane.config import Address, Settings, default_artifact_url, default_database_url, parse_duration
 from controlplane.domain.errors import FieldInvalidError, PreconditionError, StorageError
-from controlplane.folder import OperatorFile, hold, reachable
+from controlplane.folder import OperatorFile, clear_workspace, hold, reachable
 from controlplane.main import Listeners
 
 HERE = Address(host="127.0.0.1", port=7443)
@@ -137,3 +137,13 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
         pass
     with hold(tmp_path):
         pass
+
+
+def test_the_workspace_is_empty_at_each_start(tmp_path: Path) -> None:
+    folder = tmp_path / "tmp"
+    for _ in range(2):
+        clear_workspace(folder)
+        assert list(folder.iterdir()) == []
+        (folder / "publish-x").mkdir()
+        (folder / "publish-x" / "model.xml").write_text("left by a kill")
+    assert folder.stat().st_mode & 0o777 == 0o700

@@ -7,8 +7,11 @@ What holds:
 """
 
 import asyncio
+import errno
 import hashlib
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -31,6 +34,7 @@ from controlplane.domain.errors import (
     ResourceExistsError,
     ResourceNotFoundError,
     StaleWriteError,
+    StorageError,
 )
 from controlplane.domain.ids import ModelId, check_resource_id
 
@@ -59,7 +63,7 @@ class Registry:
         inspector: ModelInspector,
         clock: Clock,
         ids: IdSource,
-        workspace: Path | None = None,
+        workspace: Path,
     ) -> None:
         self._store = store
         self._blobs = blobs
@@ -192,7 +196,10 @@ class Registry:
 
     async def _inspect(self, artifact: Artifact) -> tuple[Artifact, ModelSignature]:
         """Return the artifact with the digests of its chunks, and what OpenVINO reads."""
-        with tempfile.TemporaryDirectory(prefix="lineside-publish-", dir=self._workspace) as name:
+        with (
+            _told_as_storage_error(self._workspace),
+            tempfile.TemporaryDirectory(prefix="publish-", dir=self._workspace) as name,
+        ):
             folder = Path(name)
             files = [await self._fetch(file, folder) for file in artifact.files]
             return Artifact(files=tuple(files)), await self._inspector.inspect(folder)
@@ -233,6 +240,19 @@ def check_paths(artifact: Artifact) -> None:
                 field="artifact.files.path",
                 remedy="use short printable names, none of which is a folder of another",
             )
+
+
+@contextmanager
+def _told_as_storage_error(workspace: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        raise StorageError(
+            f"the files of the model cannot be put together in {workspace}: {error.strerror}",
+            remedy="free some of its disk, then publish again" if full else "make it writable, then publish again",
+            reason=Reason.STORAGE_FULL if full else Reason.STORAGE_UNAVAILABLE,
+        ) from error
 
 
 def _chunk_digests(path: Path) -> tuple[bytes, ...]:

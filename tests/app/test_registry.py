@@ -20,6 +20,7 @@ from controlplane.domain.errors import (
     Reason,
     ResourceExistsError,
     ResourceNotFoundError,
+    StorageError,
 )
 from controlplane.domain.ids import ModelId
 from controlplane.store import open_store
@@ -251,3 +252,12 @@ async def test_two_processes_number_one_after_the_other(sql_scene: Scene, databa
         await other_store.close()
     assert sorted(version.number for version in versions) == list(range(1, 9))
     assert sorted(await sql_scene.numbers()) == list(range(1, 9))
+
+
+async def test_a_workspace_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    scene = Scene(MemoryStore(), tmp_path / "gone")
+    artifact = await scene.upload("weights")
+    with pytest.raises(StorageError) as refusal:
+        await scene.registry.publish("solar", artifact)
+    assert refusal.value.reason is Reason.STORAGE_UNAVAILABLE
+    assert "publish again" in refusal.value.remedy

@@ -103,7 +103,9 @@ def test_more_devices_than_a_box_can_have_are_refused() -> None:
 
 
 def test_an_agent_shows_what_was_last_heard_and_that_it_refused() -> None:
-    observed = ObservedState(generation=3, slots=(make_observed_slot(),), nack_message="no room for it", nack_generation=4)
+    observed = ObservedState(
+        generation=3, slots=(make_observed_slot(),), nack_message="no room for it", nack_generation=4
+    )
     record = AgentRecord(agent=make_agent(), observation=make_observation(observed=observed), desired_generation=4)
     message = agents.agent_to_proto(record, now=NOW, silent_seconds_max=10)
     assert (message.name, message.state) == ("agents/st-1", agent_pb2.Agent.STATE_CONNECTED)
