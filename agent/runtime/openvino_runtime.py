@@ -1,7 +1,9 @@
 """The Runtime port on OpenVINO."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -100,8 +102,9 @@ class OpenVinoRuntime:
             raise PrepareError(f"{device}: {one_line(error)}", field="device", reason=Reason.LOAD_FAILED) from error
 
     def _read_host(self) -> Host:
-        self._root.mkdir(parents=True, exist_ok=True)
-        return read_host(self._root, openvino_version=ov.__version__)
+        # Nothing is made for it: the folder may be read-only, and the controller should hear of the box all the same.
+        on_disk = self._root if self._root.is_dir() else self._root.parent
+        return read_host(on_disk, openvino_version=ov.__version__)
 
     # --- in children ---
 
@@ -110,8 +113,9 @@ class OpenVinoRuntime:
     ) -> DeviceMeasurement:
         entry = self._entry(folder, signature, policy, device)
         async with self._one_child:
-            await asyncio.to_thread(self._compiled.prune)
-            cache = await asyncio.to_thread(self._compiled.begin, entry)
+            with _told_as_prepare_error(self._root):
+                await asyncio.to_thread(self._compiled.prune)
+                cache = await asyncio.to_thread(self._compiled.begin, entry)
             target = target_of(folder, signature, policy, device, cache)
             request = {
                 "command": "measure",
@@ -128,7 +132,8 @@ class OpenVinoRuntime:
             except ChildError as error:
                 await asyncio.to_thread(self._compiled.abandon, entry)
                 return DeviceMeasurement(device=device, ok=False, error=str(error), failure=error.reason)
-            await asyncio.to_thread(self._compiled.finish, entry, model=target.model)
+            with _told_as_prepare_error(self._root):
+                await asyncio.to_thread(self._compiled.finish, entry, model=target.model)
         return DeviceMeasurement(
             device=device,
             ok=True,
@@ -171,6 +176,19 @@ class OpenVinoRuntime:
             hint=policy.hint.value,
             precision=policy.inference_precision,
         )
+
+
+@contextmanager
+def _told_as_prepare_error(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise PrepareError(
+            f"cannot keep what is compiled in {root}: {error.strerror}",
+            remedy="free some disk on the agent's box" if full else "make the agent's folder writable",
+            reason=Reason.DISK_FULL if full else Reason.STATE_UNWRITABLE,
+        ) from error
 
 
 def _device(found: Mapping[str, Any], *, picked: str, failure: str) -> Device:

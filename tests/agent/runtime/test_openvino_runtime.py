@@ -48,6 +48,18 @@ def crashing(code: str) -> dict[str, object]:
     return {"child_command": (sys.executable, "-c", script)}
 
 
+async def test_a_folder_that_cannot_be_written_fails_the_version_and_not_the_agent(tmp_path: Path) -> None:
+    path = classifier_ir(tmp_path / "model")
+    (tmp_path / "compiled").write_text("a file where the folder should be")
+    with pytest.raises(PrepareError) as failure:
+        await runtime(tmp_path).measure(path.parent, signature_of(path), POLICY)
+    assert failure.value.reason is Reason.STATE_UNWRITABLE
+    assert "writable" in failure.value.remedy
+    (tmp_path / "compiled").unlink()
+    assert (await runtime(tmp_path).host()).disk_bytes > 0
+    assert not (tmp_path / "compiled").exists()
+
+
 async def test_every_device_is_described(tmp_path: Path) -> None:
     devices = await runtime(tmp_path, plugins=TWO_DEVICES).devices()
     assert [device.device for device in devices] == ["CPU", "SIMCPU"]
