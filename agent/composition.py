@@ -22,7 +22,7 @@ from agent.app.serving import Serving
 from agent.app.sync_loop import SyncLoop
 from agent.clock import SystemClock
 from agent.config import AgentSettings, Endpoints, read_settings, settings_text
-from agent.domain.errors import AgentError, EnrollmentError, RequestError
+from agent.domain.errors import AgentError, EnrollmentError, Reason, RequestError, StateError
 from agent.rpc.controller import GrpcController
 from agent.rpc.enrollment import enroll, parse_join_token
 from agent.rpc.inference_grpc import start_grpc_server
@@ -66,7 +66,15 @@ async def enroll_agent(
     csr_der = identity.first_request()
     enrolled = await enroll(controller, join_token, agent=name, labels=labels, csr_der=csr_der)
     identity.install_first(enrolled.certificate)
-    _write_settings(folder, _settings(name, enrolled.endpoints))
+    try:
+        _write_settings(folder, _settings(name, enrolled.endpoints))
+    except OSError as error:
+        raise StateError(
+            f"cannot write {folder.settings}: {error.strerror}",
+            field="--dir",
+            remedy="free some disk or make the folder writable, then enrol again: no use of the token is lost",
+            reason=Reason.STATE_UNWRITABLE,
+        ) from error
     return enrolled.agent
 
 

@@ -77,7 +77,8 @@ class FolderLock:
         """Raises StateError (STATE_LOCKED) while another process holds the folder."""
         path = self._folder.lock
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # Not for writing: a file that is open so keeps its file system from being made read-only.
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
             # A folder that cannot be written can still be served from; a lock on the folder itself needs no writing.
             self._descriptor = os.open(self._folder.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
