@@ -25,6 +25,8 @@ class AgentProcess:
     grpc_address: str = "127.0.0.1:0"
     http_address: str = "127.0.0.1:0"
     process: subprocess.Popen[str] | None = None
+    log_path: Path | None = None
+    """Where it logs; in the folder where that is None."""
 
     def enroll(self, *, controller: str, token: str, labels: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         """Run the public command; the caller looks at the exit status."""
@@ -47,7 +49,7 @@ class AgentProcess:
 
     def start(self, *options: str) -> None:
         """Start it and return when it listens; keep its addresses for the next start."""
-        log = (self.folder / "agent.log").open("a")
+        log = self._log_path().open("a")
         command = ["run", "--dir", str(self.folder), "--grpc", self.grpc_address, "--http", self.http_address, *options]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "agent.main", *command],
@@ -83,8 +85,11 @@ class AgentProcess:
 
     def log(self) -> str:
         """Everything it has logged over all its starts."""
-        path = self.folder / "agent.log"
+        path = self._log_path()
         return path.read_text() if path.exists() else ""
+
+    def _log_path(self) -> Path:
+        return self.log_path or self.folder / "agent.log"
 
     def _reap(self) -> int:
         assert self.process is not None
