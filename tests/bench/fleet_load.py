@@ -8,6 +8,7 @@ the messages that were answered meanwhile, with their latencies, as a JSON line.
 
 import argparse
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -119,6 +120,7 @@ async def run(options: argparse.Namespace) -> None:
             life = run_agent(stub, measurement, connected, delay_seconds=spread, interval_seconds=options.interval)
             running.append(agents.create_task(life))
         await measurement.all_connected.wait()
+        gc.disable()  # its pauses would be counted as the server's
         print(json.dumps({"connected": options.agents, "seconds": time.monotonic() - begin}), flush=True)
         await serve_commands(measurement)
         for task in running:
