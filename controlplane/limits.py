@@ -190,5 +190,5 @@ MALLOC_MMAP_BYTES = 16 << 20
 
 GARBAGE_OBJECTS = 50_000
 """Allocations before cycles are looked for: more than a fleet of 1,000 takes while it is decoded."""
-BYTES_NICENESS = 10
+BYTES_NICENESS = 19
 """The bytes process takes the processors that the control process leaves: a transfer never delays sync."""
