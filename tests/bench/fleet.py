@@ -57,9 +57,10 @@ class Load:
 def module(name: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
     """Run a module of the bench that ends with its stdin."""
     command = [sys.executable, "-m", f"tests.bench.{name}", *arguments]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     # A session each: Linux may schedule by session, and the transfers are to give way to the agents.
-    with subprocess.Popen(command, text=True, start_new_session=True, **pipes) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         try:
             yield process
         finally:
