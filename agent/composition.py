@@ -187,6 +187,7 @@ async def run_agent(
     """Serve until `stop` is set. `on_ready` is given the addresses over gRPC and REST once they answer, and what
     served last serves again or has taken longer than a start should."""
     agent = compose(folder, options)
+    await agent.executor.recall()
     async with _servers(agent, options) as (grpc_address, http_address):
         agent.collector.start()
         start = asyncio.create_task(agent.executor.start())

@@ -156,9 +156,18 @@ class Executor:
 
     # --- start ---
 
+    async def recall(self) -> SavedState:
+        """Read what the last run left and announce its slots. Called before anybody can ask for one, so that whoever
+        asks before `start` is done is told to wait rather than that there is no such model."""
+        saved = self._starting = settle(await self._load_state())
+        self._serving.announce(
+            sorted({record.desired.slot for record in saved.serving} | {slot.slot for slot in saved.desired.slots})
+        )
+        return saved
+
     async def start(self) -> None:
         """Serve what served last, with the device that was chosen then, before any controller is asked."""
-        saved = self._starting = settle(await self._load_state())
+        saved = self._starting or await self.recall()
         self.boot_count = saved.boot_count + 1
         self._trials.restore(saved.trials)
         for record in saved.serving:

@@ -101,6 +101,18 @@ async def test_a_restart_serves_what_served_without_a_controller(core: Core) -> 
     assert core.serving.history == [("cells", 1)]
 
 
+async def test_slots_of_the_last_run_are_announced_before_they_are_loaded(core: Core) -> None:
+    """Whoever asks while the agent starts is told to wait, not that there is no such model."""
+    choice = DeviceChoice(device="CPU", reason="measured before", measurements=())
+    core.state_file.saved = SavedState(
+        desired=state(4, wanted(1, slot="desired")),
+        serving=(ServingRecord(desired=wanted(1, slot="served"), choice=choice),),
+    )
+    await core.executor.recall()
+    assert core.serving.announced == ["desired", "served"]
+    assert core.serving.versions() == {}
+
+
 async def test_last_known_good_that_cannot_be_loaded_is_prepared_anew(core: Core) -> None:
     choice = DeviceChoice(device="CPU", reason="measured before", measurements=())
     core.cache.complete.add(folder(1))
