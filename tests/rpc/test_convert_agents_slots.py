@@ -133,3 +133,20 @@ def test_etags_return_and_others_are_stale() -> None:
     assert etags.parse_etag("") is None
     with pytest.raises(StaleWriteError):
         etags.parse_etag("nonsense")
+
+
+def test_what_a_sample_policy_leaves_out_is_the_controllers_default() -> None:
+    default = SamplePolicy()
+    assert slots.sample_policy_from_proto(slot_pb2.SamplePolicy()) == default
+    given = slot_pb2.SamplePolicy(random_fraction=0.0, confidence_below=0.0, budget_bytes_per_day=0)
+    assert slots.sample_policy_from_proto(given) == SamplePolicy(
+        random_fraction=0.0, confidence_below=0.0, budget_bytes_per_day=0
+    )
+    for name, value in (("random_fraction", 0.5), ("confidence_below", 0.25), ("budget_bytes_per_day", 7)):
+        message = slot_pb2.SamplePolicy()
+        setattr(message, name, value)
+        policy = slots.sample_policy_from_proto(message)
+        assert {field: getattr(policy, field) for field in SamplePolicy.__dataclass_fields__} == {
+            **{field: getattr(default, field) for field in SamplePolicy.__dataclass_fields__},
+            name: value,
+        }
