@@ -93,6 +93,7 @@ class Agent(_message.Message):
     OBSERVED_GENERATION_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PINS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `agents/{agent}`."""
     uid: _builtins.str
@@ -137,6 +138,10 @@ class Agent(_message.Message):
     def certificate_expire_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When the newest certificate expires."""
 
+    @_builtins.property
+    def pins(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pin]:
+        """Output only. Slots that are held on a version, whatever deployments and rollouts say."""
+
     def __init__(
         self,
         *,
@@ -154,14 +159,51 @@ class Agent(_message.Message):
         observed_generation: _builtins.int = ...,
         conditions: _abc.Iterable[_condition_pb2.Condition] | None = ...,
         certificate_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        pins: _abc.Iterable[Global___Pin] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expire_time", b"certificate_expire_time", "create_time", b"create_time", "host", b"host", "last_sync_time", b"last_sync_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expire_time", b"certificate_expire_time", "conditions", b"conditions", "create_time", b"create_time", "desired_generation", b"desired_generation", "devices", b"devices", "etag", b"etag", "host", b"host", "labels", b"labels", "last_sync_time", b"last_sync_time", "name", b"name", "observed_generation", b"observed_generation", "slots", b"slots", "state", b"state", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expire_time", b"certificate_expire_time", "conditions", b"conditions", "create_time", b"create_time", "desired_generation", b"desired_generation", "devices", b"devices", "etag", b"etag", "host", b"host", "labels", b"labels", "last_sync_time", b"last_sync_time", "name", b"name", "observed_generation", b"observed_generation", "pins", b"pins", "slots", b"slots", "state", b"state", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Agent: _TypeAlias = Agent  # noqa: Y015
+
+@_typing.final
+class Pin(_message.Message):
+    """Holds one slot of an agent on a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CREATOR_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """`models/{model}/versions/{number}`."""
+    reason: _builtins.str
+    """Why, in the operator's words."""
+    creator: _builtins.str
+    """`operators/{operator}` who pinned it."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was pinned."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        creator: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "model_version", b"model_version", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pin: _TypeAlias = Pin  # noqa: Y015
 
 @_typing.final
 class Host(_message.Message):

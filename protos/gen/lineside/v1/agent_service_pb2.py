@@ -25,13 +25,15 @@ _sym_db = _symbol_database.Default()
 from lineside.v1 import agent_pb2 as lineside_dot_v1_dot_agent__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flineside/v1/agent_service.proto\x12\x0blineside.v1\x1a\x17lineside/v1/agent.proto\"\x1f\n\x0fGetAgentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x11ListAgentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08selector\x18\x03 \x01(\t\"Q\n\x12ListAgentsResponse\x12\"\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x12.lineside.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x12RevokeAgentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t2\xdf\x01\n\x0c\x41gentService\x12<\n\x08GetAgent\x12\x1c.lineside.v1.GetAgentRequest\x1a\x12.lineside.v1.Agent\x12M\n\nListAgents\x12\x1e.lineside.v1.ListAgentsRequest\x1a\x1f.lineside.v1.ListAgentsResponse\x12\x42\n\x0bRevokeAgent\x12\x1f.lineside.v1.RevokeAgentRequest\x1a\x12.lineside.v1.Agentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flineside/v1/agent_service.proto\x12\x0blineside.v1\x1a\x17lineside/v1/agent.proto\"\x1f\n\x0fGetAgentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x11ListAgentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08selector\x18\x03 \x01(\t\"Q\n\x12ListAgentsResponse\x12\"\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x12.lineside.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x12RevokeAgentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"F\n\x0fPinAgentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"0\n\x11UnpinAgentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"\xaf\x01\n\x18UpdateAgentLabelsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12;\n\x03set\x18\x02 \x03(\x0b\x32..lineside.v1.UpdateAgentLabelsRequest.SetEntry\x12\x0e\n\x06remove\x18\x03 \x03(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x1a*\n\x08SetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"2\n\x13\x45xplainAgentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"N\n\x10\x41gentExplanation\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12+\n\x05slots\x18\x02 \x03(\x0b\x32\x1c.lineside.v1.SlotExplanation\"\xd1\x01\n\x0fSlotExplanation\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65sired_version\x18\x02 \x01(\t\x12\x17\n\x0fserving_version\x18\x03 \x01(\t\x12\x12\n\ndeployment\x18\x04 \x01(\t\x12\x0f\n\x07rollout\x18\x05 \x01(\t\x12)\n\x07\x62\x65\x63\x61use\x18\x06 \x03(\x0b\x32\x18.lineside.v1.Explanation\x12.\n\x0cwould_change\x18\x07 \x03(\x0b\x32\x18.lineside.v1.Explanation\".\n\x0b\x45xplanation\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t2\x80\x04\n\x0c\x41gentService\x12<\n\x08GetAgent\x12\x1c.lineside.v1.GetAgentRequest\x1a\x12.lineside.v1.Agent\x12M\n\nListAgents\x12\x1e.lineside.v1.ListAgentsRequest\x1a\x1f.lineside.v1.ListAgentsResponse\x12\x42\n\x0bRevokeAgent\x12\x1f.lineside.v1.RevokeAgentRequest\x1a\x12.lineside.v1.Agent\x12<\n\x08PinAgent\x12\x1c.lineside.v1.PinAgentRequest\x1a\x12.lineside.v1.Agent\x12@\n\nUnpinAgent\x12\x1e.lineside.v1.UnpinAgentRequest\x1a\x12.lineside.v1.Agent\x12N\n\x11UpdateAgentLabels\x12%.lineside.v1.UpdateAgentLabelsRequest\x1a\x12.lineside.v1.Agent\x12O\n\x0c\x45xplainAgent\x12 .lineside.v1.ExplainAgentRequest\x1a\x1d.lineside.v1.AgentExplanationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lineside.v1.agent_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_UPDATEAGENTLABELSREQUEST_SETENTRY']._loaded_options = None
+  _globals['_UPDATEAGENTLABELSREQUEST_SETENTRY']._serialized_options = b'8\001'
   _globals['_GETAGENTREQUEST']._serialized_start=73
   _globals['_GETAGENTREQUEST']._serialized_end=104
   _globals['_LISTAGENTSREQUEST']._serialized_start=106
@@ -40,6 +42,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAGENTSRESPONSE']._serialized_end=265
   _globals['_REVOKEAGENTREQUEST']._serialized_start=267
   _globals['_REVOKEAGENTREQUEST']._serialized_end=315
-  _globals['_AGENTSERVICE']._serialized_start=318
-  _globals['_AGENTSERVICE']._serialized_end=541
+  _globals['_PINAGENTREQUEST']._serialized_start=317
+  _globals['_PINAGENTREQUEST']._serialized_end=387
+  _globals['_UNPINAGENTREQUEST']._serialized_start=389
+  _globals['_UNPINAGENTREQUEST']._serialized_end=437
+  _globals['_UPDATEAGENTLABELSREQUEST']._serialized_start=440
+  _globals['_UPDATEAGENTLABELSREQUEST']._serialized_end=615
+  _globals['_UPDATEAGENTLABELSREQUEST_SETENTRY']._serialized_start=573
+  _globals['_UPDATEAGENTLABELSREQUEST_SETENTRY']._serialized_end=615
+  _globals['_EXPLAINAGENTREQUEST']._serialized_start=617
+  _globals['_EXPLAINAGENTREQUEST']._serialized_end=667
+  _globals['_AGENTEXPLANATION']._serialized_start=669
+  _globals['_AGENTEXPLANATION']._serialized_end=747
+  _globals['_SLOTEXPLANATION']._serialized_start=750
+  _globals['_SLOTEXPLANATION']._serialized_end=959
+  _globals['_EXPLANATION']._serialized_start=961
+  _globals['_EXPLANATION']._serialized_end=1007
+  _globals['_AGENTSERVICE']._serialized_start=1010
+  _globals['_AGENTSERVICE']._serialized_end=1522
 # @@protoc_insertion_point(module_scope)

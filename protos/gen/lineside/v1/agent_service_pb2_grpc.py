@@ -51,6 +51,26 @@ class AgentServiceStub:
                 request_serializer=lineside_dot_v1_dot_agent__service__pb2.RevokeAgentRequest.SerializeToString,
                 response_deserializer=lineside_dot_v1_dot_agent__pb2.Agent.FromString,
                 _registered_method=True)
+        self.PinAgent = channel.unary_unary(
+                '/lineside.v1.AgentService/PinAgent',
+                request_serializer=lineside_dot_v1_dot_agent__service__pb2.PinAgentRequest.SerializeToString,
+                response_deserializer=lineside_dot_v1_dot_agent__pb2.Agent.FromString,
+                _registered_method=True)
+        self.UnpinAgent = channel.unary_unary(
+                '/lineside.v1.AgentService/UnpinAgent',
+                request_serializer=lineside_dot_v1_dot_agent__service__pb2.UnpinAgentRequest.SerializeToString,
+                response_deserializer=lineside_dot_v1_dot_agent__pb2.Agent.FromString,
+                _registered_method=True)
+        self.UpdateAgentLabels = channel.unary_unary(
+                '/lineside.v1.AgentService/UpdateAgentLabels',
+                request_serializer=lineside_dot_v1_dot_agent__service__pb2.UpdateAgentLabelsRequest.SerializeToString,
+                response_deserializer=lineside_dot_v1_dot_agent__pb2.Agent.FromString,
+                _registered_method=True)
+        self.ExplainAgent = channel.unary_unary(
+                '/lineside.v1.AgentService/ExplainAgent',
+                request_serializer=lineside_dot_v1_dot_agent__service__pb2.ExplainAgentRequest.SerializeToString,
+                response_deserializer=lineside_dot_v1_dot_agent__service__pb2.AgentExplanation.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -78,6 +98,35 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PinAgent(self, request, context):
+        """Holds a slot of the agent on a version; rollouts leave it out until it is unpinned. Refused where no deployment of
+        the model holds the agent, and for a yanked version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpinAgent(self, request, context):
+        """Ends a pin; the slot follows its deployment again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateAgentLabels(self, request, context):
+        """Replaces the agent's labels but those of its join token; deployments that match anew or no more follow at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainAgent(self, request, context):
+        """Says why each slot of the agent runs what it runs, and what would change it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +144,26 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.RevokeAgent,
                     request_deserializer=lineside_dot_v1_dot_agent__service__pb2.RevokeAgentRequest.FromString,
                     response_serializer=lineside_dot_v1_dot_agent__pb2.Agent.SerializeToString,
+            ),
+            'PinAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinAgent,
+                    request_deserializer=lineside_dot_v1_dot_agent__service__pb2.PinAgentRequest.FromString,
+                    response_serializer=lineside_dot_v1_dot_agent__pb2.Agent.SerializeToString,
+            ),
+            'UnpinAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpinAgent,
+                    request_deserializer=lineside_dot_v1_dot_agent__service__pb2.UnpinAgentRequest.FromString,
+                    response_serializer=lineside_dot_v1_dot_agent__pb2.Agent.SerializeToString,
+            ),
+            'UpdateAgentLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateAgentLabels,
+                    request_deserializer=lineside_dot_v1_dot_agent__service__pb2.UpdateAgentLabelsRequest.FromString,
+                    response_serializer=lineside_dot_v1_dot_agent__pb2.Agent.SerializeToString,
+            ),
+            'ExplainAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainAgent,
+                    request_deserializer=lineside_dot_v1_dot_agent__service__pb2.ExplainAgentRequest.FromString,
+                    response_serializer=lineside_dot_v1_dot_agent__service__pb2.AgentExplanation.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +248,114 @@ class AgentService:
             '/lineside.v1.AgentService/RevokeAgent',
             lineside_dot_v1_dot_agent__service__pb2.RevokeAgentRequest.SerializeToString,
             lineside_dot_v1_dot_agent__pb2.Agent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lineside.v1.AgentService/PinAgent',
+            lineside_dot_v1_dot_agent__service__pb2.PinAgentRequest.SerializeToString,
+            lineside_dot_v1_dot_agent__pb2.Agent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpinAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lineside.v1.AgentService/UnpinAgent',
+            lineside_dot_v1_dot_agent__service__pb2.UnpinAgentRequest.SerializeToString,
+            lineside_dot_v1_dot_agent__pb2.Agent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateAgentLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lineside.v1.AgentService/UpdateAgentLabels',
+            lineside_dot_v1_dot_agent__service__pb2.UpdateAgentLabelsRequest.SerializeToString,
+            lineside_dot_v1_dot_agent__pb2.Agent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lineside.v1.AgentService/ExplainAgent',
+            lineside_dot_v1_dot_agent__service__pb2.ExplainAgentRequest.SerializeToString,
+            lineside_dot_v1_dot_agent__service__pb2.AgentExplanation.FromString,
             options,
             channel_credentials,
             insecure,

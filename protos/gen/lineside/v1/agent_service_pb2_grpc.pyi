@@ -40,6 +40,16 @@ class AgentServiceStub:
     """Lists agents by name."""
     RevokeAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.RevokeAgentRequest, _agent_pb2.Agent]
     """Refuses the agent's certificates for good; a live stream ends within one sync."""
+    PinAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.PinAgentRequest, _agent_pb2.Agent]
+    """Holds a slot of the agent on a version; rollouts leave it out until it is unpinned. Refused where no deployment of
+    the model holds the agent, and for a yanked version.
+    """
+    UnpinAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.UnpinAgentRequest, _agent_pb2.Agent]
+    """Ends a pin; the slot follows its deployment again."""
+    UpdateAgentLabels: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.UpdateAgentLabelsRequest, _agent_pb2.Agent]
+    """Replaces the agent's labels but those of its join token; deployments that match anew or no more follow at once."""
+    ExplainAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ExplainAgentRequest, _agent_service_pb2.AgentExplanation]
+    """Says why each slot of the agent runs what it runs, and what would change it."""
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -52,6 +62,16 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Lists agents by name."""
     RevokeAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RevokeAgentRequest, _agent_pb2.Agent]  # type: ignore[assignment]
     """Refuses the agent's certificates for good; a live stream ends within one sync."""
+    PinAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.PinAgentRequest, _agent_pb2.Agent]  # type: ignore[assignment]
+    """Holds a slot of the agent on a version; rollouts leave it out until it is unpinned. Refused where no deployment of
+    the model holds the agent, and for a yanked version.
+    """
+    UnpinAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.UnpinAgentRequest, _agent_pb2.Agent]  # type: ignore[assignment]
+    """Ends a pin; the slot follows its deployment again."""
+    UpdateAgentLabels: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.UpdateAgentLabelsRequest, _agent_pb2.Agent]  # type: ignore[assignment]
+    """Replaces the agent's labels but those of its join token; deployments that match anew or no more follow at once."""
+    ExplainAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ExplainAgentRequest, _agent_service_pb2.AgentExplanation]  # type: ignore[assignment]
+    """Says why each slot of the agent runs what it runs, and what would change it."""
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """The fleet, for operators."""
@@ -79,5 +99,39 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.Agent, _abc.Awaitable[_agent_pb2.Agent]]:
         """Refuses the agent's certificates for good; a live stream ends within one sync."""
+
+    @_abc_1.abstractmethod
+    def PinAgent(
+        self,
+        request: _agent_service_pb2.PinAgentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.Agent, _abc.Awaitable[_agent_pb2.Agent]]:
+        """Holds a slot of the agent on a version; rollouts leave it out until it is unpinned. Refused where no deployment of
+        the model holds the agent, and for a yanked version.
+        """
+
+    @_abc_1.abstractmethod
+    def UnpinAgent(
+        self,
+        request: _agent_service_pb2.UnpinAgentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.Agent, _abc.Awaitable[_agent_pb2.Agent]]:
+        """Ends a pin; the slot follows its deployment again."""
+
+    @_abc_1.abstractmethod
+    def UpdateAgentLabels(
+        self,
+        request: _agent_service_pb2.UpdateAgentLabelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.Agent, _abc.Awaitable[_agent_pb2.Agent]]:
+        """Replaces the agent's labels but those of its join token; deployments that match anew or no more follow at once."""
+
+    @_abc_1.abstractmethod
+    def ExplainAgent(
+        self,
+        request: _agent_service_pb2.ExplainAgentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.AgentExplanation, _abc.Awaitable[_agent_service_pb2.AgentExplanation]]:
+        """Says why each slot of the agent runs what it runs, and what would change it."""
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

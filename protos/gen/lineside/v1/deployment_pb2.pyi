@@ -43,6 +43,7 @@ class Deployment(_message.Message):
     MATCHED_AGENTS_FIELD_NUMBER: _builtins.int
     CONVERGED_AGENTS_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `deployments/{deployment}`."""
     uid: _builtins.str
@@ -63,6 +64,10 @@ class Deployment(_message.Message):
     """Output only. Agents that match now."""
     converged_agents: _builtins.int
     """Output only. Matching agents whose slot serves the version that they should."""
+    priority: _builtins.int
+    """Optional, immutable. Where deployments of one model match one agent the higher priority holds it. Two of equal
+    priority that match one agent are refused at creation, and show as a condition when labels make them overlap later.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was created."""
@@ -100,10 +105,11 @@ class Deployment(_message.Message):
         matched_agents: _builtins.int = ...,
         converged_agents: _builtins.int = ...,
         conditions: _abc.Iterable[_condition_pb2.Condition] | None = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "runtime_policy", b"runtime_policy", "sample_policy", b"sample_policy", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_rollout", b"active_rollout", "conditions", b"conditions", "converged_agents", b"converged_agents", "create_time", b"create_time", "etag", b"etag", "matched_agents", b"matched_agents", "model", b"model", "model_version", b"model_version", "name", b"name", "runtime_policy", b"runtime_policy", "sample_policy", b"sample_policy", "selector", b"selector", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_rollout", b"active_rollout", "conditions", b"conditions", "converged_agents", b"converged_agents", "create_time", b"create_time", "etag", b"etag", "matched_agents", b"matched_agents", "model", b"model", "model_version", b"model_version", "name", b"name", "priority", b"priority", "runtime_policy", b"runtime_policy", "sample_policy", b"sample_policy", "selector", b"selector", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,6 +28,26 @@ class MetricWindow(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SLOT_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
@@ -38,6 +58,7 @@ class MetricWindow(_message.Message):
     LATENCY_FIELD_NUMBER: _builtins.int
     CONFIDENCE_HISTOGRAM_FIELD_NUMBER: _builtins.int
     REFUSED_COUNT_FIELD_NUMBER: _builtins.int
+    LABEL_COUNTS_FIELD_NUMBER: _builtins.int
     slot: _builtins.str
     """Slot name: the model's id."""
     model_version: _builtins.str
@@ -66,6 +87,10 @@ class MetricWindow(_message.Message):
     def confidence_histogram(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Counts of the top score in 20 equal bins over [0, 1]."""
 
+    @_builtins.property
+    def label_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Counts of the top label of each inference that did not fail: at most 64 labels, the rest under ""."""
+
     def __init__(
         self,
         *,
@@ -79,14 +104,95 @@ class MetricWindow(_message.Message):
         latency: Global___LatencySketch | None = ...,
         confidence_histogram: _abc.Iterable[_builtins.int] | None = ...,
         refused_count: _builtins.int = ...,
+        label_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "latency", b"latency", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence_histogram", b"confidence_histogram", "device", b"device", "end_time", b"end_time", "error_count", b"error_count", "inference_count", b"inference_count", "latency", b"latency", "model_version", b"model_version", "refused_count", b"refused_count", "slot", b"slot", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence_histogram", b"confidence_histogram", "device", b"device", "end_time", b"end_time", "error_count", b"error_count", "inference_count", b"inference_count", "label_counts", b"label_counts", "latency", b"latency", "model_version", b"model_version", "refused_count", b"refused_count", "slot", b"slot", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MetricWindow: _TypeAlias = MetricWindow  # noqa: Y015
+
+@_typing.final
+class ShadowWindow(_message.Message):
+    """How a candidate compared with the serving version on the same inputs over one window. Windows merge by adding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    SERVING_VERSION_FIELD_NUMBER: _builtins.int
+    CANDIDATE_VERSION_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    COMPARED_COUNT_FIELD_NUMBER: _builtins.int
+    AGREED_COUNT_FIELD_NUMBER: _builtins.int
+    ERROR_COUNT_FIELD_NUMBER: _builtins.int
+    SKIPPED_COUNT_FIELD_NUMBER: _builtins.int
+    CANDIDATE_LATENCY_FIELD_NUMBER: _builtins.int
+    SERVING_LATENCY_FIELD_NUMBER: _builtins.int
+    SCORE_DISTANCE_HISTOGRAM_FIELD_NUMBER: _builtins.int
+    slot: _builtins.str
+    """Slot name: the model's id."""
+    serving_version: _builtins.str
+    """Version that answered, `models/{model}/versions/{number}`."""
+    candidate_version: _builtins.str
+    """Version that ran beside it."""
+    device: _builtins.str
+    """Device of the candidate, as OpenVINO names it."""
+    compared_count: _builtins.int
+    """Inputs that the serving version answered and the candidate was given."""
+    agreed_count: _builtins.int
+    """Of those, inputs with the same top label."""
+    error_count: _builtins.int
+    """Of those, inputs on which the candidate failed; they agree with nothing."""
+    skipped_count: _builtins.int
+    """Inputs that the candidate was not given because the box had no idle capacity."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """First comparison of the window, the agent's clock."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Last comparison of the window."""
+
+    @_builtins.property
+    def candidate_latency(self) -> Global___LatencySketch:
+        """Latency of the candidate, in milliseconds."""
+
+    @_builtins.property
+    def serving_latency(self) -> Global___LatencySketch:
+        """Latency of the serving version on the same inputs, in milliseconds."""
+
+    @_builtins.property
+    def score_distance_histogram(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Counts of the distance between the scores of the serving version's top label, in 20 equal bins over [0, 1]."""
+
+    def __init__(
+        self,
+        *,
+        slot: _builtins.str = ...,
+        serving_version: _builtins.str = ...,
+        candidate_version: _builtins.str = ...,
+        device: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        compared_count: _builtins.int = ...,
+        agreed_count: _builtins.int = ...,
+        error_count: _builtins.int = ...,
+        skipped_count: _builtins.int = ...,
+        candidate_latency: Global___LatencySketch | None = ...,
+        serving_latency: Global___LatencySketch | None = ...,
+        score_distance_histogram: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate_latency", b"candidate_latency", "end_time", b"end_time", "serving_latency", b"serving_latency", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreed_count", b"agreed_count", "candidate_latency", b"candidate_latency", "candidate_version", b"candidate_version", "compared_count", b"compared_count", "device", b"device", "end_time", b"end_time", "error_count", b"error_count", "score_distance_histogram", b"score_distance_histogram", "serving_latency", b"serving_latency", "serving_version", b"serving_version", "skipped_count", b"skipped_count", "slot", b"slot", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowWindow: _TypeAlias = ShadowWindow  # noqa: Y015
 
 @_typing.final
 class LatencySketch(_message.Message):

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from lineside.v1 import evidence_pb2 as lineside_dot_v1_dot_evidence__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lineside/v1/evidence_service.proto\x12\x0blineside.v1\x1a\x1alineside/v1/evidence.proto\"\x91\x01\n\x15ReportEvidenceRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x03\x12*\n\x07windows\x18\x02 \x03(\x0b\x32\x19.lineside.v1.MetricWindow\x12$\n\x07results\x18\x03 \x03(\x0b\x32\x13.lineside.v1.Result\x12\x17\n\x0f\x64ropped_results\x18\x04 \x01(\x03\"+\n\x16ReportEvidenceResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x32l\n\x0f\x45videnceService\x12Y\n\x0eReportEvidence\x12\".lineside.v1.ReportEvidenceRequest\x1a#.lineside.v1.ReportEvidenceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lineside/v1/evidence_service.proto\x12\x0blineside.v1\x1a\x1alineside/v1/evidence.proto\"\xc4\x01\n\x15ReportEvidenceRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x03\x12*\n\x07windows\x18\x02 \x03(\x0b\x32\x19.lineside.v1.MetricWindow\x12$\n\x07results\x18\x03 \x03(\x0b\x32\x13.lineside.v1.Result\x12\x17\n\x0f\x64ropped_results\x18\x04 \x01(\x03\x12\x31\n\x0eshadow_windows\x18\x05 \x03(\x0b\x32\x19.lineside.v1.ShadowWindow\"+\n\x16ReportEvidenceResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x32l\n\x0f\x45videnceService\x12Y\n\x0eReportEvidence\x12\".lineside.v1.ReportEvidenceRequest\x1a#.lineside.v1.ReportEvidenceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lineside.v1.evidence_servic
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REPORTEVIDENCEREQUEST']._serialized_start=80
-  _globals['_REPORTEVIDENCEREQUEST']._serialized_end=225
-  _globals['_REPORTEVIDENCERESPONSE']._serialized_start=227
-  _globals['_REPORTEVIDENCERESPONSE']._serialized_end=270
-  _globals['_EVIDENCESERVICE']._serialized_start=272
-  _globals['_EVIDENCESERVICE']._serialized_end=380
+  _globals['_REPORTEVIDENCEREQUEST']._serialized_end=276
+  _globals['_REPORTEVIDENCERESPONSE']._serialized_start=278
+  _globals['_REPORTEVIDENCERESPONSE']._serialized_end=321
+  _globals['_EVIDENCESERVICE']._serialized_start=323
+  _globals['_EVIDENCESERVICE']._serialized_end=431
 # @@protoc_insertion_point(module_scope)

@@ -29,6 +29,7 @@ class ReportEvidenceRequest(_message.Message):
     WINDOWS_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     DROPPED_RESULTS_FIELD_NUMBER: _builtins.int
+    SHADOW_WINDOWS_FIELD_NUMBER: _builtins.int
     batch: _builtins.int
     """Required. Number of the batch, unique for good within the agent."""
     dropped_results: _builtins.int
@@ -43,6 +44,10 @@ class ReportEvidenceRequest(_message.Message):
     def results(self) -> _containers.RepeatedCompositeFieldContainer[_evidence_pb2.Result]:
         """Results, in order; their place is their index."""
 
+    @_builtins.property
+    def shadow_windows(self) -> _containers.RepeatedCompositeFieldContainer[_evidence_pb2.ShadowWindow]:
+        """How candidates compared, of shadow runs; belongs to the batch as the windows do."""
+
     def __init__(
         self,
         *,
@@ -50,10 +55,11 @@ class ReportEvidenceRequest(_message.Message):
         windows: _abc.Iterable[_evidence_pb2.MetricWindow] | None = ...,
         results: _abc.Iterable[_evidence_pb2.Result] | None = ...,
         dropped_results: _builtins.int = ...,
+        shadow_windows: _abc.Iterable[_evidence_pb2.ShadowWindow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "dropped_results", b"dropped_results", "results", b"results", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "dropped_results", b"dropped_results", "results", b"results", "shadow_windows", b"shadow_windows", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lineside.v1 import artifact_pb2 as lineside_dot_v1_dot_artifact__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17lineside/v1/model.proto\x12\x0blineside.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alineside/v1/artifact.proto\"\x8e\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x16\n\x0elatest_version\x18\x06 \x01(\x03\"\xe0\x01\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\'\n\x08\x61rtifact\x18\x06 \x01(\x0b\x32\x15.lineside.v1.Artifact\x12.\n\tsignature\x18\x07 \x01(\x0b\x32\x1b.lineside.v1.ModelSignature\x12\r\n\x05notes\x18\x08 \x01(\t\"\x83\x02\n\x0eModelSignature\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\t\x12\x12\n\nentry_path\x18\x02 \x01(\t\x12\'\n\x06inputs\x18\x03 \x03(\x0b\x32\x17.lineside.v1.TensorSpec\x12(\n\x07outputs\x18\x04 \x03(\x0b\x32\x17.lineside.v1.TensorSpec\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\x38\n\x07rt_info\x18\x06 \x03(\x0b\x32\'.lineside.v1.ModelSignature.RtInfoEntry\x1a-\n\x0bRtInfoEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\";\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17lineside/v1/model.proto\x12\x0blineside.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alineside/v1/artifact.proto\"\x8e\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x16\n\x0elatest_version\x18\x06 \x01(\x03\"\xa4\x02\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\'\n\x08\x61rtifact\x18\x06 \x01(\x0b\x32\x15.lineside.v1.Artifact\x12.\n\tsignature\x18\x07 \x01(\x0b\x32\x1b.lineside.v1.ModelSignature\x12\r\n\x05notes\x18\x08 \x01(\t\x12-\n\tyank_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0byank_reason\x18\n \x01(\t\"\x83\x02\n\x0eModelSignature\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\t\x12\x12\n\nentry_path\x18\x02 \x01(\t\x12\'\n\x06inputs\x18\x03 \x03(\x0b\x32\x17.lineside.v1.TensorSpec\x12(\n\x07outputs\x18\x04 \x03(\x0b\x32\x17.lineside.v1.TensorSpec\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\x38\n\x07rt_info\x18\x06 \x03(\x0b\x32\'.lineside.v1.ModelSignature.RtInfoEntry\x1a-\n\x0bRtInfoEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\";\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,11 +38,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODEL']._serialized_start=102
   _globals['_MODEL']._serialized_end=244
   _globals['_MODELVERSION']._serialized_start=247
-  _globals['_MODELVERSION']._serialized_end=471
-  _globals['_MODELSIGNATURE']._serialized_start=474
-  _globals['_MODELSIGNATURE']._serialized_end=733
-  _globals['_MODELSIGNATURE_RTINFOENTRY']._serialized_start=688
-  _globals['_MODELSIGNATURE_RTINFOENTRY']._serialized_end=733
-  _globals['_TENSORSPEC']._serialized_start=735
-  _globals['_TENSORSPEC']._serialized_end=794
+  _globals['_MODELVERSION']._serialized_end=539
+  _globals['_MODELSIGNATURE']._serialized_start=542
+  _globals['_MODELSIGNATURE']._serialized_end=801
+  _globals['_MODELSIGNATURE_RTINFOENTRY']._serialized_start=756
+  _globals['_MODELSIGNATURE_RTINFOENTRY']._serialized_end=801
+  _globals['_TENSORSPEC']._serialized_start=803
+  _globals['_TENSORSPEC']._serialized_end=862
 # @@protoc_insertion_point(module_scope)

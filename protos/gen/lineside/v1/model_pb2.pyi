@@ -78,6 +78,8 @@ class ModelVersion(_message.Message):
     ARTIFACT_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    YANK_TIME_FIELD_NUMBER: _builtins.int
+    YANK_REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `models/{model}/versions/{number}`."""
     uid: _builtins.str
@@ -88,6 +90,8 @@ class ModelVersion(_message.Message):
     """Output only. Changes with every change of the resource."""
     notes: _builtins.str
     """Optional. What changed, in the publisher's words."""
+    yank_reason: _builtins.str
+    """Output only. Why it was yanked, in the operator's words."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When the version was published."""
@@ -100,6 +104,10 @@ class ModelVersion(_message.Message):
     def signature(self) -> Global___ModelSignature:
         """Output only. What OpenVINO read from the bytes."""
 
+    @_builtins.property
+    def yank_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When it was yanked: it is given to no further agent. Absent when it is not."""
+
     def __init__(
         self,
         *,
@@ -111,10 +119,12 @@ class ModelVersion(_message.Message):
         artifact: _artifact_pb2.Artifact | None = ...,
         signature: Global___ModelSignature | None = ...,
         notes: _builtins.str = ...,
+        yank_time: _timestamp_pb2.Timestamp | None = ...,
+        yank_reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "create_time", b"create_time", "signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "create_time", b"create_time", "signature", b"signature", "yank_time", b"yank_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "create_time", b"create_time", "etag", b"etag", "name", b"name", "notes", b"notes", "number", b"number", "signature", b"signature", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "create_time", b"create_time", "etag", b"etag", "name", b"name", "notes", b"notes", "number", b"number", "signature", b"signature", "uid", b"uid", "yank_reason", b"yank_reason", "yank_time", b"yank_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -66,6 +66,16 @@ class ModelServiceStub:
                 request_serializer=lineside_dot_v1_dot_model__service__pb2.ListModelVersionsRequest.SerializeToString,
                 response_deserializer=lineside_dot_v1_dot_model__service__pb2.ListModelVersionsResponse.FromString,
                 _registered_method=True)
+        self.YankModelVersion = channel.unary_unary(
+                '/lineside.v1.ModelService/YankModelVersion',
+                request_serializer=lineside_dot_v1_dot_model__service__pb2.YankModelVersionRequest.SerializeToString,
+                response_deserializer=lineside_dot_v1_dot_model__pb2.ModelVersion.FromString,
+                _registered_method=True)
+        self.UnyankModelVersion = channel.unary_unary(
+                '/lineside.v1.ModelService/UnyankModelVersion',
+                request_serializer=lineside_dot_v1_dot_model__service__pb2.UnyankModelVersionRequest.SerializeToString,
+                response_deserializer=lineside_dot_v1_dot_model__pb2.ModelVersion.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -115,6 +125,21 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def YankModelVersion(self, request, context):
+        """Forbids a version: no agent is newly given it, no rollout to it can start, and an active one returns its targets.
+        Agents that serve it go on until a rollout moves them: a line is never stopped by this.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnyankModelVersion(self, request, context):
+        """Allows a yanked version again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -147,6 +172,16 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.ListModelVersions,
                     request_deserializer=lineside_dot_v1_dot_model__service__pb2.ListModelVersionsRequest.FromString,
                     response_serializer=lineside_dot_v1_dot_model__service__pb2.ListModelVersionsResponse.SerializeToString,
+            ),
+            'YankModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.YankModelVersion,
+                    request_deserializer=lineside_dot_v1_dot_model__service__pb2.YankModelVersionRequest.FromString,
+                    response_serializer=lineside_dot_v1_dot_model__pb2.ModelVersion.SerializeToString,
+            ),
+            'UnyankModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnyankModelVersion,
+                    request_deserializer=lineside_dot_v1_dot_model__service__pb2.UnyankModelVersionRequest.FromString,
+                    response_serializer=lineside_dot_v1_dot_model__pb2.ModelVersion.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -312,6 +347,60 @@ class ModelService:
             '/lineside.v1.ModelService/ListModelVersions',
             lineside_dot_v1_dot_model__service__pb2.ListModelVersionsRequest.SerializeToString,
             lineside_dot_v1_dot_model__service__pb2.ListModelVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def YankModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lineside.v1.ModelService/YankModelVersion',
+            lineside_dot_v1_dot_model__service__pb2.YankModelVersionRequest.SerializeToString,
+            lineside_dot_v1_dot_model__pb2.ModelVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnyankModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lineside.v1.ModelService/UnyankModelVersion',
+            lineside_dot_v1_dot_model__service__pb2.UnyankModelVersionRequest.SerializeToString,
+            lineside_dot_v1_dot_model__pb2.ModelVersion.FromString,
             options,
             channel_credentials,
             insecure,

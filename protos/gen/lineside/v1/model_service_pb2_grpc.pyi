@@ -48,6 +48,12 @@ class ModelServiceStub:
     """Returns a version."""
     ListModelVersions: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelVersionsRequest, _model_service_pb2.ListModelVersionsResponse]
     """Lists versions of a model, newest first."""
+    YankModelVersion: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.YankModelVersionRequest, _model_pb2.ModelVersion]
+    """Forbids a version: no agent is newly given it, no rollout to it can start, and an active one returns its targets.
+    Agents that serve it go on until a rollout moves them: a line is never stopped by this.
+    """
+    UnyankModelVersion: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UnyankModelVersionRequest, _model_pb2.ModelVersion]
+    """Allows a yanked version again."""
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -68,6 +74,12 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Returns a version."""
     ListModelVersions: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelVersionsRequest, _model_service_pb2.ListModelVersionsResponse]  # type: ignore[assignment]
     """Lists versions of a model, newest first."""
+    YankModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.YankModelVersionRequest, _model_pb2.ModelVersion]  # type: ignore[assignment]
+    """Forbids a version: no agent is newly given it, no rollout to it can start, and an active one returns its targets.
+    Agents that serve it go on until a rollout moves them: a line is never stopped by this.
+    """
+    UnyankModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UnyankModelVersionRequest, _model_pb2.ModelVersion]  # type: ignore[assignment]
+    """Allows a yanked version again."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """The registry of models and their versions."""
@@ -121,5 +133,23 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ListModelVersionsResponse, _abc.Awaitable[_model_service_pb2.ListModelVersionsResponse]]:
         """Lists versions of a model, newest first."""
+
+    @_abc_1.abstractmethod
+    def YankModelVersion(
+        self,
+        request: _model_service_pb2.YankModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.ModelVersion, _abc.Awaitable[_model_pb2.ModelVersion]]:
+        """Forbids a version: no agent is newly given it, no rollout to it can start, and an active one returns its targets.
+        Agents that serve it go on until a rollout moves them: a line is never stopped by this.
+        """
+
+    @_abc_1.abstractmethod
+    def UnyankModelVersion(
+        self,
+        request: _model_service_pb2.UnyankModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.ModelVersion, _abc.Awaitable[_model_pb2.ModelVersion]]:
+        """Allows a yanked version again."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

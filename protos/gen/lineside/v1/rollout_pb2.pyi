@@ -46,7 +46,13 @@ class Rollout(_message.Message):
         STATE_ROLLED_BACK: Rollout._State.ValueType  # 5
         """Every reachable target is back at the version before. Terminal."""
         STATE_ABORTED: Rollout._State.ValueType  # 6
-        """Ended by hand; targets return by the deployment's standing intent. Terminal."""
+        """Ended by hand. Targets return by the deployment's standing intent, or keep the version where that was asked for.
+        Terminal.
+        """
+        STATE_QUEUED: Rollout._State.ValueType  # 7
+        """Waits until another rollout of the deployment has ended."""
+        STATE_SUPERSEDED: Rollout._State.ValueType  # 8
+        """A newer rollout took its place. Terminal."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where the rollout stands."""
@@ -64,7 +70,13 @@ class Rollout(_message.Message):
     STATE_ROLLED_BACK: Rollout.State.ValueType  # 5
     """Every reachable target is back at the version before. Terminal."""
     STATE_ABORTED: Rollout.State.ValueType  # 6
-    """Ended by hand; targets return by the deployment's standing intent. Terminal."""
+    """Ended by hand. Targets return by the deployment's standing intent, or keep the version where that was asked for.
+    Terminal.
+    """
+    STATE_QUEUED: Rollout.State.ValueType  # 7
+    """Waits until another rollout of the deployment has ended."""
+    STATE_SUPERSEDED: Rollout.State.ValueType  # 8
+    """A newer rollout took its place. Terminal."""
 
     NAME_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
@@ -80,6 +92,8 @@ class Rollout(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     WAVES_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    CREATOR_FIELD_NUMBER: _builtins.int
+    RELATED_ROLLOUT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `rollouts/{rollout}`."""
     uid: _builtins.str
@@ -98,6 +112,10 @@ class Rollout(_message.Message):
     """Output only. Why it stands there, as one stable UPPER_SNAKE word."""
     message: _builtins.str
     """Output only. Why it stands there, in words with the numbers."""
+    creator: _builtins.str
+    """Output only. `operators/{operator}` who started it."""
+    related_rollout: _builtins.str
+    """Output only. `rollouts/{rollout}` that it waits for, or that took its place; empty when there is none."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was started."""
@@ -135,10 +153,12 @@ class Rollout(_message.Message):
         message: _builtins.str = ...,
         waves: _abc.Iterable[Global___Wave] | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        creator: _builtins.str = ...,
+        related_rollout: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "strategy", b"strategy", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deployment", b"deployment", "end_time", b"end_time", "etag", b"etag", "message", b"message", "name", b"name", "previous_version", b"previous_version", "reason", b"reason", "state", b"state", "strategy", b"strategy", "target_version", b"target_version", "uid", b"uid", "update_time", b"update_time", "waves", b"waves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "deployment", b"deployment", "end_time", b"end_time", "etag", b"etag", "message", b"message", "name", b"name", "previous_version", b"previous_version", "reason", b"reason", "related_rollout", b"related_rollout", "state", b"state", "strategy", b"strategy", "target_version", b"target_version", "uid", b"uid", "update_time", b"update_time", "waves", b"waves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -153,6 +173,24 @@ class RolloutStrategy(_message.Message):
     WAVES_FIELD_NUMBER: _builtins.int
     BAKE_FIELD_NUMBER: _builtins.int
     GATE_FIELD_NUMBER: _builtins.int
+    CANARY_PER_DEVICE_CLASS_FIELD_NUMBER: _builtins.int
+    MAX_UNAVAILABLE_PER_LINE_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    INSTALL_TIMEOUT_FIELD_NUMBER: _builtins.int
+    OFFLINE_WAIT_FIELD_NUMBER: _builtins.int
+    PACE_FIELD_NUMBER: _builtins.int
+    PREFETCH_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    canary_per_device_class: _builtins.bool
+    """Optional. Put at least one agent of every device class into the first wave, even where that makes it larger than its
+    size. Absent means true.
+    """
+    max_unavailable_per_line: _builtins.int
+    """Optional. Most agents of one line (same `site` and `line` labels) that may be between versions at once. 0 means no bound."""
+    prefetch: _builtins.bool
+    """Optional. Fetch and prepare on every target before its wave is admitted. Always so where a window bounds the swap."""
     @_builtins.property
     def waves(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Required. Cumulative sizes, each a count ("1") or a percentage ("50%"); the last must be "100%"."""
@@ -165,20 +203,240 @@ class RolloutStrategy(_message.Message):
     def gate(self) -> Global___GatePolicy:
         """Optional. The gate of every wave."""
 
+    @_builtins.property
+    def approval(self) -> Global___ApprovalPolicy:
+        """Optional. Who has to agree before a wave is admitted."""
+
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___MaintenanceWindow]:
+        """Optional. When waves may start and versions may be swapped. Agents that match no window's selector are not bound."""
+
+    @_builtins.property
+    def deadline(self) -> _duration_pb2.Duration:
+        """Optional. How long the rollout may take; past it, what `gate.on_failure` says is done. Absent means for ever."""
+
+    @_builtins.property
+    def install_timeout(self) -> _duration_pb2.Duration:
+        """Optional. How long an agent in reach may take to install; past it, the install counts as failed. Absent means the
+        controller's default.
+        """
+
+    @_builtins.property
+    def offline_wait(self) -> _duration_pb2.Duration:
+        """Optional. How long a wave waits for agents out of reach before it goes on without them; they catch up when they come
+        back, and never count as success. Absent means the controller's default.
+        """
+
+    @_builtins.property
+    def pace(self) -> Global___Pace:
+        """Optional. How fast to go."""
+
+    @_builtins.property
+    def shadow(self) -> Global___ShadowPolicy:
+        """Optional. Run the candidate beside the serving version on the first wave before it answers anything."""
+
     def __init__(
         self,
         *,
         waves: _abc.Iterable[_builtins.str] | None = ...,
         bake: _duration_pb2.Duration | None = ...,
         gate: Global___GatePolicy | None = ...,
+        canary_per_device_class: _builtins.bool | None = ...,
+        max_unavailable_per_line: _builtins.int = ...,
+        approval: Global___ApprovalPolicy | None = ...,
+        windows: _abc.Iterable[Global___MaintenanceWindow] | None = ...,
+        deadline: _duration_pb2.Duration | None = ...,
+        install_timeout: _duration_pb2.Duration | None = ...,
+        offline_wait: _duration_pb2.Duration | None = ...,
+        pace: Global___Pace | None = ...,
+        prefetch: _builtins.bool = ...,
+        shadow: Global___ShadowPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bake", b"bake", "gate", b"gate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_canary_per_device_class", b"_canary_per_device_class", "approval", b"approval", "bake", b"bake", "canary_per_device_class", b"canary_per_device_class", "deadline", b"deadline", "gate", b"gate", "install_timeout", b"install_timeout", "offline_wait", b"offline_wait", "pace", b"pace", "shadow", b"shadow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bake", b"bake", "gate", b"gate", "waves", b"waves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_canary_per_device_class", b"_canary_per_device_class", "approval", b"approval", "bake", b"bake", "canary_per_device_class", b"canary_per_device_class", "deadline", b"deadline", "gate", b"gate", "install_timeout", b"install_timeout", "max_unavailable_per_line", b"max_unavailable_per_line", "offline_wait", b"offline_wait", "pace", b"pace", "prefetch", b"prefetch", "shadow", b"shadow", "waves", b"waves", "windows", b"windows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__canary_per_device_class: _TypeAlias = _typing.Literal["canary_per_device_class"]  # noqa: Y015
+    _WhichOneofArgType__canary_per_device_class: _TypeAlias = _typing.Literal["_canary_per_device_class", b"_canary_per_device_class"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__canary_per_device_class) -> _WhichOneofReturnType__canary_per_device_class | None: ...
+
+Global___RolloutStrategy: _TypeAlias = RolloutStrategy  # noqa: Y015
+
+@_typing.final
+class ApprovalPolicy(_message.Message):
+    """Who has to agree before a wave is admitted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Scope:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ApprovalPolicy._Scope.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SCOPE_UNSPECIFIED: ApprovalPolicy._Scope.ValueType  # 0
+        """Not stated; read as NONE."""
+        SCOPE_NONE: ApprovalPolicy._Scope.ValueType  # 1
+        """None."""
+        SCOPE_AFTER_CANARY: ApprovalPolicy._Scope.ValueType  # 2
+        """Every wave but the first."""
+        SCOPE_EVERY_WAVE: ApprovalPolicy._Scope.ValueType  # 3
+        """Every wave."""
+
+    class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
+        """Which waves need an approval."""
+
+    SCOPE_UNSPECIFIED: ApprovalPolicy.Scope.ValueType  # 0
+    """Not stated; read as NONE."""
+    SCOPE_NONE: ApprovalPolicy.Scope.ValueType  # 1
+    """None."""
+    SCOPE_AFTER_CANARY: ApprovalPolicy.Scope.ValueType  # 2
+    """Every wave but the first."""
+    SCOPE_EVERY_WAVE: ApprovalPolicy.Scope.ValueType  # 3
+    """Every wave."""
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    SECOND_PERSON_FIELD_NUMBER: _builtins.int
+    scope: Global___ApprovalPolicy.Scope.ValueType
+    """Which waves."""
+    second_person: _builtins.bool
+    """The one who approves must not be the one who started the rollout."""
+    def __init__(
+        self,
+        *,
+        scope: Global___ApprovalPolicy.Scope.ValueType = ...,
+        second_person: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "second_person", b"second_person"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RolloutStrategy: _TypeAlias = RolloutStrategy  # noqa: Y015
+Global___ApprovalPolicy: _TypeAlias = ApprovalPolicy  # noqa: Y015
+
+@_typing.final
+class MaintenanceWindow(_message.Message):
+    """A recurring time in which something may be done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Scope:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MaintenanceWindow._Scope.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SCOPE_UNSPECIFIED: MaintenanceWindow._Scope.ValueType  # 0
+        """Not stated; read as SWAP."""
+        SCOPE_SWAP: MaintenanceWindow._Scope.ValueType  # 1
+        """The swap itself: an agent gets the version only while its window is open, and has it prepared before."""
+        SCOPE_START: MaintenanceWindow._Scope.ValueType  # 2
+        """The admission of a wave: while any of its agents' windows is closed the wave waits."""
+
+    class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
+        """What is bound to the window."""
+
+    SCOPE_UNSPECIFIED: MaintenanceWindow.Scope.ValueType  # 0
+    """Not stated; read as SWAP."""
+    SCOPE_SWAP: MaintenanceWindow.Scope.ValueType  # 1
+    """The swap itself: an agent gets the version only while its window is open, and has it prepared before."""
+    SCOPE_START: MaintenanceWindow.Scope.ValueType  # 2
+    """The admission of a wave: while any of its agents' windows is closed the wave waits."""
+
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    CRON_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    selector: _builtins.str
+    """Optional. Label selector of the agents that it binds: `site=suzhou`. Empty means all."""
+    cron: _builtins.str
+    """Required. When it opens, as five cron fields: "0 2 * * SAT"."""
+    time_zone: _builtins.str
+    """Required. IANA time zone in which `cron` is read: "Asia/Shanghai"."""
+    scope: Global___MaintenanceWindow.Scope.ValueType
+    """Optional. What is bound to it."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """Required. How long it stays open."""
+
+    def __init__(
+        self,
+        *,
+        selector: _builtins.str = ...,
+        cron: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        time_zone: _builtins.str = ...,
+        scope: Global___MaintenanceWindow.Scope.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cron", b"cron", "duration", b"duration", "scope", b"scope", "selector", b"selector", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MaintenanceWindow: _TypeAlias = MaintenanceWindow  # noqa: Y015
+
+@_typing.final
+class Pace(_message.Message):
+    """How fast a rollout goes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENTS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_PER_SITE_FIELD_NUMBER: _builtins.int
+    agents_per_minute: _builtins.int
+    """Optional. Most agents that get the version in a minute; 0 means no bound."""
+    bytes_per_second_per_site: _builtins.int
+    """Optional. Most bytes a second that the agents of one site (same `site` label) fetch together; 0 means no bound."""
+    def __init__(
+        self,
+        *,
+        agents_per_minute: _builtins.int = ...,
+        bytes_per_second_per_site: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents_per_minute", b"agents_per_minute", "bytes_per_second_per_site", b"bytes_per_second_per_site"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pace: _TypeAlias = Pace  # noqa: Y015
+
+@_typing.final
+class ShadowPolicy(_message.Message):
+    """A shadow run before anything is answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_COMPARISONS_FIELD_NUMBER: _builtins.int
+    MIN_AGREEMENT_PER_MILLE_FIELD_NUMBER: _builtins.int
+    SERVING_LATENCY_MS_P99_MAX_FIELD_NUMBER: _builtins.int
+    min_comparisons: _builtins.int
+    """Required. Inputs that both versions have judged, on all agents of the first wave together, before the shadow gate may
+    pass.
+    """
+    min_agreement_per_mille: _builtins.int
+    """Optional. Least inputs with the same top label, per 1,000. Absent means the controller's default."""
+    serving_latency_ms_p99_max: _builtins.float
+    """Optional. Most milliseconds of the serving version's p99 while the candidate runs; above it an agent stops its run."""
+    def __init__(
+        self,
+        *,
+        min_comparisons: _builtins.int = ...,
+        min_agreement_per_mille: _builtins.int | None = ...,
+        serving_latency_ms_p99_max: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_agreement_per_mille", b"_min_agreement_per_mille", "min_agreement_per_mille", b"min_agreement_per_mille"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_agreement_per_mille", b"_min_agreement_per_mille", "min_agreement_per_mille", b"min_agreement_per_mille", "min_comparisons", b"min_comparisons", "serving_latency_ms_p99_max", b"serving_latency_ms_p99_max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_agreement_per_mille: _TypeAlias = _typing.Literal["min_agreement_per_mille"]  # noqa: Y015
+    _WhichOneofArgType__min_agreement_per_mille: _TypeAlias = _typing.Literal["_min_agreement_per_mille", b"_min_agreement_per_mille"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_agreement_per_mille) -> _WhichOneofReturnType__min_agreement_per_mille | None: ...
+
+Global___ShadowPolicy: _TypeAlias = ShadowPolicy  # noqa: Y015
 
 @_typing.final
 class GatePolicy(_message.Message):
@@ -213,6 +471,15 @@ class GatePolicy(_message.Message):
     MAX_ERRORS_PER_MILLE_FIELD_NUMBER: _builtins.int
     MAX_FAILED_INSTALLS_FIELD_NUMBER: _builtins.int
     ON_FAILURE_FIELD_NUMBER: _builtins.int
+    MAX_LATENCY_MS_P95_FIELD_NUMBER: _builtins.int
+    MAX_LATENCY_MS_P99_FIELD_NUMBER: _builtins.int
+    MAX_LATENCY_P99_PERCENT_FIELD_NUMBER: _builtins.int
+    MIN_THROUGHPUT_PERCENT_FIELD_NUMBER: _builtins.int
+    MAX_CONFIDENCE_DRIFT_PER_MILLE_FIELD_NUMBER: _builtins.int
+    MAX_CLASS_DRIFT_PER_MILLE_FIELD_NUMBER: _builtins.int
+    MAX_SILENT_PER_MILLE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_PER_MILLE_FIELD_NUMBER: _builtins.int
+    IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
     min_inferences: _builtins.int
     """Optional. Inferences by the target version, since the wave was admitted, below which
     the gate is PENDING. Absent means the controller's default; 0 asks for none.
@@ -223,6 +490,38 @@ class GatePolicy(_message.Message):
     """Optional. Most targets of the rollout whose install may fail. Absent means 0."""
     on_failure: Global___GatePolicy.FailureAction.ValueType
     """Optional. What a failed gate does."""
+    max_latency_ms_p95: _builtins.float
+    """Optional. Most milliseconds of the 95th percentile of latency; 0 asks for nothing."""
+    max_latency_ms_p99: _builtins.float
+    """Optional. Most milliseconds of the 99th percentile of latency, the takt time that the line allows; 0 asks for nothing."""
+    max_latency_p99_percent: _builtins.int
+    """Optional. Most percent that the 99th percentile may be of the previous version's on the same agents: 120 allows a
+    fifth more. 0 asks for nothing.
+    """
+    min_throughput_percent: _builtins.int
+    """Optional. Least percent that the inferences a second may be of the previous version's on the same agents. 0 asks for
+    nothing.
+    """
+    max_confidence_drift_per_mille: _builtins.int
+    """Optional. Most distance (Kolmogorov-Smirnov), per 1,000, of the confidences from the previous version's on the same
+    agents. 0 asks for nothing.
+    """
+    max_class_drift_per_mille: _builtins.int
+    """Optional. Most distance (total variation), per 1,000, of the mix of top labels from the previous version's on the same
+    agents. 0 asks for nothing.
+    """
+    max_silent_per_mille: _builtins.int
+    """Optional. Most agents per 1,000 that may fall silent after they took the version up. Absent means the controller's
+    default.
+    """
+    confidence_per_mille: _builtins.int
+    """Optional. How sure a check must be before it passes or fails: 990 for 99 of 100. Absent means the controller's default."""
+    @_builtins.property
+    def idle_timeout(self) -> _duration_pb2.Duration:
+        """Optional. A line without inferences for this long makes the gate INCONCLUSIVE until they come again. Absent means the
+        controller's default.
+        """
+
     def __init__(
         self,
         *,
@@ -230,21 +529,38 @@ class GatePolicy(_message.Message):
         max_errors_per_mille: _builtins.int | None = ...,
         max_failed_installs: _builtins.int | None = ...,
         on_failure: Global___GatePolicy.FailureAction.ValueType = ...,
+        max_latency_ms_p95: _builtins.float = ...,
+        max_latency_ms_p99: _builtins.float = ...,
+        max_latency_p99_percent: _builtins.int = ...,
+        min_throughput_percent: _builtins.int = ...,
+        max_confidence_drift_per_mille: _builtins.int = ...,
+        max_class_drift_per_mille: _builtins.int = ...,
+        max_silent_per_mille: _builtins.int | None = ...,
+        confidence_per_mille: _builtins.int | None = ...,
+        idle_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_errors_per_mille", b"_max_errors_per_mille", "_max_failed_installs", b"_max_failed_installs", "_min_inferences", b"_min_inferences", "max_errors_per_mille", b"max_errors_per_mille", "max_failed_installs", b"max_failed_installs", "min_inferences", b"min_inferences"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence_per_mille", b"_confidence_per_mille", "_max_errors_per_mille", b"_max_errors_per_mille", "_max_failed_installs", b"_max_failed_installs", "_max_silent_per_mille", b"_max_silent_per_mille", "_min_inferences", b"_min_inferences", "confidence_per_mille", b"confidence_per_mille", "idle_timeout", b"idle_timeout", "max_errors_per_mille", b"max_errors_per_mille", "max_failed_installs", b"max_failed_installs", "max_silent_per_mille", b"max_silent_per_mille", "min_inferences", b"min_inferences"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_errors_per_mille", b"_max_errors_per_mille", "_max_failed_installs", b"_max_failed_installs", "_min_inferences", b"_min_inferences", "max_errors_per_mille", b"max_errors_per_mille", "max_failed_installs", b"max_failed_installs", "min_inferences", b"min_inferences", "on_failure", b"on_failure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence_per_mille", b"_confidence_per_mille", "_max_errors_per_mille", b"_max_errors_per_mille", "_max_failed_installs", b"_max_failed_installs", "_max_silent_per_mille", b"_max_silent_per_mille", "_min_inferences", b"_min_inferences", "confidence_per_mille", b"confidence_per_mille", "idle_timeout", b"idle_timeout", "max_class_drift_per_mille", b"max_class_drift_per_mille", "max_confidence_drift_per_mille", b"max_confidence_drift_per_mille", "max_errors_per_mille", b"max_errors_per_mille", "max_failed_installs", b"max_failed_installs", "max_latency_ms_p95", b"max_latency_ms_p95", "max_latency_ms_p99", b"max_latency_ms_p99", "max_latency_p99_percent", b"max_latency_p99_percent", "max_silent_per_mille", b"max_silent_per_mille", "min_inferences", b"min_inferences", "min_throughput_percent", b"min_throughput_percent", "on_failure", b"on_failure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__confidence_per_mille: _TypeAlias = _typing.Literal["confidence_per_mille"]  # noqa: Y015
+    _WhichOneofArgType__confidence_per_mille: _TypeAlias = _typing.Literal["_confidence_per_mille", b"_confidence_per_mille"]  # noqa: Y015
     _WhichOneofReturnType__max_errors_per_mille: _TypeAlias = _typing.Literal["max_errors_per_mille"]  # noqa: Y015
     _WhichOneofArgType__max_errors_per_mille: _TypeAlias = _typing.Literal["_max_errors_per_mille", b"_max_errors_per_mille"]  # noqa: Y015
     _WhichOneofReturnType__max_failed_installs: _TypeAlias = _typing.Literal["max_failed_installs"]  # noqa: Y015
     _WhichOneofArgType__max_failed_installs: _TypeAlias = _typing.Literal["_max_failed_installs", b"_max_failed_installs"]  # noqa: Y015
+    _WhichOneofReturnType__max_silent_per_mille: _TypeAlias = _typing.Literal["max_silent_per_mille"]  # noqa: Y015
+    _WhichOneofArgType__max_silent_per_mille: _TypeAlias = _typing.Literal["_max_silent_per_mille", b"_max_silent_per_mille"]  # noqa: Y015
     _WhichOneofReturnType__min_inferences: _TypeAlias = _typing.Literal["min_inferences"]  # noqa: Y015
     _WhichOneofArgType__min_inferences: _TypeAlias = _typing.Literal["_min_inferences", b"_min_inferences"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence_per_mille) -> _WhichOneofReturnType__confidence_per_mille | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_errors_per_mille) -> _WhichOneofReturnType__max_errors_per_mille | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_failed_installs) -> _WhichOneofReturnType__max_failed_installs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_silent_per_mille) -> _WhichOneofReturnType__max_silent_per_mille | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_inferences) -> _WhichOneofReturnType__min_inferences | None: ...
 
@@ -272,6 +588,8 @@ class Wave(_message.Message):
         """Its gate passed."""
         STATE_FAILED: Wave._State.ValueType  # 4
         """Its gate failed."""
+        STATE_SHADOWING: Wave._State.ValueType  # 5
+        """The candidate runs in shadow on its agents and answers nothing."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where the wave stands."""
@@ -286,6 +604,8 @@ class Wave(_message.Message):
     """Its gate passed."""
     STATE_FAILED: Wave.State.ValueType  # 4
     """Its gate failed."""
+    STATE_SHADOWING: Wave.State.ValueType  # 5
+    """The candidate runs in shadow on its agents and answers nothing."""
 
     INDEX_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
@@ -294,12 +614,18 @@ class Wave(_message.Message):
     ADMIT_TIME_FIELD_NUMBER: _builtins.int
     COMPLETE_TIME_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
+    RELEASED_AGENTS_FIELD_NUMBER: _builtins.int
+    APPROVER_FIELD_NUMBER: _builtins.int
+    APPROVE_TIME_FIELD_NUMBER: _builtins.int
+    SHADOW_TIME_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Place in the order, from 0."""
     size: _builtins.str
     """As the strategy wrote it: "1", "50%"."""
     state: Global___Wave.State.ValueType
     """Where it stands."""
+    approver: _builtins.str
+    """Who approved the wave, `operators/{operator}`; empty while nobody has."""
     @_builtins.property
     def agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The wave's own targets, `agents/{agent}`, sorted."""
@@ -316,6 +642,18 @@ class Wave(_message.Message):
     def verdict(self) -> Global___GateVerdict:
         """The last verdict of its gate."""
 
+    @_builtins.property
+    def released_agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of `agents`, those that were given the version, in the order in which they got it."""
+
+    @_builtins.property
+    def approve_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was approved."""
+
+    @_builtins.property
+    def shadow_time(self) -> _timestamp_pb2.Timestamp:
+        """When its shadow run began."""
+
     def __init__(
         self,
         *,
@@ -326,10 +664,14 @@ class Wave(_message.Message):
         admit_time: _timestamp_pb2.Timestamp | None = ...,
         complete_time: _timestamp_pb2.Timestamp | None = ...,
         verdict: Global___GateVerdict | None = ...,
+        released_agents: _abc.Iterable[_builtins.str] | None = ...,
+        approver: _builtins.str = ...,
+        approve_time: _timestamp_pb2.Timestamp | None = ...,
+        shadow_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["admit_time", b"admit_time", "complete_time", b"complete_time", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["admit_time", b"admit_time", "approve_time", b"approve_time", "complete_time", b"complete_time", "shadow_time", b"shadow_time", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admit_time", b"admit_time", "agents", b"agents", "complete_time", b"complete_time", "index", b"index", "size", b"size", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admit_time", b"admit_time", "agents", b"agents", "approve_time", b"approve_time", "approver", b"approver", "complete_time", b"complete_time", "index", b"index", "released_agents", b"released_agents", "shadow_time", b"shadow_time", "size", b"size", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -381,6 +723,7 @@ class GateVerdict(_message.Message):
     INFERENCES_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
     EVALUATE_TIME_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
     outcome: Global___GateVerdict.Outcome.ValueType
     """The outcome."""
     reason: _builtins.str
@@ -401,6 +744,10 @@ class GateVerdict(_message.Message):
     def evaluate_time(self) -> _timestamp_pb2.Timestamp:
         """When it was evaluated."""
 
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateCheck]:
+        """What each condition said; the verdict is the worst of them."""
+
     def __init__(
         self,
         *,
@@ -413,11 +760,72 @@ class GateVerdict(_message.Message):
         inferences: _builtins.int = ...,
         errors: _builtins.int = ...,
         evaluate_time: _timestamp_pb2.Timestamp | None = ...,
+        checks: _abc.Iterable[Global___GateCheck] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["evaluate_time", b"evaluate_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "evaluate_time", b"evaluate_time", "failed", b"failed", "inferences", b"inferences", "installed", b"installed", "message", b"message", "outcome", b"outcome", "reason", b"reason", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "errors", b"errors", "evaluate_time", b"evaluate_time", "failed", b"failed", "inferences", b"inferences", "installed", b"installed", "message", b"message", "outcome", b"outcome", "reason", b"reason", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GateVerdict: _TypeAlias = GateVerdict  # noqa: Y015
+
+@_typing.final
+class GateCheck(_message.Message):
+    """What one condition of a gate said."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DEVICE_CLASS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    OBSERVED_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Stable word: "installs", "errors", "latency_p99", "latency_p99_ratio", "throughput", "confidence_drift", "class_drift",
+    "silence", "shadow", "bake".
+    """
+    device_class: _builtins.str
+    """Device class that it was judged for; empty for all targets together."""
+    outcome: Global___GateVerdict.Outcome.ValueType
+    """The outcome."""
+    reason: _builtins.str
+    """Why, as one stable UPPER_SNAKE word."""
+    message: _builtins.str
+    """Why, in words with the numbers."""
+    observed: _builtins.float
+    """What was measured, in the unit of `limit`."""
+    low: _builtins.float
+    """Lower end of the interval around it."""
+    high: _builtins.float
+    """Upper end of the interval around it."""
+    limit: _builtins.float
+    """The limit."""
+    samples: _builtins.int
+    """Measurements that it rests on."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        device_class: _builtins.str = ...,
+        outcome: Global___GateVerdict.Outcome.ValueType = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        observed: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+        limit: _builtins.float = ...,
+        samples: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_class", b"device_class", "high", b"high", "limit", b"limit", "low", b"low", "message", b"message", "name", b"name", "observed", b"observed", "outcome", b"outcome", "reason", b"reason", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateCheck: _TypeAlias = GateCheck  # noqa: Y015

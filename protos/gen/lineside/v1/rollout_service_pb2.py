@@ -22,38 +22,75 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from lineside.v1 import audit_pb2 as lineside_dot_v1_dot_audit__pb2
 from lineside.v1 import rollout_pb2 as lineside_dot_v1_dot_rollout__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!lineside/v1/rollout_service.proto\x12\x0blineside.v1\x1a\x19lineside/v1/rollout.proto\"Q\n\x14\x43reateRolloutRequest\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.lineside.v1.Rollout\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"!\n\x11GetRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"P\n\x13ListRolloutsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\"W\n\x14ListRolloutsResponse\x12&\n\x08rollouts\x18\x01 \x03(\x0b\x32\x14.lineside.v1.Rollout\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x13WatchRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x14WatchRolloutResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.lineside.v1.Rollout\"1\n\x13PauseRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"2\n\x14ResumeRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"1\n\x13\x41\x62ortRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"4\n\x16RollbackRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"1\n\x13RetryRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t2\xba\x05\n\x0eRolloutService\x12H\n\rCreateRollout\x12!.lineside.v1.CreateRolloutRequest\x1a\x14.lineside.v1.Rollout\x12\x42\n\nGetRollout\x12\x1e.lineside.v1.GetRolloutRequest\x1a\x14.lineside.v1.Rollout\x12S\n\x0cListRollouts\x12 .lineside.v1.ListRolloutsRequest\x1a!.lineside.v1.ListRolloutsResponse\x12U\n\x0cWatchRollout\x12 .lineside.v1.WatchRolloutRequest\x1a!.lineside.v1.WatchRolloutResponse0\x01\x12\x46\n\x0cPauseRollout\x12 .lineside.v1.PauseRolloutRequest\x1a\x14.lineside.v1.Rollout\x12H\n\rResumeRollout\x12!.lineside.v1.ResumeRolloutRequest\x1a\x14.lineside.v1.Rollout\x12\x46\n\x0c\x41\x62ortRollout\x12 .lineside.v1.AbortRolloutRequest\x1a\x14.lineside.v1.Rollout\x12L\n\x0fRollbackRollout\x12#.lineside.v1.RollbackRolloutRequest\x1a\x14.lineside.v1.Rollout\x12\x46\n\x0cRetryRollout\x12 .lineside.v1.RetryRolloutRequest\x1a\x14.lineside.v1.Rolloutb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!lineside/v1/rollout_service.proto\x12\x0blineside.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17lineside/v1/audit.proto\x1a\x19lineside/v1/rollout.proto\"\x89\x02\n\x14\x43reateRolloutRequest\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.lineside.v1.Rollout\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x41\n\x0bwhen_active\x18\x03 \x01(\x0e\x32,.lineside.v1.CreateRolloutRequest.WhenActive\"s\n\nWhenActive\x12\x1b\n\x17WHEN_ACTIVE_UNSPECIFIED\x10\x00\x12\x16\n\x12WHEN_ACTIVE_REFUSE\x10\x01\x12\x15\n\x11WHEN_ACTIVE_QUEUE\x10\x02\x12\x19\n\x15WHEN_ACTIVE_SUPERSEDE\x10\x03\"!\n\x11GetRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"P\n\x13ListRolloutsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\"W\n\x14ListRolloutsResponse\x12&\n\x08rollouts\x18\x01 \x03(\x0b\x32\x14.lineside.v1.Rollout\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x13WatchRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"f\n\x14WatchRolloutResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.lineside.v1.Rollout\x12\'\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.lineside.v1.AuditEvent\"1\n\x13PauseRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"2\n\x14ResumeRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"?\n\x13\x41\x62ortRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x0c\n\x04keep\x18\x03 \x01(\x08\"4\n\x16RollbackRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"1\n\x13RetryRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"O\n\x15\x41pproveRolloutRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x11\n\x04wave\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x07\n\x05_wave\";\n\x12PlanRolloutRequest\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.lineside.v1.Rollout\"\x97\x01\n\x13PlanRolloutResponse\x12&\n\x04plan\x18\x01 \x01(\x0b\x32\x18.lineside.v1.RolloutPlan\x12+\n\x07targets\x18\x02 \x03(\x0b\x32\x1a.lineside.v1.PlannedTarget\x12+\n\x08left_out\x18\x03 \x03(\x0b\x32\x19.lineside.v1.LeftOutAgent\"\xdb\x01\n\x0bRolloutPlan\x12\'\n\x05waves\x18\x01 \x03(\x0b\x32\x18.lineside.v1.PlannedWave\x12\x14\n\x0ctarget_count\x18\x02 \x01(\x05\x12\x16\n\x0eleft_out_count\x18\x03 \x01(\x05\x12\x13\n\x0b\x66\x65tch_bytes\x18\x04 \x01(\x03\x12\x35\n\x11\x65nd_time_estimate\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0frelated_rollout\x18\x06 \x01(\t\x12\x10\n\x08warnings\x18\x07 \x03(\t\"\xf5\x01\n\x0bPlannedWave\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04size\x18\x02 \x01(\t\x12\x13\n\x0b\x61gent_count\x18\x03 \x01(\x05\x12\x16\n\x0e\x64\x65vice_classes\x18\x04 \x03(\t\x12\x13\n\x0b\x66\x65tch_bytes\x18\x05 \x01(\x03\x12\x37\n\x13\x61\x64mit_time_estimate\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12pass_time_estimate\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eneeds_approval\x18\x08 \x01(\x08\"\xe5\x01\n\rPlannedTarget\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0c\n\x04wave\x18\x02 \x01(\x05\x12\x14\n\x0c\x64\x65vice_class\x18\x03 \x01(\t\x12\x13\n\x0b\x66\x65tch_bytes\x18\x04 \x01(\x03\x12\x1c\n\x0f\x64isk_free_bytes\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tconnected\x18\x06 \x01(\x08\x12\x36\n\x12swap_time_earliest\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07warning\x18\x08 \x01(\tB\x12\n\x10_disk_free_bytes\">\n\x0cLeftOutAgent\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x9a\x01\n\x16RehearseRolloutRequest\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.lineside.v1.Rollout\x12\x36\n\x0b\x61ssumptions\x18\x02 \x01(\x0b\x32!.lineside.v1.RehearsalAssumptions\x12\r\n\x05plays\x18\x03 \x01(\x05\x12\x12\n\nfirst_seed\x18\x04 \x01(\x03\"\xb0\x02\n\x14RehearsalAssumptions\x12\x1e\n\x16message_loss_per_mille\x18\x01 \x01(\x05\x12\x19\n\x11offline_per_mille\x18\x02 \x01(\x05\x12)\n\x06outage\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10restarts_per_day\x18\x04 \x01(\x01\x12\"\n\x1ainstall_failures_per_mille\x18\x05 \x01(\x05\x12\x18\n\x10\x65rrors_per_mille\x18\x06 \x01(\x05\x12\x1b\n\x13\x65rrors_device_class\x18\x07 \x01(\t\x12\x1d\n\x15inferences_per_second\x18\x08 \x01(\x01\x12\x1e\n\x16\x66\x65tch_bytes_per_second\x18\t \x01(\x03\"j\n\x17RehearseRolloutResponse\x12\x12\n\nplays_done\x18\x01 \x01(\x05\x12\r\n\x05plays\x18\x02 \x01(\x05\x12,\n\x06report\x18\x03 \x01(\x0b\x32\x1c.lineside.v1.RehearsalReport\"\xd9\x03\n\x0fRehearsalReport\x12<\n\x08outcomes\x18\x01 \x03(\x0b\x32*.lineside.v1.RehearsalReport.OutcomesEntry\x12$\n\x07seconds\x18\x02 \x01(\x0b\x32\x13.lineside.v1.Spread\x12+\n\x0e\x65xposed_agents\x18\x03 \x01(\x0b\x32\x13.lineside.v1.Spread\x12.\n\x11\x66\x61iled_inferences\x18\x04 \x01(\x0b\x32\x13.lineside.v1.Spread\x12(\n\x0b\x66\x65tch_bytes\x18\x05 \x01(\x0b\x32\x13.lineside.v1.Spread\x12H\n\x0fstopped_in_wave\x18\x06 \x03(\x0b\x32/.lineside.v1.RehearsalReport.StoppedInWaveEntry\x12*\n\x07horizon\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a/\n\rOutcomesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x1a\x34\n\x12StoppedInWaveEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"<\n\x06Spread\x12\x0b\n\x03min\x18\x01 \x01(\x01\x12\x0b\n\x03p50\x18\x02 \x01(\x01\x12\x0b\n\x03p95\x18\x03 \x01(\x01\x12\x0b\n\x03max\x18\x04 \x01(\x01\x32\xba\x07\n\x0eRolloutService\x12H\n\rCreateRollout\x12!.lineside.v1.CreateRolloutRequest\x1a\x14.lineside.v1.Rollout\x12\x42\n\nGetRollout\x12\x1e.lineside.v1.GetRolloutRequest\x1a\x14.lineside.v1.Rollout\x12S\n\x0cListRollouts\x12 .lineside.v1.ListRolloutsRequest\x1a!.lineside.v1.ListRolloutsResponse\x12U\n\x0cWatchRollout\x12 .lineside.v1.WatchRolloutRequest\x1a!.lineside.v1.WatchRolloutResponse0\x01\x12\x46\n\x0cPauseRollout\x12 .lineside.v1.PauseRolloutRequest\x1a\x14.lineside.v1.Rollout\x12H\n\rResumeRollout\x12!.lineside.v1.ResumeRolloutRequest\x1a\x14.lineside.v1.Rollout\x12\x46\n\x0c\x41\x62ortRollout\x12 .lineside.v1.AbortRolloutRequest\x1a\x14.lineside.v1.Rollout\x12L\n\x0fRollbackRollout\x12#.lineside.v1.RollbackRolloutRequest\x1a\x14.lineside.v1.Rollout\x12\x46\n\x0cRetryRollout\x12 .lineside.v1.RetryRolloutRequest\x1a\x14.lineside.v1.Rollout\x12J\n\x0e\x41pproveRollout\x12\".lineside.v1.ApproveRolloutRequest\x1a\x14.lineside.v1.Rollout\x12R\n\x0bPlanRollout\x12\x1f.lineside.v1.PlanRolloutRequest\x1a .lineside.v1.PlanRolloutResponse0\x01\x12^\n\x0fRehearseRollout\x12#.lineside.v1.RehearseRolloutRequest\x1a$.lineside.v1.RehearseRolloutResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lineside.v1.rollout_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATEROLLOUTREQUEST']._serialized_start=77
-  _globals['_CREATEROLLOUTREQUEST']._serialized_end=158
-  _globals['_GETROLLOUTREQUEST']._serialized_start=160
-  _globals['_GETROLLOUTREQUEST']._serialized_end=193
-  _globals['_LISTROLLOUTSREQUEST']._serialized_start=195
-  _globals['_LISTROLLOUTSREQUEST']._serialized_end=275
-  _globals['_LISTROLLOUTSRESPONSE']._serialized_start=277
-  _globals['_LISTROLLOUTSRESPONSE']._serialized_end=364
-  _globals['_WATCHROLLOUTREQUEST']._serialized_start=366
-  _globals['_WATCHROLLOUTREQUEST']._serialized_end=401
-  _globals['_WATCHROLLOUTRESPONSE']._serialized_start=403
-  _globals['_WATCHROLLOUTRESPONSE']._serialized_end=464
-  _globals['_PAUSEROLLOUTREQUEST']._serialized_start=466
-  _globals['_PAUSEROLLOUTREQUEST']._serialized_end=515
-  _globals['_RESUMEROLLOUTREQUEST']._serialized_start=517
-  _globals['_RESUMEROLLOUTREQUEST']._serialized_end=567
-  _globals['_ABORTROLLOUTREQUEST']._serialized_start=569
-  _globals['_ABORTROLLOUTREQUEST']._serialized_end=618
-  _globals['_ROLLBACKROLLOUTREQUEST']._serialized_start=620
-  _globals['_ROLLBACKROLLOUTREQUEST']._serialized_end=672
-  _globals['_RETRYROLLOUTREQUEST']._serialized_start=674
-  _globals['_RETRYROLLOUTREQUEST']._serialized_end=723
-  _globals['_ROLLOUTSERVICE']._serialized_start=726
-  _globals['_ROLLOUTSERVICE']._serialized_end=1424
+  _globals['_REHEARSALREPORT_OUTCOMESENTRY']._loaded_options = None
+  _globals['_REHEARSALREPORT_OUTCOMESENTRY']._serialized_options = b'8\001'
+  _globals['_REHEARSALREPORT_STOPPEDINWAVEENTRY']._loaded_options = None
+  _globals['_REHEARSALREPORT_STOPPEDINWAVEENTRY']._serialized_options = b'8\001'
+  _globals['_CREATEROLLOUTREQUEST']._serialized_start=168
+  _globals['_CREATEROLLOUTREQUEST']._serialized_end=433
+  _globals['_CREATEROLLOUTREQUEST_WHENACTIVE']._serialized_start=318
+  _globals['_CREATEROLLOUTREQUEST_WHENACTIVE']._serialized_end=433
+  _globals['_GETROLLOUTREQUEST']._serialized_start=435
+  _globals['_GETROLLOUTREQUEST']._serialized_end=468
+  _globals['_LISTROLLOUTSREQUEST']._serialized_start=470
+  _globals['_LISTROLLOUTSREQUEST']._serialized_end=550
+  _globals['_LISTROLLOUTSRESPONSE']._serialized_start=552
+  _globals['_LISTROLLOUTSRESPONSE']._serialized_end=639
+  _globals['_WATCHROLLOUTREQUEST']._serialized_start=641
+  _globals['_WATCHROLLOUTREQUEST']._serialized_end=676
+  _globals['_WATCHROLLOUTRESPONSE']._serialized_start=678
+  _globals['_WATCHROLLOUTRESPONSE']._serialized_end=780
+  _globals['_PAUSEROLLOUTREQUEST']._serialized_start=782
+  _globals['_PAUSEROLLOUTREQUEST']._serialized_end=831
+  _globals['_RESUMEROLLOUTREQUEST']._serialized_start=833
+  _globals['_RESUMEROLLOUTREQUEST']._serialized_end=883
+  _globals['_ABORTROLLOUTREQUEST']._serialized_start=885
+  _globals['_ABORTROLLOUTREQUEST']._serialized_end=948
+  _globals['_ROLLBACKROLLOUTREQUEST']._serialized_start=950
+  _globals['_ROLLBACKROLLOUTREQUEST']._serialized_end=1002
+  _globals['_RETRYROLLOUTREQUEST']._serialized_start=1004
+  _globals['_RETRYROLLOUTREQUEST']._serialized_end=1053
+  _globals['_APPROVEROLLOUTREQUEST']._serialized_start=1055
+  _globals['_APPROVEROLLOUTREQUEST']._serialized_end=1134
+  _globals['_PLANROLLOUTREQUEST']._serialized_start=1136
+  _globals['_PLANROLLOUTREQUEST']._serialized_end=1195
+  _globals['_PLANROLLOUTRESPONSE']._serialized_start=1198
+  _globals['_PLANROLLOUTRESPONSE']._serialized_end=1349
+  _globals['_ROLLOUTPLAN']._serialized_start=1352
+  _globals['_ROLLOUTPLAN']._serialized_end=1571
+  _globals['_PLANNEDWAVE']._serialized_start=1574
+  _globals['_PLANNEDWAVE']._serialized_end=1819
+  _globals['_PLANNEDTARGET']._serialized_start=1822
+  _globals['_PLANNEDTARGET']._serialized_end=2051
+  _globals['_LEFTOUTAGENT']._serialized_start=2053
+  _globals['_LEFTOUTAGENT']._serialized_end=2115
+  _globals['_REHEARSEROLLOUTREQUEST']._serialized_start=2118
+  _globals['_REHEARSEROLLOUTREQUEST']._serialized_end=2272
+  _globals['_REHEARSALASSUMPTIONS']._serialized_start=2275
+  _globals['_REHEARSALASSUMPTIONS']._serialized_end=2579
+  _globals['_REHEARSEROLLOUTRESPONSE']._serialized_start=2581
+  _globals['_REHEARSEROLLOUTRESPONSE']._serialized_end=2687
+  _globals['_REHEARSALREPORT']._serialized_start=2690
+  _globals['_REHEARSALREPORT']._serialized_end=3163
+  _globals['_REHEARSALREPORT_OUTCOMESENTRY']._serialized_start=3062
+  _globals['_REHEARSALREPORT_OUTCOMESENTRY']._serialized_end=3109
+  _globals['_REHEARSALREPORT_STOPPEDINWAVEENTRY']._serialized_start=3111
+  _globals['_REHEARSALREPORT_STOPPEDINWAVEENTRY']._serialized_end=3163
+  _globals['_SPREAD']._serialized_start=3165
+  _globals['_SPREAD']._serialized_end=3225
+  _globals['_ROLLOUTSERVICE']._serialized_start=3228
+  _globals['_ROLLOUTSERVICE']._serialized_end=4182
 # @@protoc_insertion_point(module_scope)

@@ -5,8 +5,12 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from lineside.v1 import audit_pb2 as _audit_pb2
 from lineside.v1 import rollout_pb2 as _rollout_pb2
 import builtins as _builtins
 import sys
@@ -25,10 +29,44 @@ class CreateRolloutRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _WhenActive:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _WhenActiveEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[CreateRolloutRequest._WhenActive.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        WHEN_ACTIVE_UNSPECIFIED: CreateRolloutRequest._WhenActive.ValueType  # 0
+        """The rule: queue behind one that runs or returns, take the place of one that is paused or queued."""
+        WHEN_ACTIVE_REFUSE: CreateRolloutRequest._WhenActive.ValueType  # 1
+        """Refuse the new one."""
+        WHEN_ACTIVE_QUEUE: CreateRolloutRequest._WhenActive.ValueType  # 2
+        """Begin when the other has ended. One queued before is superseded."""
+        WHEN_ACTIVE_SUPERSEDE: CreateRolloutRequest._WhenActive.ValueType  # 3
+        """End the other and begin at once. Its targets keep their version until they are moved, unless its gate failed; then
+        they return.
+        """
+
+    class WhenActive(_WhenActive, metaclass=_WhenActiveEnumTypeWrapper):
+        """What to do where another rollout moves the deployment."""
+
+    WHEN_ACTIVE_UNSPECIFIED: CreateRolloutRequest.WhenActive.ValueType  # 0
+    """The rule: queue behind one that runs or returns, take the place of one that is paused or queued."""
+    WHEN_ACTIVE_REFUSE: CreateRolloutRequest.WhenActive.ValueType  # 1
+    """Refuse the new one."""
+    WHEN_ACTIVE_QUEUE: CreateRolloutRequest.WhenActive.ValueType  # 2
+    """Begin when the other has ended. One queued before is superseded."""
+    WHEN_ACTIVE_SUPERSEDE: CreateRolloutRequest.WhenActive.ValueType  # 3
+    """End the other and begin at once. Its targets keep their version until they are moved, unless its gate failed; then
+    they return.
+    """
+
     ROLLOUT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WHEN_ACTIVE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Optional. UUID; a repeated request with the same id is answered with the first outcome."""
+    when_active: Global___CreateRolloutRequest.WhenActive.ValueType
+    """Optional. What to do where another rollout moves the deployment."""
     @_builtins.property
     def rollout(self) -> _rollout_pb2.Rollout:
         """Required. Deployment, target version and strategy."""
@@ -38,10 +76,11 @@ class CreateRolloutRequest(_message.Message):
         *,
         rollout: _rollout_pb2.Rollout | None = ...,
         request_id: _builtins.str = ...,
+        when_active: Global___CreateRolloutRequest.WhenActive.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "rollout", b"rollout", "when_active", b"when_active"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -156,18 +195,24 @@ class WatchRolloutResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rollout(self) -> _rollout_pb2.Rollout:
         """The whole rollout."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_audit_pb2.AuditEvent]:
+        """What was decided since the message before, oldest first: who or which rule, on what evidence."""
 
     def __init__(
         self,
         *,
         rollout: _rollout_pb2.Rollout | None = ...,
+        events: _abc.Iterable[_audit_pb2.AuditEvent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -233,19 +278,23 @@ class AbortRolloutRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `rollouts/{rollout}`."""
     etag: _builtins.str
     """Optional. Refused with ABORTED when it is not the current etag."""
+    keep: _builtins.bool
+    """Optional. Targets keep the version they have until a later rollout moves them; else they return."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         etag: _builtins.str = ...,
+        keep: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "keep", b"keep", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -302,3 +351,549 @@ class RetryRolloutRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RetryRolloutRequest: _TypeAlias = RetryRolloutRequest  # noqa: Y015
+
+@_typing.final
+class ApproveRolloutRequest(_message.Message):
+    """Asks to admit the next wave."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    WAVE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `rollouts/{rollout}`."""
+    etag: _builtins.str
+    """Optional. Refused with ABORTED when it is not the current etag."""
+    wave: _builtins.int
+    """Optional. Index of the wave that is meant, from 0; refused when it is not the next to be approved."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        wave: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_wave", b"_wave", "wave", b"wave"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wave", b"_wave", "etag", b"etag", "name", b"name", "wave", b"wave"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__wave: _TypeAlias = _typing.Literal["wave"]  # noqa: Y015
+    _WhichOneofArgType__wave: _TypeAlias = _typing.Literal["_wave", b"_wave"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wave) -> _WhichOneofReturnType__wave | None: ...
+
+Global___ApproveRolloutRequest: _TypeAlias = ApproveRolloutRequest  # noqa: Y015
+
+@_typing.final
+class PlanRolloutRequest(_message.Message):
+    """Asks what a rollout would do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rollout(self) -> _rollout_pb2.Rollout:
+        """Required. Deployment, target version and strategy, as for CreateRollout."""
+
+    def __init__(
+        self,
+        *,
+        rollout: _rollout_pb2.Rollout | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanRolloutRequest: _TypeAlias = PlanRolloutRequest  # noqa: Y015
+
+@_typing.final
+class PlanRolloutResponse(_message.Message):
+    """A part of the plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def plan(self) -> Global___RolloutPlan:
+        """In the first message: the plan as a whole."""
+
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedTarget]:
+        """In the messages after it: targets, by wave and name."""
+
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftOutAgent]:
+        """In the messages after it: agents of the deployment that are left out."""
+
+    def __init__(
+        self,
+        *,
+        plan: Global___RolloutPlan | None = ...,
+        targets: _abc.Iterable[Global___PlannedTarget] | None = ...,
+        left_out: _abc.Iterable[Global___LeftOutAgent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_out", b"left_out", "plan", b"plan", "targets", b"targets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanRolloutResponse: _TypeAlias = PlanRolloutResponse  # noqa: Y015
+
+@_typing.final
+class RolloutPlan(_message.Message):
+    """What a rollout would do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAVES_FIELD_NUMBER: _builtins.int
+    TARGET_COUNT_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_COUNT_FIELD_NUMBER: _builtins.int
+    FETCH_BYTES_FIELD_NUMBER: _builtins.int
+    END_TIME_ESTIMATE_FIELD_NUMBER: _builtins.int
+    RELATED_ROLLOUT_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    target_count: _builtins.int
+    """Targets in all."""
+    left_out_count: _builtins.int
+    """Agents that are left out."""
+    fetch_bytes: _builtins.int
+    """Bytes to fetch in all: files that an agent has already are not counted."""
+    related_rollout: _builtins.str
+    """`rollouts/{rollout}` that it would wait for or take the place of; empty when there is none."""
+    @_builtins.property
+    def waves(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedWave]:
+        """The waves, in order."""
+
+    @_builtins.property
+    def end_time_estimate(self) -> _timestamp_pb2.Timestamp:
+        """When it would end if nothing fails and evidence comes as it did in the last hour; absent when that cannot be said."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What an operator should know before starting: too little disk, no traffic, a window that never opens."""
+
+    def __init__(
+        self,
+        *,
+        waves: _abc.Iterable[Global___PlannedWave] | None = ...,
+        target_count: _builtins.int = ...,
+        left_out_count: _builtins.int = ...,
+        fetch_bytes: _builtins.int = ...,
+        end_time_estimate: _timestamp_pb2.Timestamp | None = ...,
+        related_rollout: _builtins.str = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time_estimate", b"end_time_estimate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time_estimate", b"end_time_estimate", "fetch_bytes", b"fetch_bytes", "left_out_count", b"left_out_count", "related_rollout", b"related_rollout", "target_count", b"target_count", "warnings", b"warnings", "waves", b"waves"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutPlan: _TypeAlias = RolloutPlan  # noqa: Y015
+
+@_typing.final
+class PlannedWave(_message.Message):
+    """One wave of a plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    AGENT_COUNT_FIELD_NUMBER: _builtins.int
+    DEVICE_CLASSES_FIELD_NUMBER: _builtins.int
+    FETCH_BYTES_FIELD_NUMBER: _builtins.int
+    ADMIT_TIME_ESTIMATE_FIELD_NUMBER: _builtins.int
+    PASS_TIME_ESTIMATE_FIELD_NUMBER: _builtins.int
+    NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Place in the order, from 0."""
+    size: _builtins.str
+    """As the strategy wrote it."""
+    agent_count: _builtins.int
+    """Number of its own targets."""
+    fetch_bytes: _builtins.int
+    """Bytes to fetch."""
+    needs_approval: _builtins.bool
+    """It waits for an approval."""
+    @_builtins.property
+    def device_classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Device classes among them."""
+
+    @_builtins.property
+    def admit_time_estimate(self) -> _timestamp_pb2.Timestamp:
+        """When it would be admitted at the earliest; absent when that cannot be said."""
+
+    @_builtins.property
+    def pass_time_estimate(self) -> _timestamp_pb2.Timestamp:
+        """When its gate would pass at the earliest; absent when that cannot be said."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        size: _builtins.str = ...,
+        agent_count: _builtins.int = ...,
+        device_classes: _abc.Iterable[_builtins.str] | None = ...,
+        fetch_bytes: _builtins.int = ...,
+        admit_time_estimate: _timestamp_pb2.Timestamp | None = ...,
+        pass_time_estimate: _timestamp_pb2.Timestamp | None = ...,
+        needs_approval: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["admit_time_estimate", b"admit_time_estimate", "pass_time_estimate", b"pass_time_estimate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admit_time_estimate", b"admit_time_estimate", "agent_count", b"agent_count", "device_classes", b"device_classes", "fetch_bytes", b"fetch_bytes", "index", b"index", "needs_approval", b"needs_approval", "pass_time_estimate", b"pass_time_estimate", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedWave: _TypeAlias = PlannedWave  # noqa: Y015
+
+@_typing.final
+class PlannedTarget(_message.Message):
+    """One target of a plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    WAVE_FIELD_NUMBER: _builtins.int
+    DEVICE_CLASS_FIELD_NUMBER: _builtins.int
+    FETCH_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
+    CONNECTED_FIELD_NUMBER: _builtins.int
+    SWAP_TIME_EARLIEST_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
+    agent: _builtins.str
+    """`agents/{agent}`."""
+    wave: _builtins.int
+    """Index of its wave, from 0."""
+    device_class: _builtins.str
+    """Device class."""
+    fetch_bytes: _builtins.int
+    """Bytes to fetch."""
+    disk_free_bytes: _builtins.int
+    """Free bytes of its disk, as last heard; absent when never heard."""
+    connected: _builtins.bool
+    """In reach now."""
+    warning: _builtins.str
+    """What speaks against it: "too little disk", "out of reach"; empty when nothing does."""
+    @_builtins.property
+    def swap_time_earliest(self) -> _timestamp_pb2.Timestamp:
+        """When its swap window opens next, or now when it is open or none binds it; absent when it never opens."""
+
+    def __init__(
+        self,
+        *,
+        agent: _builtins.str = ...,
+        wave: _builtins.int = ...,
+        device_class: _builtins.str = ...,
+        fetch_bytes: _builtins.int = ...,
+        disk_free_bytes: _builtins.int | None = ...,
+        connected: _builtins.bool = ...,
+        swap_time_earliest: _timestamp_pb2.Timestamp | None = ...,
+        warning: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "disk_free_bytes", b"disk_free_bytes", "swap_time_earliest", b"swap_time_earliest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes", "agent", b"agent", "connected", b"connected", "device_class", b"device_class", "disk_free_bytes", b"disk_free_bytes", "fetch_bytes", b"fetch_bytes", "swap_time_earliest", b"swap_time_earliest", "warning", b"warning", "wave", b"wave"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__disk_free_bytes: _TypeAlias = _typing.Literal["disk_free_bytes"]  # noqa: Y015
+    _WhichOneofArgType__disk_free_bytes: _TypeAlias = _typing.Literal["_disk_free_bytes", b"_disk_free_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_free_bytes) -> _WhichOneofReturnType__disk_free_bytes | None: ...
+
+Global___PlannedTarget: _TypeAlias = PlannedTarget  # noqa: Y015
+
+@_typing.final
+class LeftOutAgent(_message.Message):
+    """An agent that a rollout would not move."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    agent: _builtins.str
+    """`agents/{agent}`."""
+    reason: _builtins.str
+    """Stable UPPER_SNAKE word: "PINNED", "HELD_BY_OTHER_DEPLOYMENT", "REVOKED"."""
+    message: _builtins.str
+    """In words with the names."""
+    def __init__(
+        self,
+        *,
+        agent: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftOutAgent: _TypeAlias = LeftOutAgent  # noqa: Y015
+
+@_typing.final
+class RehearseRolloutRequest(_message.Message):
+    """Asks for a rehearsal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    ASSUMPTIONS_FIELD_NUMBER: _builtins.int
+    PLAYS_FIELD_NUMBER: _builtins.int
+    FIRST_SEED_FIELD_NUMBER: _builtins.int
+    plays: _builtins.int
+    """Optional. How often to play it; 0 means the controller's default."""
+    first_seed: _builtins.int
+    """Optional. Seed of the first play; the same seeds on the same inventory give the same report."""
+    @_builtins.property
+    def rollout(self) -> _rollout_pb2.Rollout:
+        """Required. Deployment, target version and strategy, as for CreateRollout."""
+
+    @_builtins.property
+    def assumptions(self) -> Global___RehearsalAssumptions:
+        """Optional. What goes wrong, and how often."""
+
+    def __init__(
+        self,
+        *,
+        rollout: _rollout_pb2.Rollout | None = ...,
+        assumptions: Global___RehearsalAssumptions | None = ...,
+        plays: _builtins.int = ...,
+        first_seed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assumptions", b"assumptions", "rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assumptions", b"assumptions", "first_seed", b"first_seed", "plays", b"plays", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RehearseRolloutRequest: _TypeAlias = RehearseRolloutRequest  # noqa: Y015
+
+@_typing.final
+class RehearsalAssumptions(_message.Message):
+    """What goes wrong in a rehearsal, and how often."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_LOSS_PER_MILLE_FIELD_NUMBER: _builtins.int
+    OFFLINE_PER_MILLE_FIELD_NUMBER: _builtins.int
+    OUTAGE_FIELD_NUMBER: _builtins.int
+    RESTARTS_PER_DAY_FIELD_NUMBER: _builtins.int
+    INSTALL_FAILURES_PER_MILLE_FIELD_NUMBER: _builtins.int
+    ERRORS_PER_MILLE_FIELD_NUMBER: _builtins.int
+    ERRORS_DEVICE_CLASS_FIELD_NUMBER: _builtins.int
+    INFERENCES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    FETCH_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    message_loss_per_mille: _builtins.int
+    """Messages lost, per 1,000."""
+    offline_per_mille: _builtins.int
+    """Agents out of reach at a time, per 1,000."""
+    restarts_per_day: _builtins.float
+    """Restarts of an agent in a day, on average."""
+    install_failures_per_mille: _builtins.int
+    """Installs that fail, per 1,000."""
+    errors_per_mille: _builtins.int
+    """Inferences of the version that fail, per 1,000."""
+    errors_device_class: _builtins.str
+    """Only on agents whose device class contains this text; empty means on all."""
+    inferences_per_second: _builtins.float
+    """Inferences a second of an agent; 0 means as measured in the last hour, or one where nothing was."""
+    fetch_bytes_per_second: _builtins.int
+    """Bytes a second that an agent fetches; 0 means 10 MB."""
+    @_builtins.property
+    def outage(self) -> _duration_pb2.Duration:
+        """How long an agent stays out of reach, on average. Absent means ten minutes."""
+
+    def __init__(
+        self,
+        *,
+        message_loss_per_mille: _builtins.int = ...,
+        offline_per_mille: _builtins.int = ...,
+        outage: _duration_pb2.Duration | None = ...,
+        restarts_per_day: _builtins.float = ...,
+        install_failures_per_mille: _builtins.int = ...,
+        errors_per_mille: _builtins.int = ...,
+        errors_device_class: _builtins.str = ...,
+        inferences_per_second: _builtins.float = ...,
+        fetch_bytes_per_second: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outage", b"outage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors_device_class", b"errors_device_class", "errors_per_mille", b"errors_per_mille", "fetch_bytes_per_second", b"fetch_bytes_per_second", "inferences_per_second", b"inferences_per_second", "install_failures_per_mille", b"install_failures_per_mille", "message_loss_per_mille", b"message_loss_per_mille", "offline_per_mille", b"offline_per_mille", "outage", b"outage", "restarts_per_day", b"restarts_per_day"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RehearsalAssumptions: _TypeAlias = RehearsalAssumptions  # noqa: Y015
+
+@_typing.final
+class RehearseRolloutResponse(_message.Message):
+    """A part of a rehearsal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAYS_DONE_FIELD_NUMBER: _builtins.int
+    PLAYS_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    plays_done: _builtins.int
+    """Plays that are done."""
+    plays: _builtins.int
+    """Plays that were asked for."""
+    @_builtins.property
+    def report(self) -> Global___RehearsalReport:
+        """In the last message: what came out."""
+
+    def __init__(
+        self,
+        *,
+        plays_done: _builtins.int = ...,
+        plays: _builtins.int = ...,
+        report: Global___RehearsalReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plays", b"plays", "plays_done", b"plays_done", "report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RehearseRolloutResponse: _TypeAlias = RehearseRolloutResponse  # noqa: Y015
+
+@_typing.final
+class RehearsalReport(_message.Message):
+    """What came out of a rehearsal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class OutcomesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class StoppedInWaveEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    EXPOSED_AGENTS_FIELD_NUMBER: _builtins.int
+    FAILED_INFERENCES_FIELD_NUMBER: _builtins.int
+    FETCH_BYTES_FIELD_NUMBER: _builtins.int
+    STOPPED_IN_WAVE_FIELD_NUMBER: _builtins.int
+    HORIZON_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How plays ended, by the state of the rollout: {"SUCCEEDED": 97, "ROLLED_BACK": 3}; "RUNNING" for those that had not
+        ended by the horizon.
+        """
+
+    @_builtins.property
+    def seconds(self) -> Global___Spread:
+        """How long plays took."""
+
+    @_builtins.property
+    def exposed_agents(self) -> Global___Spread:
+        """Most agents that were given the version at one time."""
+
+    @_builtins.property
+    def failed_inferences(self) -> Global___Spread:
+        """Inferences of the version that failed."""
+
+    @_builtins.property
+    def fetch_bytes(self) -> Global___Spread:
+        """Bytes fetched."""
+
+    @_builtins.property
+    def stopped_in_wave(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """Wave in which plays that failed were stopped, by index from 0."""
+
+    @_builtins.property
+    def horizon(self) -> _duration_pb2.Duration:
+        """How long a play may take before it is cut off."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        seconds: Global___Spread | None = ...,
+        exposed_agents: Global___Spread | None = ...,
+        failed_inferences: Global___Spread | None = ...,
+        fetch_bytes: Global___Spread | None = ...,
+        stopped_in_wave: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+        horizon: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exposed_agents", b"exposed_agents", "failed_inferences", b"failed_inferences", "fetch_bytes", b"fetch_bytes", "horizon", b"horizon", "seconds", b"seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exposed_agents", b"exposed_agents", "failed_inferences", b"failed_inferences", "fetch_bytes", b"fetch_bytes", "horizon", b"horizon", "outcomes", b"outcomes", "seconds", b"seconds", "stopped_in_wave", b"stopped_in_wave"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RehearsalReport: _TypeAlias = RehearsalReport  # noqa: Y015
+
+@_typing.final
+class Spread(_message.Message):
+    """How a number was spread over the plays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_FIELD_NUMBER: _builtins.int
+    P50_FIELD_NUMBER: _builtins.int
+    P95_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    min: _builtins.float
+    """Least."""
+    p50: _builtins.float
+    """Median."""
+    p95: _builtins.float
+    """95th percentile."""
+    max: _builtins.float
+    """Most."""
+    def __init__(
+        self,
+        *,
+        min: _builtins.float = ...,
+        p50: _builtins.float = ...,
+        p95: _builtins.float = ...,
+        max: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max", b"max", "min", b"min", "p50", b"p50", "p95", b"p95"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Spread: _TypeAlias = Spread  # noqa: Y015

@@ -81,6 +81,21 @@ class RolloutServiceStub:
                 request_serializer=lineside_dot_v1_dot_rollout__service__pb2.RetryRolloutRequest.SerializeToString,
                 response_deserializer=lineside_dot_v1_dot_rollout__pb2.Rollout.FromString,
                 _registered_method=True)
+        self.ApproveRollout = channel.unary_unary(
+                '/lineside.v1.RolloutService/ApproveRollout',
+                request_serializer=lineside_dot_v1_dot_rollout__service__pb2.ApproveRolloutRequest.SerializeToString,
+                response_deserializer=lineside_dot_v1_dot_rollout__pb2.Rollout.FromString,
+                _registered_method=True)
+        self.PlanRollout = channel.unary_stream(
+                '/lineside.v1.RolloutService/PlanRollout',
+                request_serializer=lineside_dot_v1_dot_rollout__service__pb2.PlanRolloutRequest.SerializeToString,
+                response_deserializer=lineside_dot_v1_dot_rollout__service__pb2.PlanRolloutResponse.FromString,
+                _registered_method=True)
+        self.RehearseRollout = channel.unary_stream(
+                '/lineside.v1.RolloutService/RehearseRollout',
+                request_serializer=lineside_dot_v1_dot_rollout__service__pb2.RehearseRolloutRequest.SerializeToString,
+                response_deserializer=lineside_dot_v1_dot_rollout__service__pb2.RehearseRolloutResponse.FromString,
+                _registered_method=True)
 
 
 class RolloutServiceServicer:
@@ -88,7 +103,7 @@ class RolloutServiceServicer:
     """
 
     def CreateRollout(self, request, context):
-        """Starts a rollout. Refused while the deployment has an active one.
+        """Starts a rollout. Where another one moves the deployment, `when_active` says what becomes of the two.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,7 +145,7 @@ class RolloutServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AbortRollout(self, request, context):
-        """Ends the rollout; targets return to the version before.
+        """Ends the rollout; targets return to the version before, or keep the version they have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,6 +161,28 @@ class RolloutServiceServicer:
 
     def RetryRollout(self, request, context):
         """Offers the version again to targets whose install failed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveRollout(self, request, context):
+        """Approves the next wave that waits for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanRollout(self, request, context):
+        """Says what a rollout would do on the inventory as it is, and changes nothing: first the summary, then the targets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RehearseRollout(self, request, context):
+        """Plays a rollout many times on a simulated copy of the inventory, under stated failures, and changes nothing: progress,
+        then the report.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -198,6 +235,21 @@ def add_RolloutServiceServicer_to_server(servicer, server):
                     servicer.RetryRollout,
                     request_deserializer=lineside_dot_v1_dot_rollout__service__pb2.RetryRolloutRequest.FromString,
                     response_serializer=lineside_dot_v1_dot_rollout__pb2.Rollout.SerializeToString,
+            ),
+            'ApproveRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveRollout,
+                    request_deserializer=lineside_dot_v1_dot_rollout__service__pb2.ApproveRolloutRequest.FromString,
+                    response_serializer=lineside_dot_v1_dot_rollout__pb2.Rollout.SerializeToString,
+            ),
+            'PlanRollout': grpc.unary_stream_rpc_method_handler(
+                    servicer.PlanRollout,
+                    request_deserializer=lineside_dot_v1_dot_rollout__service__pb2.PlanRolloutRequest.FromString,
+                    response_serializer=lineside_dot_v1_dot_rollout__service__pb2.PlanRolloutResponse.SerializeToString,
+            ),
+            'RehearseRollout': grpc.unary_stream_rpc_method_handler(
+                    servicer.RehearseRollout,
+                    request_deserializer=lineside_dot_v1_dot_rollout__service__pb2.RehearseRolloutRequest.FromString,
+                    response_serializer=lineside_dot_v1_dot_rollout__service__pb2.RehearseRolloutResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -444,6 +496,87 @@ class RolloutService:
             '/lineside.v1.RolloutService/RetryRollout',
             lineside_dot_v1_dot_rollout__service__pb2.RetryRolloutRequest.SerializeToString,
             lineside_dot_v1_dot_rollout__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lineside.v1.RolloutService/ApproveRollout',
+            lineside_dot_v1_dot_rollout__service__pb2.ApproveRolloutRequest.SerializeToString,
+            lineside_dot_v1_dot_rollout__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lineside.v1.RolloutService/PlanRollout',
+            lineside_dot_v1_dot_rollout__service__pb2.PlanRolloutRequest.SerializeToString,
+            lineside_dot_v1_dot_rollout__service__pb2.PlanRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RehearseRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lineside.v1.RolloutService/RehearseRollout',
+            lineside_dot_v1_dot_rollout__service__pb2.RehearseRolloutRequest.SerializeToString,
+            lineside_dot_v1_dot_rollout__service__pb2.RehearseRolloutResponse.FromString,
             options,
             channel_credentials,
             insecure,

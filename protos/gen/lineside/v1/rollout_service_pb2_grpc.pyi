@@ -35,7 +35,7 @@ class RolloutServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RolloutServiceAsyncStub: ...
     CreateRollout: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.CreateRolloutRequest, _rollout_pb2.Rollout]
-    """Starts a rollout. Refused while the deployment has an active one."""
+    """Starts a rollout. Where another one moves the deployment, `when_active` says what becomes of the two."""
     GetRollout: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.GetRolloutRequest, _rollout_pb2.Rollout]
     """Returns a rollout."""
     ListRollouts: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.ListRolloutsRequest, _rollout_service_pb2.ListRolloutsResponse]
@@ -47,13 +47,21 @@ class RolloutServiceStub:
     ResumeRollout: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.ResumeRolloutRequest, _rollout_pb2.Rollout]
     """Goes on after a pause."""
     AbortRollout: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.AbortRolloutRequest, _rollout_pb2.Rollout]
-    """Ends the rollout; targets return to the version before."""
+    """Ends the rollout; targets return to the version before, or keep the version they have."""
     RollbackRollout: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.RollbackRolloutRequest, _rollout_pb2.Rollout]
     """Returns every target to the version before and tracks it to the end; also for the
     last succeeded rollout of a deployment.
     """
     RetryRollout: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.RetryRolloutRequest, _rollout_pb2.Rollout]
     """Offers the version again to targets whose install failed."""
+    ApproveRollout: _grpc.UnaryUnaryMultiCallable[_rollout_service_pb2.ApproveRolloutRequest, _rollout_pb2.Rollout]
+    """Approves the next wave that waits for it."""
+    PlanRollout: _grpc.UnaryStreamMultiCallable[_rollout_service_pb2.PlanRolloutRequest, _rollout_service_pb2.PlanRolloutResponse]
+    """Says what a rollout would do on the inventory as it is, and changes nothing: first the summary, then the targets."""
+    RehearseRollout: _grpc.UnaryStreamMultiCallable[_rollout_service_pb2.RehearseRolloutRequest, _rollout_service_pb2.RehearseRolloutResponse]
+    """Plays a rollout many times on a simulated copy of the inventory, under stated failures, and changes nothing: progress,
+    then the report.
+    """
 
 @_typing.type_check_only
 class RolloutServiceAsyncStub(RolloutServiceStub):
@@ -61,7 +69,7 @@ class RolloutServiceAsyncStub(RolloutServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.CreateRolloutRequest, _rollout_pb2.Rollout]  # type: ignore[assignment]
-    """Starts a rollout. Refused while the deployment has an active one."""
+    """Starts a rollout. Where another one moves the deployment, `when_active` says what becomes of the two."""
     GetRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.GetRolloutRequest, _rollout_pb2.Rollout]  # type: ignore[assignment]
     """Returns a rollout."""
     ListRollouts: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.ListRolloutsRequest, _rollout_service_pb2.ListRolloutsResponse]  # type: ignore[assignment]
@@ -73,13 +81,21 @@ class RolloutServiceAsyncStub(RolloutServiceStub):
     ResumeRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.ResumeRolloutRequest, _rollout_pb2.Rollout]  # type: ignore[assignment]
     """Goes on after a pause."""
     AbortRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.AbortRolloutRequest, _rollout_pb2.Rollout]  # type: ignore[assignment]
-    """Ends the rollout; targets return to the version before."""
+    """Ends the rollout; targets return to the version before, or keep the version they have."""
     RollbackRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.RollbackRolloutRequest, _rollout_pb2.Rollout]  # type: ignore[assignment]
     """Returns every target to the version before and tracks it to the end; also for the
     last succeeded rollout of a deployment.
     """
     RetryRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.RetryRolloutRequest, _rollout_pb2.Rollout]  # type: ignore[assignment]
     """Offers the version again to targets whose install failed."""
+    ApproveRollout: _aio.UnaryUnaryMultiCallable[_rollout_service_pb2.ApproveRolloutRequest, _rollout_pb2.Rollout]  # type: ignore[assignment]
+    """Approves the next wave that waits for it."""
+    PlanRollout: _aio.UnaryStreamMultiCallable[_rollout_service_pb2.PlanRolloutRequest, _rollout_service_pb2.PlanRolloutResponse]  # type: ignore[assignment]
+    """Says what a rollout would do on the inventory as it is, and changes nothing: first the summary, then the targets."""
+    RehearseRollout: _aio.UnaryStreamMultiCallable[_rollout_service_pb2.RehearseRolloutRequest, _rollout_service_pb2.RehearseRolloutResponse]  # type: ignore[assignment]
+    """Plays a rollout many times on a simulated copy of the inventory, under stated failures, and changes nothing: progress,
+    then the report.
+    """
 
 class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
     """Rollouts, for operators."""
@@ -90,7 +106,7 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_service_pb2.CreateRolloutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.Rollout, _abc.Awaitable[_rollout_pb2.Rollout]]:
-        """Starts a rollout. Refused while the deployment has an active one."""
+        """Starts a rollout. Where another one moves the deployment, `when_active` says what becomes of the two."""
 
     @_abc_1.abstractmethod
     def GetRollout(
@@ -138,7 +154,7 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_service_pb2.AbortRolloutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.Rollout, _abc.Awaitable[_rollout_pb2.Rollout]]:
-        """Ends the rollout; targets return to the version before."""
+        """Ends the rollout; targets return to the version before, or keep the version they have."""
 
     @_abc_1.abstractmethod
     def RollbackRollout(
@@ -157,5 +173,31 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.Rollout, _abc.Awaitable[_rollout_pb2.Rollout]]:
         """Offers the version again to targets whose install failed."""
+
+    @_abc_1.abstractmethod
+    def ApproveRollout(
+        self,
+        request: _rollout_service_pb2.ApproveRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_pb2.Rollout, _abc.Awaitable[_rollout_pb2.Rollout]]:
+        """Approves the next wave that waits for it."""
+
+    @_abc_1.abstractmethod
+    def PlanRollout(
+        self,
+        request: _rollout_service_pb2.PlanRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_rollout_service_pb2.PlanRolloutResponse], _abc.AsyncIterator[_rollout_service_pb2.PlanRolloutResponse]]:
+        """Says what a rollout would do on the inventory as it is, and changes nothing: first the summary, then the targets."""
+
+    @_abc_1.abstractmethod
+    def RehearseRollout(
+        self,
+        request: _rollout_service_pb2.RehearseRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_rollout_service_pb2.RehearseRolloutResponse], _abc.AsyncIterator[_rollout_service_pb2.RehearseRolloutResponse]]:
+        """Plays a rollout many times on a simulated copy of the inventory, under stated failures, and changes nothing: progress,
+        then the report.
+        """
 
 def add_RolloutServiceServicer_to_server(servicer: RolloutServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -135,6 +135,9 @@ class DesiredSlot(_message.Message):
     RUNTIME_POLICY_FIELD_NUMBER: _builtins.int
     SAMPLE_POLICY_FIELD_NUMBER: _builtins.int
     OFFER_FIELD_NUMBER: _builtins.int
+    PREFETCH_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    FETCH_BYTES_PER_SECOND_MAX_FIELD_NUMBER: _builtins.int
     slot: _builtins.str
     """Slot name: the model's id, which applications address."""
     model_version: _builtins.str
@@ -143,6 +146,8 @@ class DesiredSlot(_message.Message):
     """`deployments/{deployment}` that asks for it."""
     offer: _builtins.int
     """A version that failed is tried again when this number has changed; it rises with each offer."""
+    fetch_bytes_per_second_max: _builtins.int
+    """Most bytes a second to fetch for this slot; 0 means no bound."""
     @_builtins.property
     def artifact(self) -> _artifact_pb2.Artifact:
         """Bytes of the version."""
@@ -159,6 +164,14 @@ class DesiredSlot(_message.Message):
     def sample_policy(self) -> Global___SamplePolicy:
         """What to keep for training."""
 
+    @_builtins.property
+    def prefetch(self) -> Global___CandidateVersion:
+        """Optional. A version to fetch and prepare and not yet to serve, so that the swap to it is quick later."""
+
+    @_builtins.property
+    def shadow(self) -> Global___ShadowRun:
+        """Optional. A candidate to run beside the serving version on the same inputs; it never answers."""
+
     def __init__(
         self,
         *,
@@ -170,14 +183,158 @@ class DesiredSlot(_message.Message):
         runtime_policy: Global___RuntimePolicy | None = ...,
         sample_policy: Global___SamplePolicy | None = ...,
         offer: _builtins.int = ...,
+        prefetch: Global___CandidateVersion | None = ...,
+        shadow: Global___ShadowRun | None = ...,
+        fetch_bytes_per_second_max: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "runtime_policy", b"runtime_policy", "sample_policy", b"sample_policy", "signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "prefetch", b"prefetch", "runtime_policy", b"runtime_policy", "sample_policy", b"sample_policy", "shadow", b"shadow", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "deployment", b"deployment", "model_version", b"model_version", "offer", b"offer", "runtime_policy", b"runtime_policy", "sample_policy", b"sample_policy", "signature", b"signature", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "deployment", b"deployment", "fetch_bytes_per_second_max", b"fetch_bytes_per_second_max", "model_version", b"model_version", "offer", b"offer", "prefetch", b"prefetch", "runtime_policy", b"runtime_policy", "sample_policy", b"sample_policy", "shadow", b"shadow", "signature", b"signature", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DesiredSlot: _TypeAlias = DesiredSlot  # noqa: Y015
+
+@_typing.final
+class CandidateVersion(_message.Message):
+    """A version that is not the one to serve."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """`models/{model}/versions/{number}`."""
+    @_builtins.property
+    def artifact(self) -> _artifact_pb2.Artifact:
+        """Bytes of the version."""
+
+    @_builtins.property
+    def signature(self) -> _model_pb2.ModelSignature:
+        """What the version takes and gives."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        artifact: _artifact_pb2.Artifact | None = ...,
+        signature: _model_pb2.ModelSignature | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "signature", b"signature"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "model_version", b"model_version", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CandidateVersion: _TypeAlias = CandidateVersion  # noqa: Y015
+
+@_typing.final
+class ShadowRun(_message.Message):
+    """What a shadow run is to do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    COMPARISONS_MAX_FIELD_NUMBER: _builtins.int
+    SERVING_LATENCY_MS_P99_MAX_FIELD_NUMBER: _builtins.int
+    comparisons_max: _builtins.int
+    """Enough comparisons; the run ends then."""
+    serving_latency_ms_p99_max: _builtins.float
+    """Most milliseconds of the serving version's p99 while the candidate runs; above it the run stops itself. 0 means no
+    bound.
+    """
+    @_builtins.property
+    def candidate(self) -> Global___CandidateVersion:
+        """The candidate."""
+
+    def __init__(
+        self,
+        *,
+        candidate: Global___CandidateVersion | None = ...,
+        comparisons_max: _builtins.int = ...,
+        serving_latency_ms_p99_max: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "comparisons_max", b"comparisons_max", "serving_latency_ms_p99_max", b"serving_latency_ms_p99_max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowRun: _TypeAlias = ShadowRun  # noqa: Y015
+
+@_typing.final
+class ObservedShadow(_message.Message):
+    """How a shadow run stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ObservedShadow._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: ObservedShadow._State.ValueType  # 0
+        """Not stated."""
+        STATE_PREPARING: ObservedShadow._State.ValueType  # 1
+        """The candidate is fetched and compiled."""
+        STATE_RUNNING: ObservedShadow._State.ValueType  # 2
+        """The candidate runs on live inputs."""
+        STATE_COMPLETE: ObservedShadow._State.ValueType  # 3
+        """Enough was compared."""
+        STATE_STOPPED: ObservedShadow._State.ValueType  # 4
+        """Stopped itself: the serving version became too slow."""
+        STATE_FAILED: ObservedShadow._State.ValueType  # 5
+        """The candidate could not be fetched, compiled or run."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Where the run stands."""
+
+    STATE_UNSPECIFIED: ObservedShadow.State.ValueType  # 0
+    """Not stated."""
+    STATE_PREPARING: ObservedShadow.State.ValueType  # 1
+    """The candidate is fetched and compiled."""
+    STATE_RUNNING: ObservedShadow.State.ValueType  # 2
+    """The candidate runs on live inputs."""
+    STATE_COMPLETE: ObservedShadow.State.ValueType  # 3
+    """Enough was compared."""
+    STATE_STOPPED: ObservedShadow.State.ValueType  # 4
+    """Stopped itself: the serving version became too slow."""
+    STATE_FAILED: ObservedShadow.State.ValueType  # 5
+    """The candidate could not be fetched, compiled or run."""
+
+    CANDIDATE_VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    COMPARED_COUNT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    OFFER_FIELD_NUMBER: _builtins.int
+    candidate_version: _builtins.str
+    """The candidate, `models/{model}/versions/{number}`."""
+    state: Global___ObservedShadow.State.ValueType
+    """Where the run stands."""
+    compared_count: _builtins.int
+    """Inputs that both versions have judged."""
+    message: _builtins.str
+    """Why it stopped or failed, in words; empty else."""
+    offer: _builtins.int
+    """Offer that this state answers."""
+    def __init__(
+        self,
+        *,
+        candidate_version: _builtins.str = ...,
+        state: Global___ObservedShadow.State.ValueType = ...,
+        compared_count: _builtins.int = ...,
+        message: _builtins.str = ...,
+        offer: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_version", b"candidate_version", "compared_count", b"compared_count", "message", b"message", "offer", b"offer", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObservedShadow: _TypeAlias = ObservedShadow  # noqa: Y015
 
 @_typing.final
 class DesiredState(_message.Message):
@@ -261,6 +418,9 @@ class ObservedSlot(_message.Message):
     OFFER_FIELD_NUMBER: _builtins.int
     SERVING_TIME_FIELD_NUMBER: _builtins.int
     LAST_KNOWN_GOOD_FIELD_NUMBER: _builtins.int
+    PREFETCHED_VERSION_FIELD_NUMBER: _builtins.int
+    PREFETCH_FAILURE_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     slot: _builtins.str
     """Slot name: the model's id."""
     serving_version: _builtins.str
@@ -283,6 +443,10 @@ class ObservedSlot(_message.Message):
     """Offer that this state answers."""
     last_known_good: _builtins.bool
     """The serving version was loaded from disk as last-known-good and has not been confirmed by a sync."""
+    prefetched_version: _builtins.str
+    """Version that is fetched and prepared and waits to be swapped in; empty when none is."""
+    prefetch_failure: _builtins.str
+    """Why the version to prefetch could not be prepared; empty when it could, or none is asked for."""
     @_builtins.property
     def measurements(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceMeasurement]:
         """What was measured on each eligible device for the serving version."""
@@ -290,6 +454,10 @@ class ObservedSlot(_message.Message):
     @_builtins.property
     def serving_time(self) -> _timestamp_pb2.Timestamp:
         """When the serving version began to answer."""
+
+    @_builtins.property
+    def shadow(self) -> Global___ObservedShadow:
+        """How the shadow run stands; absent when none is asked for."""
 
     def __init__(
         self,
@@ -307,10 +475,13 @@ class ObservedSlot(_message.Message):
         offer: _builtins.int = ...,
         serving_time: _timestamp_pb2.Timestamp | None = ...,
         last_known_good: _builtins.bool = ...,
+        prefetched_version: _builtins.str = ...,
+        prefetch_failure: _builtins.str = ...,
+        shadow: Global___ObservedShadow | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["serving_time", b"serving_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["serving_time", b"serving_time", "shadow", b"shadow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_reason", b"device_reason", "downloaded_bytes", b"downloaded_bytes", "failure_message", b"failure_message", "failure_reason", b"failure_reason", "last_known_good", b"last_known_good", "measurements", b"measurements", "offer", b"offer", "serving_time", b"serving_time", "serving_version", b"serving_version", "slot", b"slot", "state", b"state", "target_version", b"target_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_reason", b"device_reason", "downloaded_bytes", b"downloaded_bytes", "failure_message", b"failure_message", "failure_reason", b"failure_reason", "last_known_good", b"last_known_good", "measurements", b"measurements", "offer", b"offer", "prefetch_failure", b"prefetch_failure", "prefetched_version", b"prefetched_version", "serving_time", b"serving_time", "serving_version", b"serving_version", "shadow", b"shadow", "slot", b"slot", "state", b"state", "target_version", b"target_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
