@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Protocol
 
 from controlplane.domain.assignment import DesiredState
-from controlplane.domain.catalog import Model, ModelSignature, ModelVersion
+from controlplane.domain.audit import AuditEvent
+from controlplane.domain.catalog import Model, ModelSignature, ModelVersion, Yank
+from controlplane.domain.condition import Condition
 from controlplane.domain.deployment import Deployment
-from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result
+from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result, ShadowTally, Tally
 from controlplane.domain.identity import AgentCertificate, JoinToken, OperatorToken
 from controlplane.domain.ids import AgentId, DeploymentId, Digest, JoinTokenId, ModelId, RolloutId, SampleId
 from controlplane.domain.inventory import Agent, AgentRecord, Observation
+from controlplane.domain.lease import Lease
+from controlplane.domain.pin import Pin
 from controlplane.domain.rollout import Rollout
 from controlplane.domain.sample import Sample, SampleReason
 
@@ -70,6 +74,14 @@ class ModelRepository(Protocol):
 
     async def get_versions(self, wanted: Iterable[tuple[ModelId, int]]) -> Mapping[tuple[ModelId, int], ModelVersion]:
         """All that exist of the wanted, in one query a batch."""
+        ...
+
+    async def set_yank(self, model_id: ModelId, number: int, yank: Yank | None) -> ModelVersion:
+        """Forbid the version, or allow it again with None; return it so."""
+        ...
+
+    async def list_yanked(self) -> frozenset[tuple[ModelId, int]]:
+        """Every forbidden version."""
         ...
 
 
@@ -121,6 +133,17 @@ class TokenRepository(Protocol):
 
     async def add_operator_token(self, token: OperatorToken) -> None: ...
     async def find_operator_token(self, secret_sha256: str) -> OperatorToken | None: ...
+    async def get_operator_token(self, operator_id: str) -> OperatorToken:
+        """Resource "operators/{id}"."""
+        ...
+
+    async def revoke_operator_token(self, operator_id: str) -> OperatorToken:
+        """Return it so; revoking a revoked one changes nothing."""
+        ...
+
+    async def list_operator_tokens(self, *, after: str | None, limit: int) -> Sequence[OperatorToken]:
+        """By id."""
+        ...
 
 
 class DeploymentRepository(Protocol):
@@ -135,6 +158,9 @@ class DeploymentRepository(Protocol):
         ...
 
     async def list_all(self) -> Sequence[Deployment]: ...
+    async def set_conditions(self, deployment_id: DeploymentId, conditions: Sequence[Condition]) -> None:
+        """Replace them; neither revision nor update time moves."""
+        ...
 
 
 class RolloutRepository(Protocol):
@@ -150,6 +176,69 @@ class RolloutRepository(Protocol):
     async def list_active(self) -> Sequence[Rollout]:
         """Those in RUNNING, PAUSED or ROLLING_BACK, oldest first."""
         ...
+
+    async def list_queued(self) -> Sequence[Rollout]:
+        """Those in QUEUED, oldest first."""
+        ...
+
+
+class PinRepository(Protocol):
+    """Pins: at most one an agent and model."""
+
+    async def put(self, pin: Pin) -> None:
+        """Store it in place of an earlier one of the same slot."""
+        ...
+
+    async def remove(self, agent_id: AgentId, model_id: ModelId) -> bool:
+        """Return whether there was one."""
+        ...
+
+    async def list_all(self) -> Sequence[Pin]:
+        """By agent, then model."""
+        ...
+
+    async def list(self, agent_ids: Iterable[AgentId]) -> Sequence[Pin]:
+        """Of these agents, by agent, then model."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which decisions; None means any."""
+
+    resource: str | None = None
+    """Its own or a related one."""
+    actor: str | None = None
+    action: str | None = None
+    """With a "." at its end, every action that begins so."""
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+
+class AuditRepository(Protocol):
+    """The log of decisions. It only grows: the database itself refuses to change or remove a row."""
+
+    async def add(self, events: Sequence[AuditEvent]) -> None: ...
+    async def list(
+        self, wanted: AuditFilter, *, after: str | None, limit: int, oldest_first: bool = False
+    ) -> Sequence[AuditEvent]:
+        """By id, newest first unless asked otherwise; `after` is the id of the last event seen in that order."""
+        ...
+
+
+class LeaseRepository(Protocol):
+    """Who leads. Times are the database's, so that replicas need not agree on theirs."""
+
+    async def acquire(self, name: str, *, holder: str, ttl_seconds: float) -> Lease | None:
+        """Take the lease when it is free or expired (its epoch rises), renew it when `holder` has it (the epoch stays);
+        return it, or None while another holds it. In one statement."""
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """End it now, if it is still held; the next holder gets the next epoch."""
+        ...
+
+    async def find(self, name: str) -> Lease | None: ...
 
 
 class DesiredStateRepository(Protocol):
@@ -215,6 +304,18 @@ class EvidenceRepository(Protocol):
         """One a reporting agent, from windows received at or after the time (the controller's clock)."""
         ...
 
+    async def tally(
+        self, model_id: ModelId, version: int, *, received_since: datetime, received_before: datetime | None = None
+    ) -> Sequence[Tally]:
+        """Windows of the version added up, one a reporting agent, by agent; times are the controller's."""
+        ...
+
+    async def tally_shadow(
+        self, model_id: ModelId, candidate_version: int, *, received_since: datetime
+    ) -> Sequence[ShadowTally]:
+        """Shadow windows of the candidate added up, one a reporting agent, by agent."""
+        ...
+
 
 class SampleRepository(Protocol):
     """Samples without their contents."""
@@ -270,6 +371,12 @@ class UnitOfWork(Protocol):
     def samples(self) -> SampleRepository: ...
     @property
     def requests(self) -> RequestRepository: ...
+    @property
+    def pins(self) -> PinRepository: ...
+    @property
+    def audit(self) -> AuditRepository: ...
+    @property
+    def leases(self) -> LeaseRepository: ...
 
 
 class Store(Protocol):
@@ -279,9 +386,13 @@ class Store(Protocol):
         """A transaction that is always rolled back."""
         ...
 
-    def write(self) -> AbstractAsyncContextManager[UnitOfWork]:
+    def write(self, *, lease: Lease | None = None) -> AbstractAsyncContextManager[UnitOfWork]:
         """A transaction that commits when the block ends, and rolls back when it raises. Two writers
-        never lose an update of each other: the second waits or gets StaleWriteError."""
+        never lose an update of each other: the second waits or gets StaleWriteError.
+
+        With a `lease` it commits only while that is held with its epoch, else it raises LeaseLostError: what a leader
+        decided before it was put to sleep is never written after another has taken over.
+        """
         ...
 
 

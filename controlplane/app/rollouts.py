@@ -11,6 +11,7 @@ import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 
 import structlog
 
@@ -42,6 +43,16 @@ from controlplane.domain.wave import enlist, plan_waves
 log = structlog.get_logger(__name__)
 
 
+class WhenActive(StrEnum):
+    """What becomes of a new rollout and the one that moves its deployment already."""
+
+    RULE = "RULE"
+    """Queue behind one that runs or returns, take the place of one that is paused or queued."""
+    REFUSE = "REFUSE"
+    QUEUE = "QUEUE"
+    SUPERSEDE = "SUPERSEDE"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutRequest:
     """What an operator asks for."""
@@ -50,6 +61,9 @@ class RolloutRequest:
     model_id: ModelId
     target_version: int
     strategy: RolloutStrategy
+    when_active: WhenActive = WhenActive.RULE
+    actor: str = ""
+    """`operators/{operator}` who asks."""
     request_id: str = ""
 
 

@@ -17,6 +17,15 @@ from controlplane.domain.selector import facts, parse_selector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowRun:
+    """A candidate to run beside the serving version; it never answers."""
+
+    candidate_version: int
+    comparisons_max: int
+    serving_latency_ms_p99_max: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredSlot:
     """What one slot of an agent should run."""
 
@@ -26,6 +35,11 @@ class DesiredSlot:
     runtime_policy: RuntimePolicy
     sample_policy: SamplePolicy
     offer: int = 0
+    prefetch_version: int = 0
+    """To fetch and prepare, and not yet to serve; 0 for none."""
+    shadow: ShadowRun | None = None
+    fetch_bytes_per_second_max: int = 0
+    """0 means no bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,6 +97,16 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Yank:
+    """A version is given to no further agent; those that serve it go on until they are moved."""
+
+    time: datetime
+    reason: str
+    actor: str
+    """`operators/{operator}`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelVersion:
     """An immutable, numbered version."""
 
@@ -107,6 +117,8 @@ class ModelVersion:
     artifact: Artifact
     signature: ModelSignature
     notes: str = ""
+    yank: Yank | None = None
+    """Set while the version is forbidden to further agents."""
 
     @property
     def name(self) -> str:

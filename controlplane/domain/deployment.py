@@ -1,11 +1,14 @@
 """Deployments: standing intent."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 
+from controlplane.domain.condition import Condition
 from controlplane.domain.errors import FieldInvalidError
-from controlplane.domain.ids import DeploymentId, ModelId
+from controlplane.domain.ids import AgentId, DeploymentId, ModelId
 
 
 class PerformanceHint(StrEnum):
@@ -73,3 +76,14 @@ class Deployment:
     offer: int = 0
     """Rises with each Retry: failed versions are tried again."""
     revision: int = 0
+    priority: int = 0
+    """Where deployments of one model match one agent the highest holds it, then the oldest."""
+    kept_versions: Mapping[AgentId, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Agents that stay on another version than `version`: an ended rollout left them there on purpose. A rollout that
+    succeeds or returns its targets clears them."""
+    conditions: tuple[Condition, ...] = ()
+    """Found by the controller's rounds, stored apart: they do not count as a change of the deployment."""
+
+    def version_of(self, agent_id: AgentId) -> int | None:
+        """What the agent should run while no rollout moves it."""
+        return self.kept_versions.get(agent_id, self.version)

@@ -6,6 +6,7 @@ DomainError
 ├── ResourceExistsError        the name is taken
 ├── PreconditionError          right in itself, but not in this state
 ├── StaleWriteError            somebody else was faster: read again
+├── LeaseLostError             another controller leads now
 ├── CredentialError            who you are is not proven
 ├── ForbiddenError             who you are may not do that
 ├── LimitExceededError         a bound of ours was reached
@@ -37,6 +38,12 @@ class Reason(StrEnum):
     ARTIFACT_INCOMPLETE = "ARTIFACT_INCOMPLETE"
     UPLOAD_OFFSET = "UPLOAD_OFFSET"
     STALE_WRITE = "STALE_WRITE"
+    LEASE_LOST = "LEASE_LOST"
+    VERSION_YANKED = "VERSION_YANKED"
+    NOT_HELD = "NOT_HELD"
+    APPROVAL_NOT_DUE = "APPROVAL_NOT_DUE"
+    SECOND_PERSON = "SECOND_PERSON"
+    LAST_OPERATOR = "LAST_OPERATOR"
     JOIN_TOKEN_INVALID = "JOIN_TOKEN_INVALID"
     JOIN_TOKEN_EXPIRED = "JOIN_TOKEN_EXPIRED"
     JOIN_TOKEN_EXHAUSTED = "JOIN_TOKEN_EXHAUSTED"
@@ -96,6 +103,12 @@ class StaleWriteError(DomainError):
     """Somebody else changed the resource first."""
 
     default_reason = Reason.STALE_WRITE
+
+
+class LeaseLostError(DomainError):
+    """Another controller leads now."""
+
+    default_reason = Reason.LEASE_LOST
 
 
 class CredentialError(DomainError):

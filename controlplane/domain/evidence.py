@@ -1,8 +1,10 @@
 """Results and metric windows."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 
 from controlplane.domain.ids import AgentId, ModelId
 
@@ -70,6 +72,29 @@ class MetricWindow:
     refused_count: int
     latency: LatencySketch
     confidence_histogram: tuple[int, ...]
+    label_counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Of the top label of each inference that did not fail; those beyond the agent's bound under ""."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowWindow:
+    """How a candidate compared with the serving version on the same inputs over one window of one agent."""
+
+    agent_id: AgentId
+    batch: int
+    slot: ModelId
+    serving_version: int
+    candidate_version: int
+    device: str
+    start_time: datetime
+    end_time: datetime
+    compared: int
+    agreed: int
+    errors: int
+    skipped: int
+    candidate_latency: LatencySketch
+    serving_latency: LatencySketch
+    score_distance_histogram: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +107,7 @@ class EvidenceBatch:
     windows: tuple[MetricWindow, ...]
     results: tuple[Result, ...]
     dropped_results: int = 0
+    shadow_windows: tuple[ShadowWindow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,3 +117,34 @@ class InferenceCount:
     agent_id: AgentId
     inferences: int
     errors: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What one version did on one agent: windows of any times, added up."""
+
+    agent_id: AgentId
+    inferences: int = 0
+    errors: int = 0
+    latency: LatencySketch | None = None
+    """None while no inference succeeded."""
+    confidence_histogram: tuple[int, ...] = ()
+    label_counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    active_seconds: float = 0.0
+    """Time that the windows cover together, by the agent's clock."""
+    last_receive_time: datetime | None = None
+    """When the newest window came, by the controller's clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowTally:
+    """What a candidate did in shadow on one agent, added up."""
+
+    agent_id: AgentId
+    compared: int = 0
+    agreed: int = 0
+    errors: int = 0
+    skipped: int = 0
+    candidate_latency: LatencySketch | None = None
+    serving_latency: LatencySketch | None = None
+    score_distance_histogram: tuple[int, ...] = ()

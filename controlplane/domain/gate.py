@@ -25,6 +25,16 @@ class GatePolicy:
     max_errors_per_mille: int = 10
     max_failed_installs: int = 0
     on_failure: FailureAction = FailureAction.ROLLBACK
+    max_latency_ms_p95: float = 0.0
+    """0 asks for nothing, as in the next five."""
+    max_latency_ms_p99: float = 0.0
+    max_latency_p99_percent: int = 0
+    min_throughput_percent: int = 0
+    max_confidence_drift_per_mille: int = 0
+    max_class_drift_per_mille: int = 0
+    max_silent_per_mille: int = 200
+    confidence_per_mille: int = 990
+    idle_seconds: float = 900.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +56,23 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GateCheck:
+    """What one condition of a gate said, with the interval that decided it. Numbers are in the unit of `limit`."""
+
+    name: str
+    outcome: GateOutcome
+    reason: str
+    message: str
+    device_class: str = ""
+    """Empty for all targets together."""
+    observed: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    limit: float = 0.0
+    samples: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GateVerdict:
     """What a gate said, with the evidence it saw."""
 
@@ -54,6 +81,8 @@ class GateVerdict:
     message: str
     evidence: Evidence
     evaluate_time: datetime
+    checks: tuple[GateCheck, ...] = ()
+    """The verdict is the worst of them."""
 
 
 _SEVERITY = (GateOutcome.FAIL, GateOutcome.INCONCLUSIVE, GateOutcome.PENDING, GateOutcome.PASS)

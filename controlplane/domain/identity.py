@@ -28,6 +28,7 @@ class OperatorToken:
     """A bearer token of the operators' API."""
 
     id: str
+    """Of the operator: `operators/{id}` is who the audit names."""
     secret_sha256: str
     create_time: datetime
     description: str

@@ -69,6 +69,26 @@ class DeviceMeasurement:
     chosen: bool = False
 
 
+class ShadowState(StrEnum):
+    PREPARING = "PREPARING"
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    STOPPED = "STOPPED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedShadow:
+    """How a shadow run stands on one agent."""
+
+    candidate_version: int
+    state: ShadowState
+    compared: int = 0
+    message: str = ""
+    """Why it stopped or failed."""
+    offer: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedSlot:
     """What one slot runs. Versions are numbers of `slot`'s model; 0 means none."""
@@ -86,6 +106,10 @@ class ObservedSlot:
     offer: int = 0
     serving_time: datetime | None = None
     last_known_good: bool = False
+    prefetched_version: int = 0
+    """Fetched, prepared and not served; 0 while none is."""
+    prefetch_failure: str = ""
+    shadow: ObservedShadow | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,16 +22,19 @@ from controlplane.domain.ids import AgentId, DeploymentId, ModelId, RolloutId
 
 
 class RolloutState(StrEnum):
+    QUEUED = "QUEUED"
     RUNNING = "RUNNING"
     PAUSED = "PAUSED"
     ROLLING_BACK = "ROLLING_BACK"
     SUCCEEDED = "SUCCEEDED"
     ROLLED_BACK = "ROLLED_BACK"
     ABORTED = "ABORTED"
+    SUPERSEDED = "SUPERSEDED"
 
 
 class WaveState(StrEnum):
     PENDING = "PENDING"
+    SHADOWING = "SHADOWING"
     ADMITTED = "ADMITTED"
     PASSED = "PASSED"
     FAILED = "FAILED"
@@ -54,13 +57,71 @@ class WaveSize:
         return min(self.count or 0, total)
 
 
+class ApprovalScope(StrEnum):
+    NONE = "NONE"
+    AFTER_CANARY = "AFTER_CANARY"
+    EVERY_WAVE = "EVERY_WAVE"
+
+
+class WindowScope(StrEnum):
+    SWAP = "SWAP"
+    START = "START"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceWindow:
+    """A recurring time: opens when `cron` says so in `time_zone`, for `duration_seconds`."""
+
+    selector: str
+    """Of the agents that it binds; empty means all."""
+    cron: str
+    duration_seconds: float
+    time_zone: str
+    scope: WindowScope = WindowScope.SWAP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowPolicy:
+    """A shadow run on the first wave before the version answers anything."""
+
+    min_comparisons: int
+    min_agreement_per_mille: int = 950
+    serving_latency_ms_p99_max: float = 0.0
+    """0 means no bound."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutStrategy:
-    """How a rollout moves."""
+    """How a rollout moves. A bound of 0 means none."""
 
     waves: tuple[WaveSize, ...]
     bake_seconds: float = 0.0
     gate: GatePolicy = field(default_factory=GatePolicy)
+    canary_per_device_class: bool = True
+    max_unavailable_per_line: int = 0
+    approval: ApprovalScope = ApprovalScope.NONE
+    second_person: bool = False
+    windows: tuple[MaintenanceWindow, ...] = ()
+    deadline_seconds: float = 0.0
+    install_seconds_max: float = 1800.0
+    offline_wait_seconds: float = 900.0
+    agents_per_minute: int = 0
+    bytes_per_second_per_site: int = 0
+    prefetch: bool = False
+    shadow: ShadowPolicy | None = None
+
+    @property
+    def prefetches(self) -> bool:
+        """Whether targets prepare the version before they are given it: asked for, or demanded by a swap window."""
+        return self.prefetch or any(window.scope is WindowScope.SWAP for window in self.windows)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The version was given to this agent at this time."""
+
+    agent_id: AgentId
+    time: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +135,14 @@ class Wave:
     admit_time: datetime | None = None
     complete_time: datetime | None = None
     verdict: GateVerdict | None = None
+    releases: tuple[Release, ...] = ()
+    """In order of time, whole seconds: which of `agents` were given the version. A wave is admitted as a whole; its
+    agents are released as pace, windows and lines allow."""
+    approver: str = ""
+    """`operators/{operator}`; empty while nobody approved it."""
+    approve_time: datetime | None = None
+    shadow_time: datetime | None = None
+    """When its shadow run began."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +164,12 @@ class Rollout:
     waves: tuple[Wave, ...]
     end_time: datetime | None = None
     revision: int = 0
+    creator: str = ""
+    """`operators/{operator}` who started it."""
+    related_id: RolloutId | None = None
+    """The rollout that it waits for (QUEUED), or that took its place (SUPERSEDED)."""
+    prefetches: tuple[Release, ...] = ()
+    """Targets that were told to prepare the version, in order of time."""
 
 
 ACTIVE_STATES = frozenset({RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK})
@@ -118,7 +193,13 @@ def version_for(version: int | None, rollout: Rollout | None, *, exposed: bool) 
             return rollout.target_version if exposed else version
         case RolloutState.ROLLING_BACK:
             return rollout.previous_version
-        case RolloutState.SUCCEEDED | RolloutState.ROLLED_BACK | RolloutState.ABORTED:
+        case (
+            RolloutState.QUEUED
+            | RolloutState.SUCCEEDED
+            | RolloutState.ROLLED_BACK
+            | RolloutState.ABORTED
+            | RolloutState.SUPERSEDED
+        ):
             return version
         case _:
             assert_never(rollout.state)
@@ -134,6 +215,8 @@ TRANSITIONS: Mapping[RolloutState, frozenset[RolloutState]] = MappingProxyType(
         RolloutState.SUCCEEDED: frozenset({RolloutState.ROLLING_BACK}),
         RolloutState.ROLLED_BACK: frozenset(),
         RolloutState.ABORTED: frozenset(),
+        RolloutState.SUPERSEDED: frozenset(),
+        RolloutState.QUEUED: frozenset({RolloutState.RUNNING, RolloutState.ABORTED, RolloutState.SUPERSEDED}),
     }
 )
 """Every move there is."""
@@ -227,7 +310,13 @@ def step(rollout: Rollout, progress: Progress, verdict: GateVerdict | None, now:
             return _moved(rollout, now, waves=_judged(rollout, verdict))
         case RolloutState.ROLLING_BACK:
             return _bring_back(rollout, progress, now)
-        case RolloutState.SUCCEEDED | RolloutState.ROLLED_BACK | RolloutState.ABORTED:
+        case (
+            RolloutState.QUEUED
+            | RolloutState.SUCCEEDED
+            | RolloutState.ROLLED_BACK
+            | RolloutState.ABORTED
+            | RolloutState.SUPERSEDED
+        ):
             return Decision(rollout=rollout)
         case _:
             assert_never(rollout.state)
@@ -383,6 +472,8 @@ _REMEDIES: Mapping[RolloutState, str] = MappingProxyType(
         RolloutState.SUCCEEDED: "start another rollout, or roll this one back",
         RolloutState.ROLLED_BACK: "start another rollout",
         RolloutState.ABORTED: "start another rollout",
+        RolloutState.SUPERSEDED: "start another rollout",
+        RolloutState.QUEUED: "wait until the one before it has ended, or abort it",
     }
 )
 
