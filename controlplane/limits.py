@@ -184,6 +184,14 @@ CONVERGENCE_TICK_SECONDS = 10.0
 WATCH_LOOK_SECONDS = 5.0
 """A watcher looks at least so often: a notice lost with a crash costs no more."""
 
+# --- windows --------------------------------------------------------------------------------------
+
+WINDOWS_MAX = 50
+"""Of a rollout; each is matched with every target at every tick."""
+CRON_CHARS_MAX = 256
+WINDOW_SECONDS_MAX = 31 * 86400.0
+"""A window that is open for longer than a month is none."""
+
 MALLOC_TRIM_BYTES = 64 << 20
 MALLOC_MMAP_BYTES = 16 << 20
 """Above any message, so that its memory is used again instead of being faulted in: 1,174 MB/s instead of 293."""
