@@ -1,4 +1,4 @@
-"""Convergence: the desired state of every agent, materialised from deployments and active rollouts.
+"""Convergence: the desired state of every agent, materialised from deployments, pins and active rollouts.
 
 Level-triggered: every run recomputes everything and writes only what differs, so a run too many changes
 nothing and a run that was lost is made good by the next.
@@ -8,8 +8,18 @@ from collections.abc import Sequence
 
 from controlplane.app.ports import ChangeNotifier, Store, UnitOfWork
 from controlplane.app.retries import retry_stale
-from controlplane.domain.assignment import DesiredState, assign, revise
+from controlplane.domain.assignment import DesiredState, Standing, assign, revise
 from controlplane.domain.ids import AgentId
+
+
+async def read_standing(uow: UnitOfWork) -> Standing:
+    """Read everything that decides who should run what."""
+    return Standing(
+        agents=await uow.agents.list_all(),
+        deployments=await uow.deployments.list_all(),
+        rollouts=await uow.rollouts.list_active(),
+        stored=await uow.desired.list_all(),
+    )
 
 
 async def converge(uow: UnitOfWork) -> tuple[AgentId, ...]:
@@ -25,12 +35,8 @@ async def converge(uow: UnitOfWork) -> tuple[AgentId, ...]:
 
 async def find_changes(uow: UnitOfWork) -> Sequence[DesiredState]:
     """Return the desired states that differ from the stored ones, each with its next generation."""
-    wanted = assign(
-        await uow.agents.list_all(),
-        await uow.deployments.list_all(),
-        await uow.rollouts.list_active(),
-    )
-    return revise(wanted, await uow.desired.list_all())
+    standing = await read_standing(uow)
+    return revise(assign(standing), standing.stored)
 
 
 class Convergence:

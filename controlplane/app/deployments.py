@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from controlplane import limits
-from controlplane.app.convergence import converge
+from controlplane.app.convergence import converge, read_standing
 from controlplane.app.paging import Page, clamp_page_size, decode_page_token, encode_page_token, page_of
 from controlplane.app.ports import ChangeNotifier, Clock, IdSource, Store, UnitOfWork
 from controlplane.app.requests import find_outcome, fingerprint, keep_outcome
 from controlplane.app.retries import retry_stale
-from controlplane.domain.assignment import assign, select_targets
+from controlplane.domain.assignment import assign, select_holders
 from controlplane.domain.deployment import Deployment, RuntimePolicy, SamplePolicy
 from controlplane.domain.errors import (
     FieldInvalidError,
@@ -234,16 +234,11 @@ async def _check_selection(uow: UnitOfWork, request: DeploymentRequest, selector
 async def _views(uow: UnitOfWork, deployments: Sequence[Deployment]) -> Sequence[DeploymentView]:
     if not deployments:
         return ()
-    agents, everything = await uow.agents.list_all(), await uow.deployments.list_all()
-    active = await uow.rollouts.list_active()
-    held = select_targets(agents, everything)
-    wanted = {
-        (agent_id, slot.slot): slot.version
-        for agent_id, slots in assign(agents, everything, active).items()
-        for slot in slots
-    }
-    records = {record.agent.id: record for record in agents}
-    moved_by = {rollout.deployment_id: rollout.id for rollout in active}
+    standing = await read_standing(uow)
+    held = select_holders(standing.agents, standing.deployments)
+    wanted = {(agent_id, slot.slot): slot.version for agent_id, slots in assign(standing).items() for slot in slots}
+    records = {record.agent.id: record for record in standing.agents}
+    moved_by = {rollout.deployment_id: rollout.id for rollout in standing.rollouts}
     return [
         DeploymentView(
             deployment=deployment,

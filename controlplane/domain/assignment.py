@@ -2,18 +2,41 @@
 
 Rules:
 - A revoked agent is assigned nothing and its desired state is left as it was: it can no longer hear.
-- Where deployments of one model meet on an agent, the oldest holds it (by create time, then uid).
+- Where deployments of one model meet on an agent, the one of the highest priority holds it; of equal ones the oldest
+  (by create time, then uid). An agent has at most one slot a model.
+- A pinned slot runs its pin's version as long as some deployment of the model holds the agent. It prepares and shadows
+  nothing, and its agent is no target of rollouts.
+- Otherwise an agent that an active rollout released runs the rollout's version, every other what `version_of` says.
+- A yanked version is never newly given: an agent has it only where its stored desired state names it, where it serves
+  it as last heard, or where a rollback returns it there. Any other agent keeps the version that it was given before,
+  and has no slot where it was given none.
 - A deployment without a version and without an exposed rollout gives no slot.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from controlplane.domain.deployment import Deployment, RuntimePolicy, SamplePolicy
 from controlplane.domain.ids import AgentId, DeploymentId, ModelId
 from controlplane.domain.inventory import AgentRecord
-from controlplane.domain.rollout import Rollout, exposed_agents, version_for
+from controlplane.domain.pin import Pin
+from controlplane.domain.rollout import (
+    ACTIVE_STATES,
+    Rollout,
+    RolloutState,
+    ShadowPolicy,
+    WaveState,
+    exposed_agents,
+    version_for,
+)
 from controlplane.domain.selector import facts, parse_selector
+
+SHADOW_SLACK = 2
+"""Times its share that an agent of a shadowing wave compares: half of the wave may stand still."""
+
+MOVING_STATES = frozenset({RolloutState.RUNNING, RolloutState.PAUSED})
+"""A rollout in these prepares and shadows; while it is paused what has begun goes on, and nothing more begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +64,12 @@ class DesiredSlot:
     fetch_bytes_per_second_max: int = 0
     """0 means no bound."""
 
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """Every version whose bytes the agent needs for this slot: to serve, to prepare, to compare."""
+        candidate = self.shadow.candidate_version if self.shadow is not None else 0
+        return tuple({number: None for number in (self.version, self.prefetch_version, candidate) if number})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredState:
@@ -51,57 +80,239 @@ class DesiredState:
     slots: tuple[DesiredSlot, ...]
     """Sorted by slot, each slot once."""
 
+    def version_of(self, model_id: ModelId) -> int | None:
+        """What it names for the model; None without a slot."""
+        return next((slot.version for slot in self.slots if slot.slot == model_id), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Everything that decides who should run what, as of one moment."""
+
+    agents: Sequence[AgentRecord]
+    deployments: Sequence[Deployment]
+    rollouts: Sequence[Rollout] = ()
+    """Active ones count, others are passed over."""
+    pins: Sequence[Pin] = ()
+    yanked: frozenset[tuple[ModelId, int]] = frozenset()
+    stored: Mapping[AgentId, DesiredState] = field(default_factory=lambda: MappingProxyType({}))
+    """What each agent was last given."""
+
+
+def find_contenders(
+    agents: Iterable[AgentRecord], deployments: Iterable[Deployment]
+) -> Mapping[AgentId, tuple[Deployment, ...]]:
+    """Return the deployments that match each agent that is not revoked, in order of precedence: the first of each model
+    holds it. Every such agent is a key, sorted."""
+    selectors = [
+        (deployment, parse_selector(deployment.selector, field="selector"))
+        for deployment in sorted(deployments, key=_precedence)
+    ]
+    matching = {}
+    for record in agents:
+        if not record.agent.revoked:
+            labels = facts(record)
+            matching[record.agent.id] = tuple(one for one, selector in selectors if selector.matches(labels))
+    return {agent_id: matching[agent_id] for agent_id in sorted(matching)}
+
+
+def _precedence(deployment: Deployment) -> tuple[object, ...]:
+    return (-deployment.priority, deployment.create_time, deployment.uid)
+
+
+def holders(contenders: Iterable[Deployment]) -> Mapping[ModelId, Deployment]:
+    """Return the deployment that holds an agent for each model, of those that match it in order of precedence."""
+    first: dict[ModelId, Deployment] = {}
+    for deployment in contenders:
+        first.setdefault(deployment.model_id, deployment)
+    return first
+
+
+def select_holders(
+    agents: Iterable[AgentRecord], deployments: Sequence[Deployment]
+) -> Mapping[DeploymentId, tuple[AgentId, ...]]:
+    """Return the agents that each deployment holds, pinned ones with them, sorted; every deployment is a key."""
+    held: dict[DeploymentId, list[AgentId]] = {deployment.id: [] for deployment in deployments}
+    for agent_id, contenders in find_contenders(agents, deployments).items():
+        for deployment in holders(contenders).values():
+            held[deployment.id].append(agent_id)
+    return {deployment_id: tuple(ids) for deployment_id, ids in held.items()}
+
 
 def select_targets(
-    agents: Iterable[AgentRecord], deployments: Iterable[Deployment]
+    agents: Iterable[AgentRecord], deployments: Sequence[Deployment], pins: Iterable[Pin] = ()
 ) -> Mapping[DeploymentId, tuple[AgentId, ...]]:
-    """Return the agents that each deployment holds, sorted; every deployment is a key.
-
-    An agent is held by at most one deployment of a model.
-    """
-    oldest_first = sorted(deployments, key=lambda deployment: (deployment.create_time, deployment.uid))
-    selectors = [(deployment, parse_selector(deployment.selector, field="selector")) for deployment in oldest_first]
-    held: dict[DeploymentId, list[AgentId]] = {deployment.id: [] for deployment in oldest_first}
-    for record in agents:
-        if record.agent.revoked:
-            continue
-        labels = facts(record)
-        models: set[ModelId] = set()
-        for deployment, selector in selectors:
-            if deployment.model_id not in models and selector.matches(labels):
-                models.add(deployment.model_id)
-                held[deployment.id].append(record.agent.id)
-    return {deployment_id: tuple(sorted(ids)) for deployment_id, ids in held.items()}
+    """Return the agents that a rollout of each deployment may move: those that it holds and no pin does, sorted."""
+    pinned = {(pin.agent_id, pin.model_id) for pin in pins}
+    models = {deployment.id: deployment.model_id for deployment in deployments}
+    return {
+        deployment_id: tuple(agent_id for agent_id in held if (agent_id, models[deployment_id]) not in pinned)
+        for deployment_id, held in select_holders(agents, deployments).items()
+    }
 
 
-def assign(
-    agents: Sequence[AgentRecord], deployments: Sequence[Deployment], rollouts: Iterable[Rollout]
-) -> Mapping[AgentId, tuple[DesiredSlot, ...]]:
+def assign(standing: Standing) -> Mapping[AgentId, tuple[DesiredSlot, ...]]:
     """Return what each agent that is not revoked should run, sorted by slot; every such agent is a key."""
-    active: dict[DeploymentId, Rollout] = {}
-    for candidate in sorted(rollouts, key=lambda rollout: (rollout.create_time, rollout.uid)):
-        active.setdefault(candidate.deployment_id, candidate)
-    held = select_targets(agents, deployments)
-    slots: dict[AgentId, list[DesiredSlot]] = {record.agent.id: [] for record in agents if not record.agent.revoked}
-    for deployment in sorted(deployments, key=lambda deployment: deployment.model_id):
-        rollout = active.get(deployment.id)
-        exposed = exposed_agents(rollout) if rollout is not None else frozenset[AgentId]()
-        for agent_id in held[deployment.id]:
-            version = version_for(deployment.version, rollout, exposed=agent_id in exposed)
-            if version is not None:
-                slots[agent_id].append(_slot(deployment, version))
-    return {agent_id: tuple(wanted) for agent_id, wanted in slots.items()}
+    moves = find_moves(standing.rollouts)
+    pins = {(pin.agent_id, pin.model_id): pin for pin in standing.pins}
+    records = {record.agent.id: record for record in standing.agents}
+    wanted: dict[AgentId, tuple[DesiredSlot, ...]] = {}
+    for agent_id, contenders in find_contenders(standing.agents, standing.deployments).items():
+        slots = []
+        for model_id, deployment in sorted(holders(contenders).items()):
+            place = Place(
+                record=records[agent_id],
+                deployment=deployment,
+                move=moves.get(deployment.id),
+                pin=pins.get((agent_id, model_id)),
+                stored=standing.stored.get(agent_id),
+                yanked=standing.yanked,
+            )
+            slot = place.slot()
+            if slot is not None:
+                slots.append(slot)
+        wanted[agent_id] = tuple(slots)
+    return wanted
 
 
-def _slot(deployment: Deployment, version: int) -> DesiredSlot:
-    return DesiredSlot(
-        slot=deployment.model_id,
-        version=version,
-        deployment_id=deployment.id,
-        runtime_policy=deployment.runtime_policy,
-        sample_policy=deployment.sample_policy,
-        offer=deployment.offer,
+@dataclass(frozen=True, slots=True)
+class Move:
+    """An active rollout, with its agents looked up once."""
+
+    rollout: Rollout
+    exposed: frozenset[AgentId]
+    """Released and not withdrawn."""
+    prefetching: frozenset[AgentId]
+    shadowing: Mapping[AgentId, ShadowRun]
+
+
+def find_moves(rollouts: Iterable[Rollout]) -> Mapping[DeploymentId, Move]:
+    """Return what moves each deployment; of several active rollouts the oldest counts."""
+    moves: dict[DeploymentId, Move] = {}
+    for rollout in sorted(rollouts, key=lambda one: (one.create_time, one.uid)):
+        if rollout.state in ACTIVE_STATES and rollout.deployment_id not in moves:
+            moving = rollout.state in MOVING_STATES
+            moves[rollout.deployment_id] = Move(
+                rollout=rollout,
+                exposed=exposed_agents(rollout),
+                prefetching=frozenset(told.agent_id for told in rollout.prefetches) if moving else frozenset(),
+                shadowing=_shadow_runs(rollout) if moving else {},
+            )
+    return moves
+
+
+def _shadow_runs(rollout: Rollout) -> Mapping[AgentId, ShadowRun]:
+    policy = rollout.strategy.shadow
+    if policy is None:
+        return {}
+    return {
+        agent_id: _shadow_run(policy, rollout.target_version, len(wave.agents))
+        for wave in rollout.waves
+        if wave.state is WaveState.SHADOWING
+        for agent_id in wave.agents
+    }
+
+
+def _shadow_run(policy: ShadowPolicy, candidate: int, agents: int) -> ShadowRun:
+    share = -(-policy.min_comparisons // agents)
+    return ShadowRun(
+        candidate_version=candidate,
+        comparisons_max=max(1, share * SHADOW_SLACK),
+        serving_latency_ms_p99_max=policy.serving_latency_ms_p99_max,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """One agent and the deployment that holds it for a model, with what decides its slot there."""
+
+    record: AgentRecord
+    deployment: Deployment
+    move: Move | None
+    pin: Pin | None
+    stored: DesiredState | None
+    yanked: frozenset[tuple[ModelId, int]]
+
+    @property
+    def agent_id(self) -> AgentId:
+        return self.record.agent.id
+
+    @property
+    def model_id(self) -> ModelId:
+        return self.deployment.model_id
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether the active rollout released the agent. A pin keeps a rollout off."""
+        return self.pin is None and self.move is not None and self.agent_id in self.move.exposed
+
+    def is_yanked(self, version: int) -> bool:
+        return (self.model_id, version) in self.yanked
+
+    def intended_version(self) -> int | None:
+        """What pin, rollout and deployment say, whether it is yanked or not."""
+        if self.pin is not None:
+            return self.pin.version
+        rollout = self.move.rollout if self.move is not None else None
+        return version_for(self.deployment.version_of(self.agent_id), rollout, exposed=self.is_exposed)
+
+    def stored_version(self) -> int | None:
+        """What the agent was last given for the model, by whichever deployment."""
+        return self.stored.version_of(self.model_id) if self.stored is not None else None
+
+    def version(self) -> int | None:
+        """What the agent should run; None for no slot."""
+        intended = self.intended_version()
+        if intended is None or not self.is_yanked(intended) or self._has(intended):
+            return intended
+        return self.stored_version()
+
+    def _has(self, version: int) -> bool:
+        """Whether to run the version is nothing new to the agent."""
+        observation = self.record.observation
+        observed = observation.observed.slot(self.model_id) if observation is not None else None
+        returns = self.is_exposed and self.move is not None and self.move.rollout.state is RolloutState.ROLLING_BACK
+        serves = observed is not None and observed.serving_version == version
+        return returns or serves or self.stored_version() == version
+
+    def slot(self) -> DesiredSlot | None:
+        """The slot as it should be; None for none."""
+        version = self.version()
+        if version is None:
+            return None
+        prefetch_version, shadow = self._prefetch_version(version), self._shadow(version)
+        fetches = self.is_exposed or prefetch_version or shadow is not None
+        return DesiredSlot(
+            slot=self.model_id,
+            version=version,
+            deployment_id=self.deployment.id,
+            runtime_policy=self.deployment.runtime_policy,
+            sample_policy=self.deployment.sample_policy,
+            offer=self.deployment.offer,
+            prefetch_version=prefetch_version,
+            shadow=shadow,
+            fetch_bytes_per_second_max=self._bytes_per_second() if fetches else 0,
+        )
+
+    def _candidate(self, version: int) -> int:
+        """The version of a rollout that the agent may prepare beside the one that it should run; 0 for none."""
+        if self.pin is not None or self.move is None or self.is_exposed:
+            return 0
+        target = self.move.rollout.target_version
+        return 0 if target == version or self.is_yanked(target) else target
+
+    def _prefetch_version(self, version: int) -> int:
+        return self._candidate(version) if self.move is not None and self.agent_id in self.move.prefetching else 0
+
+    def _shadow(self, version: int) -> ShadowRun | None:
+        return self.move.shadowing.get(self.agent_id) if self.move is not None and self._candidate(version) else None
+
+    def _bytes_per_second(self) -> int:
+        """Of the rollout while it hands out its version; bytes of a return, which are in the agent's cache as a rule,
+        are not held up."""
+        if self.move is None or self.move.rollout.state not in MOVING_STATES:
+            return 0
+        return self.move.rollout.strategy.bytes_per_second_per_site
 
 
 def revise(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.domain.assignment import DesiredState, assign, revise, select_targets
+from controlplane.domain.assignment import DesiredState, Standing, assign, revise, select_targets
 from controlplane.domain.deployment import Deployment
 from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import AgentRecord
@@ -81,7 +81,7 @@ def test_each_agent_has_one_slot_a_model_and_the_target_version_only_when_expose
     fleet: list[AgentRecord], intents: list[Deployment], data: st.DataObject
 ) -> None:
     moves = data.draw(rollouts(intents))
-    assigned = assign(fleet, intents, moves)
+    assigned = assign(Standing(agents=fleet, deployments=intents, rollouts=moves))
     assert set(assigned) == {record.agent.id for record in fleet if not record.agent.revoked}
     exposed = {
         (move.model_id, agent)
@@ -102,7 +102,9 @@ def test_the_order_in_which_things_are_read_does_not_matter(
     mixed_fleet, mixed_intents = list(fleet), list(intents)
     random.shuffle(mixed_fleet)  # type: ignore[attr-defined]
     random.shuffle(mixed_intents)  # type: ignore[attr-defined]
-    assert assign(fleet, intents, ()) == assign(mixed_fleet, mixed_intents, ())
+    assert assign(Standing(agents=fleet, deployments=intents)) == assign(
+        Standing(agents=mixed_fleet, deployments=mixed_intents)
+    )
 
 
 @given(records(), deployments())
@@ -128,15 +130,20 @@ def test_a_newer_deployment_takes_no_agent_from_an_older(fleet: list[AgentRecord
 )
 def test_the_state_of_the_rollout_decides(state: RolloutState, exposed: int, other: int) -> None:
     rollout = make_rollout(state=state, waves=(make_wave(agents=("st-1",), state=WaveState.ADMITTED),))
-    assigned = assign(make_records("st-1", "st-2"), [make_deployment()], [rollout])
+    assigned = assign(
+        Standing(agents=make_records("st-1", "st-2"), deployments=[make_deployment()], rollouts=[rollout])
+    )
     assert [assigned[AgentId(agent)][0].version for agent in ("st-1", "st-2")] == [exposed, other]
 
 
 def test_before_its_first_rollout_a_deployment_without_a_version_gives_a_slot_to_exposed_agents_alone() -> None:
     fleet, intent = make_records("st-1", "st-2"), make_deployment(version=None, offer=3)
-    assert assign(fleet, [intent], []) == {"st-1": (), "st-2": ()}
+    assert assign(Standing(agents=fleet, deployments=[intent])) == {"st-1": (), "st-2": ()}
     rollout = make_rollout(previous_version=None, waves=(make_wave(agents=("st-1",), state=WaveState.ADMITTED),))
-    assert assign(fleet, [intent], [rollout]) == {"st-1": (make_desired_slot(version=2, offer=3),), "st-2": ()}
+    assert assign(Standing(agents=fleet, deployments=[intent], rollouts=[rollout])) == {
+        "st-1": (make_desired_slot(version=2, offer=3),),
+        "st-2": (),
+    }
 
 
 def test_a_generation_rises_exactly_when_slots_change() -> None:
