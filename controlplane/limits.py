@@ -169,6 +169,13 @@ AGENT_SILENT_SECONDS_MAX = 15.0
 """An agent that was silent for longer is DISCONNECTED: several sync intervals, so that one lost message is none."""
 SELECTOR_CHARS_MAX = 1024
 """Read for every agent at every convergence."""
+DEPLOYMENT_PRIORITY_MAX = 1000
+"""Either side of 0: room to put a deployment between any two, and still a number that people compare at a glance."""
+REASON_CHARS_MAX = 1024
+"""Of a pin or a yank: it stands in refusals and explanations."""
+CLOCK_SKEW_SECONDS_MAX = 60.0
+"""An agent's clock further off than this is told as a condition: times of its results are off by as much. Well above
+what a slow link and a queue of messages make of a right one."""
 POLICY_DEVICES_MAX = 32
 """More than any box has."""
 WAVES_MAX = 50
@@ -191,6 +198,8 @@ WINDOWS_MAX = 50
 CRON_CHARS_MAX = 256
 WINDOW_SECONDS_MAX = 31 * 86400.0
 """A window that is open for longer than a month is none."""
+PLAN_ROWS_A_MESSAGE = 500
+"""Targets of a plan in one message: some 100 kB, and the event loop has its turn in between."""
 
 MALLOC_TRIM_BYTES = 64 << 20
 MALLOC_MMAP_BYTES = 16 << 20

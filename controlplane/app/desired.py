@@ -45,8 +45,8 @@ class DesiredStates:
         return await asyncio.shield(future)
 
     async def resolve(self, desired: DesiredState) -> ResolvedState:
-        """Add the versions. They are immutable, so each is read once."""
-        wanted = {(slot.slot, slot.version) for slot in desired.slots}
+        """Add the versions, those to prepare or to compare too. Their bytes are immutable, so each is read once."""
+        wanted = {(slot.slot, number) for slot in desired.slots for number in slot.versions}
         missing = wanted - self._versions.keys()
         if missing:
             async with self._store.read() as work:

@@ -44,6 +44,11 @@ def current_operator() -> OperatorToken:
     return _operator.get()
 
 
+def current_actor() -> str:
+    """Return who calls as the audit names him, `operators/{operator}`. A programmer's error elsewhere."""
+    return f"operators/{_operator.get().id}"
+
+
 class Guard(Protocol):
     """Admits calls."""
 

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from lineside.v1 import rollout_pb2, rollout_service_pb2, rollout_service_pb2_grpc
 
 from controlplane.app.rollouts import Rollouts
-from controlplane.rpc.authentication import Context
+from controlplane.rpc.authentication import Context, current_actor
 from controlplane.rpc.convert.etags import parse_etag
 from controlplane.rpc.convert.names import parse_deployment_name, parse_rollout_name
 from controlplane.rpc.convert.rollouts import rollout_request_from_proto, rollout_to_proto
@@ -21,7 +21,7 @@ class RolloutServicer(rollout_service_pb2_grpc.RolloutServiceServicer):
     async def CreateRollout(
         self, request: rollout_service_pb2.CreateRolloutRequest, context: Context
     ) -> rollout_pb2.Rollout:
-        return rollout_to_proto(await self._rollouts.create(rollout_request_from_proto(request)))
+        return rollout_to_proto(await self._rollouts.create(rollout_request_from_proto(request, actor=current_actor())))
 
     async def GetRollout(self, request: rollout_service_pb2.GetRolloutRequest, context: Context) -> rollout_pb2.Rollout:
         return rollout_to_proto(await self._rollouts.get(parse_rollout_name(request.name, field="name")))

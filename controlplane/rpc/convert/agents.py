@@ -1,5 +1,6 @@
 """Agents, the boxes they run on and their devices, on the wire."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from types import MappingProxyType
 
@@ -10,8 +11,10 @@ from controlplane.domain.condition import Condition, ConditionState
 from controlplane.domain.errors import FieldInvalidError
 from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import AgentRecord, AgentState, Device, Host, Observation
+from controlplane.domain.pin import Pin
 from controlplane.rpc.convert.conditions import condition_to_proto
 from controlplane.rpc.convert.etags import etag_of
+from controlplane.rpc.convert.names import version_name
 from controlplane.rpc.convert.slots import observed_slot_to_proto
 from controlplane.rpc.convert.times import optional_time_to_proto, time_to_proto
 
@@ -25,8 +28,11 @@ _STATES = MappingProxyType(
 )
 
 
-def agent_to_proto(record: AgentRecord, *, now: datetime, silent_seconds_max: float) -> agent_pb2.Agent:
-    """Return the agent as it stands now; it counts as disconnected after `silent_seconds_max` without a word."""
+def agent_to_proto(
+    record: AgentRecord, *, now: datetime, silent_seconds_max: float, pins: Iterable[Pin] = ()
+) -> agent_pb2.Agent:
+    """Return the agent as it stands now, with its own pins; it counts as disconnected after `silent_seconds_max`
+    without a word."""
     agent = record.agent
     message = agent_pb2.Agent(
         name=f"agents/{agent.id}",
@@ -37,10 +43,20 @@ def agent_to_proto(record: AgentRecord, *, now: datetime, silent_seconds_max: fl
         state=_STATES[record.state(now=now, silent_seconds_max=silent_seconds_max)],
         desired_generation=record.desired_generation,
         certificate_expire_time=optional_time_to_proto(record.certificate_expire_time),
+        pins=map(_pin_to_proto, pins),
     )
     if record.observation is not None:
         _add_observation(message, record.observation)
     return message
+
+
+def _pin_to_proto(pin: Pin) -> agent_pb2.Pin:
+    return agent_pb2.Pin(
+        model_version=version_name(pin.model_id, pin.version),
+        reason=pin.reason,
+        create_time=time_to_proto(pin.create_time),
+        creator=pin.actor,
+    )
 
 
 def _add_observation(message: agent_pb2.Agent, observation: Observation) -> None:

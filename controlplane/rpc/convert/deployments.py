@@ -6,6 +6,7 @@ from controlplane.app.deployments import DeploymentRequest, DeploymentView
 from controlplane.domain.deployment import SamplePolicy
 from controlplane.domain.errors import FieldInvalidError
 from controlplane.domain.ids import ModelId
+from controlplane.rpc.convert.conditions import condition_to_proto
 from controlplane.rpc.convert.etags import etag_of
 from controlplane.rpc.convert.names import parse_model_name, parse_version_name, version_name
 from controlplane.rpc.convert.slots import (
@@ -64,4 +65,6 @@ def deployment_to_proto(view: DeploymentView) -> deployment_pb2.Deployment:
         active_rollout=f"rollouts/{view.active_rollout}" if view.active_rollout is not None else "",
         matched_agents=view.matched_agents,
         converged_agents=view.converged_agents,
+        conditions=map(condition_to_proto, deployment.conditions),
+        priority=deployment.priority,
     )

@@ -34,6 +34,11 @@ def parse_join_token_name(name: str, *, field: str) -> JoinTokenId:
     return JoinTokenId(_only_id(name, "joinTokens", "join_token", field=field))
 
 
+def parse_operator_name(name: str, *, field: str) -> str:
+    """Return the id of `operators/{operator}`."""
+    return _only_id(name, "operators", "operator", field=field)
+
+
 def parse_version_name(name: str, *, field: str) -> tuple[ModelId, int]:
     """Return model and number of `models/{model}/versions/{number}`."""
     model, _, number = name.partition("/versions/")

@@ -4,34 +4,31 @@ from types import MappingProxyType
 
 from lineside.v1 import rollout_pb2, rollout_service_pb2
 
-from controlplane import limits
-from controlplane.app.rollouts import RolloutRequest
-from controlplane.domain.gate import FailureAction, GateOutcome, GatePolicy, GateVerdict
-from controlplane.domain.rollout import Rollout, RolloutState, RolloutStrategy, Wave, WaveState
-from controlplane.domain.wave import parse_wave_sizes
+from controlplane.app.rollouts import RolloutRequest, WhenActive
+from controlplane.domain.gate import GateCheck, GateOutcome, GateVerdict
+from controlplane.domain.rollout import Rollout, RolloutState, Wave, WaveState
 from controlplane.rpc.convert.etags import etag_of
 from controlplane.rpc.convert.names import parse_deployment_name, parse_version_name, version_name
-from controlplane.rpc.convert.times import (
-    optional_time_to_proto,
-    seconds_from_proto,
-    seconds_to_proto,
-    time_to_proto,
-)
+from controlplane.rpc.convert.strategies import strategy_from_proto, strategy_to_proto
+from controlplane.rpc.convert.times import optional_time_to_proto, time_to_proto
 
 _Wire = rollout_pb2.Rollout
 _STATES = MappingProxyType(
     {
+        RolloutState.QUEUED: _Wire.STATE_QUEUED,
         RolloutState.RUNNING: _Wire.STATE_RUNNING,
         RolloutState.PAUSED: _Wire.STATE_PAUSED,
         RolloutState.ROLLING_BACK: _Wire.STATE_ROLLING_BACK,
         RolloutState.SUCCEEDED: _Wire.STATE_SUCCEEDED,
         RolloutState.ROLLED_BACK: _Wire.STATE_ROLLED_BACK,
         RolloutState.ABORTED: _Wire.STATE_ABORTED,
+        RolloutState.SUPERSEDED: _Wire.STATE_SUPERSEDED,
     }
 )
 _WAVE_STATES = MappingProxyType(
     {
         WaveState.PENDING: rollout_pb2.Wave.STATE_PENDING,
+        WaveState.SHADOWING: rollout_pb2.Wave.STATE_SHADOWING,
         WaveState.ADMITTED: rollout_pb2.Wave.STATE_ADMITTED,
         WaveState.PASSED: rollout_pb2.Wave.STATE_PASSED,
         WaveState.FAILED: rollout_pb2.Wave.STATE_FAILED,
@@ -45,61 +42,39 @@ _OUTCOMES = MappingProxyType(
         GateOutcome.INCONCLUSIVE: rollout_pb2.GateVerdict.OUTCOME_INCONCLUSIVE,
     }
 )
-_ACTIONS = MappingProxyType(
+_Create = rollout_service_pb2.CreateRolloutRequest
+_WHEN_ACTIVE = MappingProxyType(
     {
-        FailureAction.ROLLBACK: rollout_pb2.GatePolicy.FAILURE_ACTION_ROLLBACK,
-        FailureAction.PAUSE: rollout_pb2.GatePolicy.FAILURE_ACTION_PAUSE,
+        _Create.WHEN_ACTIVE_REFUSE: WhenActive.REFUSE,
+        _Create.WHEN_ACTIVE_QUEUE: WhenActive.QUEUE,
+        _Create.WHEN_ACTIVE_SUPERSEDE: WhenActive.SUPERSEDE,
     }
 )
 
 
-def rollout_request_from_proto(message: rollout_service_pb2.CreateRolloutRequest) -> RolloutRequest:
-    """Return what is asked for. Raises FieldInvalidError for names, wave sizes or a duration that are none."""
-    rollout = message.rollout
+def rollout_request_from_proto(message: rollout_service_pb2.CreateRolloutRequest, *, actor: str) -> RolloutRequest:
+    """Return what `actor` asks for. Raises FieldInvalidError for names, wave sizes or a duration that are none."""
+    return rollout_wanted(
+        message.rollout,
+        actor=actor,
+        when_active=_WHEN_ACTIVE.get(message.when_active, WhenActive.RULE),
+        request_id=message.request_id,
+    )
+
+
+def rollout_wanted(
+    rollout: rollout_pb2.Rollout, *, actor: str, when_active: WhenActive = WhenActive.RULE, request_id: str = ""
+) -> RolloutRequest:
+    """As `rollout_request_from_proto`, of the rollout alone: also what is planned or rehearsed."""
     model_id, number = parse_version_name(rollout.target_version, field="rollout.target_version")
     return RolloutRequest(
         deployment_id=parse_deployment_name(rollout.deployment, field="rollout.deployment"),
         model_id=model_id,
         target_version=number,
         strategy=strategy_from_proto(rollout.strategy),
-        request_id=message.request_id,
-    )
-
-
-def strategy_from_proto(message: rollout_pb2.RolloutStrategy) -> RolloutStrategy:
-    """Return the strategy; its bounds are the use case's to check."""
-    return RolloutStrategy(
-        waves=parse_wave_sizes(message.waves, field="rollout.strategy.waves", waves_max=limits.WAVES_MAX),
-        bake_seconds=seconds_from_proto(message.bake, field="rollout.strategy.bake"),
-        gate=gate_from_proto(message.gate),
-    )
-
-
-def strategy_to_proto(strategy: RolloutStrategy) -> rollout_pb2.RolloutStrategy:
-    """Return the strategy with every default filled in."""
-    gate = strategy.gate
-    return rollout_pb2.RolloutStrategy(
-        waves=[str(size) for size in strategy.waves],
-        bake=seconds_to_proto(strategy.bake_seconds),
-        gate=rollout_pb2.GatePolicy(
-            min_inferences=gate.min_inferences,
-            max_errors_per_mille=gate.max_errors_per_mille,
-            max_failed_installs=gate.max_failed_installs,
-            on_failure=_ACTIONS[gate.on_failure],
-        ),
-    )
-
-
-def gate_from_proto(message: rollout_pb2.GatePolicy) -> GatePolicy:
-    """Return the gate; what is absent is the controller's default, and any action but PAUSE is ROLLBACK."""
-    default = GatePolicy()
-    has_inferences, has_errors = message.HasField("min_inferences"), message.HasField("max_errors_per_mille")
-    pauses = message.on_failure == rollout_pb2.GatePolicy.FAILURE_ACTION_PAUSE
-    return GatePolicy(
-        min_inferences=message.min_inferences if has_inferences else default.min_inferences,
-        max_errors_per_mille=message.max_errors_per_mille if has_errors else default.max_errors_per_mille,
-        max_failed_installs=message.max_failed_installs,
-        on_failure=FailureAction.PAUSE if pauses else FailureAction.ROLLBACK,
+        when_active=when_active,
+        actor=actor,
+        request_id=request_id,
     )
 
 
@@ -121,6 +96,8 @@ def rollout_to_proto(rollout: Rollout) -> rollout_pb2.Rollout:
         message=rollout.message,
         waves=map(_wave_to_proto, rollout.waves),
         end_time=optional_time_to_proto(rollout.end_time),
+        creator=rollout.creator,
+        related_rollout=f"rollouts/{rollout.related_id}" if rollout.related_id is not None else "",
     )
 
 
@@ -133,6 +110,10 @@ def _wave_to_proto(wave: Wave) -> rollout_pb2.Wave:
         admit_time=optional_time_to_proto(wave.admit_time),
         complete_time=optional_time_to_proto(wave.complete_time),
         verdict=_verdict_to_proto(wave.verdict) if wave.verdict is not None else None,
+        released_agents=[f"agents/{release.agent_id}" for release in wave.releases],
+        approver=wave.approver,
+        approve_time=optional_time_to_proto(wave.approve_time),
+        shadow_time=optional_time_to_proto(wave.shadow_time),
     )
 
 
@@ -147,4 +128,20 @@ def _verdict_to_proto(verdict: GateVerdict) -> rollout_pb2.GateVerdict:
         inferences=verdict.evidence.inferences,
         errors=verdict.evidence.errors,
         evaluate_time=time_to_proto(verdict.evaluate_time),
+        checks=map(_check_to_proto, verdict.checks),
+    )
+
+
+def _check_to_proto(check: GateCheck) -> rollout_pb2.GateCheck:
+    return rollout_pb2.GateCheck(
+        name=check.name,
+        device_class=check.device_class,
+        outcome=_OUTCOMES[check.outcome],
+        reason=check.reason,
+        message=check.message,
+        observed=check.observed,
+        low=check.low,
+        high=check.high,
+        limit=check.limit,
+        samples=check.samples,
     )

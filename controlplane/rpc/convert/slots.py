@@ -1,17 +1,25 @@
 """Desired and observed slots on the wire, and the policies that they are run by."""
 
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from lineside.v1 import slot_pb2
 
 from controlplane import limits
-from controlplane.app.desired import ResolvedState
-from controlplane.domain.assignment import DesiredSlot
+from controlplane.app.desired import ResolvedState, VersionKey
+from controlplane.domain.assignment import DesiredSlot, ShadowRun
 from controlplane.domain.catalog import ModelVersion
 from controlplane.domain.deployment import PerformanceHint, RuntimePolicy, SamplePolicy
 from controlplane.domain.errors import FieldInvalidError
 from controlplane.domain.ids import ModelId, check_resource_id
-from controlplane.domain.inventory import DeviceMeasurement, ObservedSlot, ObservedState, SlotState
+from controlplane.domain.inventory import (
+    DeviceMeasurement,
+    ObservedShadow,
+    ObservedSlot,
+    ObservedState,
+    ShadowState,
+    SlotState,
+)
 from controlplane.rpc.convert.artifacts import artifact_to_proto, signature_to_proto
 from controlplane.rpc.convert.conditions import condition_from_proto
 from controlplane.rpc.convert.names import parse_version_name, version_name
@@ -39,6 +47,16 @@ _STATES = MappingProxyType(
     }
 )
 _STATES_FROM_WIRE = MappingProxyType({wire: state for state, wire in _STATES.items()})
+_SHADOW_STATES = MappingProxyType(
+    {
+        ShadowState.PREPARING: slot_pb2.ObservedShadow.STATE_PREPARING,
+        ShadowState.RUNNING: slot_pb2.ObservedShadow.STATE_RUNNING,
+        ShadowState.COMPLETE: slot_pb2.ObservedShadow.STATE_COMPLETE,
+        ShadowState.STOPPED: slot_pb2.ObservedShadow.STATE_STOPPED,
+        ShadowState.FAILED: slot_pb2.ObservedShadow.STATE_FAILED,
+    }
+)
+_SHADOW_STATES_FROM_WIRE = MappingProxyType({wire: state for state, wire in _SHADOW_STATES.items()})
 
 
 def runtime_policy_to_proto(policy: RuntimePolicy) -> slot_pb2.RuntimePolicy:
@@ -83,14 +101,13 @@ def desired_state_to_proto(resolved: ResolvedState) -> slot_pb2.DesiredState:
     """Return the state with all that an agent needs to run it."""
     return slot_pb2.DesiredState(
         generation=resolved.desired.generation,
-        slots=[
-            _desired_slot_to_proto(slot, resolved.versions[slot.slot, slot.version]) for slot in resolved.desired.slots
-        ],
+        slots=[_desired_slot_to_proto(slot, resolved.versions) for slot in resolved.desired.slots],
     )
 
 
-def _desired_slot_to_proto(slot: DesiredSlot, version: ModelVersion) -> slot_pb2.DesiredSlot:
-    return slot_pb2.DesiredSlot(
+def _desired_slot_to_proto(slot: DesiredSlot, versions: Mapping[VersionKey, ModelVersion]) -> slot_pb2.DesiredSlot:
+    version = versions[slot.slot, slot.version]
+    message = slot_pb2.DesiredSlot(
         slot=slot.slot,
         model_version=version.name,
         deployment=f"deployments/{slot.deployment_id}",
@@ -99,6 +116,29 @@ def _desired_slot_to_proto(slot: DesiredSlot, version: ModelVersion) -> slot_pb2
         runtime_policy=runtime_policy_to_proto(slot.runtime_policy),
         sample_policy=sample_policy_to_proto(slot.sample_policy),
         offer=slot.offer,
+        fetch_bytes_per_second_max=slot.fetch_bytes_per_second_max,
+    )
+    if slot.prefetch_version:
+        message.prefetch.CopyFrom(_candidate_to_proto(versions[slot.slot, slot.prefetch_version]))
+    if slot.shadow is not None:
+        candidate = versions[slot.slot, slot.shadow.candidate_version]
+        message.shadow.CopyFrom(_shadow_run_to_proto(slot.shadow, candidate))
+    return message
+
+
+def _candidate_to_proto(version: ModelVersion) -> slot_pb2.CandidateVersion:
+    return slot_pb2.CandidateVersion(
+        model_version=version.name,
+        artifact=artifact_to_proto(version.artifact),
+        signature=signature_to_proto(version.signature),
+    )
+
+
+def _shadow_run_to_proto(run: ShadowRun, candidate: ModelVersion) -> slot_pb2.ShadowRun:
+    return slot_pb2.ShadowRun(
+        candidate=_candidate_to_proto(candidate),
+        comparisons_max=run.comparisons_max,
+        serving_latency_ms_p99_max=run.serving_latency_ms_p99_max,
     )
 
 
@@ -146,6 +186,21 @@ def _observed_slot_from_proto(message: slot_pb2.ObservedSlot, *, field: str) -> 
         offer=message.offer,
         serving_time=time_from_proto(message.serving_time, field=f"{field}.serving_time") if has_time else None,
         last_known_good=message.last_known_good,
+        prefetched_version=_version(message.prefetched_version, slot, field=f"{field}.prefetched_version"),
+        prefetch_failure=message.prefetch_failure[: limits.NACK_CHARS_MAX],
+        shadow=_shadow_from_proto(message.shadow, slot, field=f"{field}.shadow")
+        if message.HasField("shadow")
+        else None,
+    )
+
+
+def _shadow_from_proto(message: slot_pb2.ObservedShadow, slot: ModelId, *, field: str) -> ObservedShadow:
+    return ObservedShadow(
+        candidate_version=_version(message.candidate_version, slot, field=f"{field}.candidate_version"),
+        state=_SHADOW_STATES_FROM_WIRE.get(message.state, ShadowState.PREPARING),
+        compared=message.compared_count,
+        message=message.message[: limits.NACK_CHARS_MAX],
+        offer=message.offer,
     )
 
 
@@ -188,6 +243,20 @@ def observed_slot_to_proto(slot: ObservedSlot) -> slot_pb2.ObservedSlot:
         offer=slot.offer,
         serving_time=optional_time_to_proto(slot.serving_time),
         last_known_good=slot.last_known_good,
+        prefetched_version=version_name(slot.slot, slot.prefetched_version) if slot.prefetched_version else "",
+        prefetch_failure=slot.prefetch_failure,
+        shadow=_shadow_to_proto(slot.slot, slot.shadow) if slot.shadow is not None else None,
+    )
+
+
+def _shadow_to_proto(slot: ModelId, shadow: ObservedShadow) -> slot_pb2.ObservedShadow:
+    number = shadow.candidate_version
+    return slot_pb2.ObservedShadow(
+        candidate_version=version_name(slot, number) if number else "",
+        state=_SHADOW_STATES[shadow.state],
+        compared_count=shadow.compared,
+        message=shadow.message,
+        offer=shadow.offer,
     )
 
 
