@@ -11,16 +11,19 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-from controlplane.app.ports import ResultFilter, WindowPlace
+from controlplane.app.ports import AuditFilter, ResultFilter, WindowPlace
 from controlplane.domain.assignment import DesiredState
-from controlplane.domain.catalog import Model, ModelVersion
+from controlplane.domain.audit import AuditEvent
+from controlplane.domain.catalog import Model, ModelVersion, Yank
+from controlplane.domain.condition import Condition
 from controlplane.domain.deployment import Deployment
 from controlplane.domain.errors import ResourceExistsError, ResourceNotFoundError, StaleWriteError
 from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result
 from controlplane.domain.identity import AgentCertificate, JoinToken, OperatorToken
 from controlplane.domain.ids import AgentId, DeploymentId, Digest, JoinTokenId, ModelId, RolloutId, SampleId
 from controlplane.domain.inventory import Agent, AgentRecord, Observation
-from controlplane.domain.rollout import ACTIVE_STATES, Rollout
+from controlplane.domain.pin import Pin
+from controlplane.domain.rollout import ACTIVE_STATES, Rollout, RolloutState
 from controlplane.domain.sample import Sample, SampleReason
 
 T = TypeVar("T")
@@ -53,6 +56,8 @@ class _Tables:
     batches: dict[tuple[AgentId, int], EvidenceBatch] = field(default_factory=dict)
     samples: dict[SampleId, Sample] = field(default_factory=dict)
     requests: dict[str, tuple[str, str]] = field(default_factory=dict)
+    pins: dict[tuple[AgentId, ModelId], Pin] = field(default_factory=dict)
+    events: dict[str, AuditEvent] = field(default_factory=dict)
 
     def copy(self) -> "_Tables":
         return _Tables(**{name: dict(getattr(self, name)) for name in self.__dataclass_fields__})
@@ -131,6 +136,14 @@ class _Models:
     async def get_versions(self, wanted: Iterable[tuple[ModelId, int]]) -> Mapping[tuple[ModelId, int], ModelVersion]:
         versions = self._tables.versions
         return {key: versions[key] for key in sorted(set(wanted)) if key in versions}
+
+    async def set_yank(self, model_id: ModelId, number: int, yank: Yank | None) -> ModelVersion:
+        changed = replace(await self.get_version(model_id, number), yank=yank)
+        self._tables.versions[model_id, number] = changed
+        return changed
+
+    async def list_yanked(self) -> frozenset[tuple[ModelId, int]]:
+        return frozenset(key for key, version in self._tables.versions.items() if version.yank is not None)
 
 
 class _Agents:
@@ -238,6 +251,18 @@ class _Tokens:
         tokens = self._tables.operator_tokens.values()
         return next((token for token in tokens if token.secret_sha256 == secret_sha256), None)
 
+    async def get_operator_token(self, operator_id: str) -> OperatorToken:
+        return _found(self._tables.operator_tokens.get(operator_id), f"operators/{operator_id}")
+
+    async def revoke_operator_token(self, operator_id: str) -> OperatorToken:
+        revoked = replace(await self.get_operator_token(operator_id), revoked=True)
+        self._tables.operator_tokens[operator_id] = revoked
+        return revoked
+
+    async def list_operator_tokens(self, *, after: str | None, limit: int) -> Sequence[OperatorToken]:
+        rows = self._tables.operator_tokens
+        return [rows[key] for key in sorted(rows) if after is None or key > after][:limit]
+
 
 class _Deployments:
     def __init__(self, tables: _Tables) -> None:
@@ -267,6 +292,10 @@ class _Deployments:
     async def list_all(self) -> Sequence[Deployment]:
         return [self._tables.deployments[key] for key in sorted(self._tables.deployments)]
 
+    async def set_conditions(self, deployment_id: DeploymentId, conditions: Sequence[Condition]) -> None:
+        stored = await self.get(deployment_id)
+        self._tables.deployments[deployment_id] = replace(stored, conditions=tuple(conditions))
+
 
 class _Rollouts:
     def __init__(self, tables: _Tables) -> None:
@@ -292,6 +321,63 @@ class _Rollouts:
     async def list_active(self) -> Sequence[Rollout]:
         active = (rollout for rollout in self._tables.rollouts.values() if rollout.state in ACTIVE_STATES)
         return sorted(active, key=lambda rollout: rollout.uid)
+
+    async def list_queued(self) -> Sequence[Rollout]:
+        queued = (rollout for rollout in self._tables.rollouts.values() if rollout.state is RolloutState.QUEUED)
+        return sorted(queued, key=lambda rollout: rollout.uid)
+
+
+class _Pins:
+    def __init__(self, tables: _Tables) -> None:
+        self._tables = tables
+
+    async def put(self, pin: Pin) -> None:
+        self._tables.pins[pin.agent_id, pin.model_id] = pin
+
+    async def remove(self, agent_id: AgentId, model_id: ModelId) -> bool:
+        return self._tables.pins.pop((agent_id, model_id), None) is not None
+
+    async def list_all(self) -> Sequence[Pin]:
+        return [pin for _, pin in sorted(self._tables.pins.items())]
+
+    async def list(self, agent_ids: Iterable[AgentId]) -> Sequence[Pin]:
+        wanted = set(agent_ids)
+        return [pin for (agent_id, _), pin in sorted(self._tables.pins.items()) if agent_id in wanted]
+
+
+class _Audit:
+    def __init__(self, tables: _Tables) -> None:
+        self._tables = tables
+
+    async def add(self, events: Sequence[AuditEvent]) -> None:
+        for event in events:
+            _add(self._tables.events, event.id, event, resource=f"auditEvents/{event.id}")
+
+    async def list(
+        self, wanted: AuditFilter, *, after: str | None, limit: int, oldest_first: bool = False
+    ) -> Sequence[AuditEvent]:
+        ordered = sorted(self._tables.events.values(), key=lambda event: event.id, reverse=not oldest_first)
+        return [
+            event
+            for event in ordered
+            if _is_wanted(event, wanted) and (after is None or (event.id > after if oldest_first else event.id < after))
+        ][:limit]
+
+
+def _is_wanted(event: AuditEvent, wanted: AuditFilter) -> bool:
+    happening = event.happening
+    action = wanted.action
+    return (
+        (wanted.resource is None or wanted.resource in (happening.resource, *happening.related))
+        and wanted.actor in (None, happening.actor)
+        and (
+            action is None
+            or happening.action == action
+            or (action.endswith(".") and happening.action.startswith(action))
+        )
+        and (wanted.start_time is None or event.create_time >= wanted.start_time)
+        and (wanted.end_time is None or event.create_time < wanted.end_time)
+    )
 
 
 class _Desired:
@@ -443,6 +529,8 @@ class MemoryUnitOfWork:
         self.evidence = _Evidence(tables)
         self.samples = _Samples(tables)
         self.requests = _Requests(tables)
+        self.pins = _Pins(tables)
+        self.audit = _Audit(tables)
 
 
 class MemoryStore:
