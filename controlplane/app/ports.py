@@ -159,7 +159,7 @@ class DeploymentRepository(Protocol):
 
     async def list_all(self) -> Sequence[Deployment]: ...
     async def set_conditions(self, deployment_id: DeploymentId, conditions: Sequence[Condition]) -> None:
-        """Replace them; neither revision nor update time moves."""
+        """Replace them; neither revision nor update time moves, and `save` leaves them as they are stored."""
         ...
 
 

@@ -4,6 +4,7 @@ Rules kept here:
 - What is queried, ordered or guarded has a column; a value that is only ever read whole with its row is JSON.
 - Times are aware UTC. Ids order by code point on every database, so that a page key means the same everywhere.
 - Floats live in JSON alone: SQLite turns a NaN column into NULL (see mapping/values.py).
+- A column that joined its table later has a default of the database: controllers of the release before go on writing.
 - Foreign keys hold within an aggregate (versions of a model, the observation of an agent). Between aggregates a row
   names the other by id: use cases check those, and history (rollouts, results, samples) outlives what it names.
 """
@@ -60,24 +61,40 @@ def _one_of(column: str, words: type[StrEnum]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({allowed})", name=column)
 
 
-def _id(name: str, *, primary_key: bool = False, unique: bool = False) -> Column[str]:
-    return Column(name, _ID, primary_key=primary_key, unique=unique or None, nullable=False)
+def _id(
+    name: str,
+    *,
+    primary_key: bool = False,
+    unique: bool = False,
+    nullable: bool = False,
+    default: str | None = None,
+) -> Column[str]:
+    return Column(name, _ID, primary_key=primary_key, unique=unique or None, nullable=nullable, server_default=default)
 
 
 def _text(name: str) -> Column[str]:
     return Column(name, sa.Text(), nullable=False)
 
 
-def _integer(name: str, *, primary_key: bool = False, nullable: bool = False) -> Column[int]:
-    return Column(name, sa.BigInteger(), primary_key=primary_key, nullable=nullable, autoincrement=False)
+def _integer(
+    name: str, *, primary_key: bool = False, nullable: bool = False, default: str | None = None
+) -> Column[int]:
+    return Column(
+        name,
+        sa.BigInteger(),
+        primary_key=primary_key,
+        nullable=nullable,
+        autoincrement=False,
+        server_default=default,
+    )
 
 
 def _time(name: str, *, nullable: bool = False) -> Column[datetime]:
     return Column(name, UtcTime(), nullable=nullable)
 
 
-def _json(name: str, *, nullable: bool = False) -> Column[object]:
-    return Column(name, _JSON, nullable=nullable)
+def _json(name: str, *, nullable: bool = False, default: str | None = None) -> Column[object]:
+    return Column(name, _JSON, nullable=nullable, server_default=default)
 
 
 model = Table(
@@ -102,9 +119,18 @@ model_version = Table(
     _json("artifact"),
     _json("signature"),
     _text("notes"),
+    _json("yank", nullable=True),
     ForeignKeyConstraint(["model_id"], ["model.id"]),
     CheckConstraint("number >= 1", name="number"),
     Index(None, "model_id", "artifact_digest"),
+    # Asked at every round: of all versions only the few that are forbidden are read.
+    Index(
+        "ix_model_version_yanked",
+        "model_id",
+        "number",
+        sqlite_where=sa.text("yank IS NOT NULL"),
+        postgresql_where=sa.text("yank IS NOT NULL"),
+    ),
 )
 
 version_blob = Table(
@@ -193,6 +219,9 @@ deployment = Table(
     _json("sample_policy"),
     _integer("offer"),
     _integer("revision"),
+    _integer("priority", default="0"),
+    _json("kept_versions", default="{}"),
+    _json("conditions", default="[]"),
 )
 
 rollout = Table(
@@ -213,6 +242,9 @@ rollout = Table(
     _json("waves"),
     _time("end_time", nullable=True),
     _integer("revision"),
+    _id("creator", default=""),
+    _id("related_id", nullable=True),
+    _json("prefetches", default="{}"),
     _one_of("state", RolloutState),
     Index(None, "deployment_id", "uid"),
     Index(None, "state", "uid"),
@@ -235,8 +267,59 @@ desired_slot = Table(
     _json("runtime_policy"),
     _json("sample_policy"),
     _integer("offer"),
+    _integer("prefetch_version", default="0"),
+    _json("shadow", nullable=True),
+    _integer("fetch_bytes_per_second_max", default="0"),
     ForeignKeyConstraint(["agent_id"], ["desired_state.agent_id"]),
 )
+
+pin = Table(
+    "pin",
+    metadata,
+    _id("agent_id", primary_key=True),
+    _id("model_id", primary_key=True),
+    _integer("version"),
+    _text("reason"),
+    _time("create_time"),
+    _id("actor"),
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    _id("name", primary_key=True),
+    _id("holder"),
+    _integer("epoch"),
+    _time("expire_time"),
+)
+"""Who leads: free when `expire_time` is past, by the database's clock."""
+
+audit_event = Table(
+    "audit_event",
+    metadata,
+    _id("id", primary_key=True),
+    _time("create_time"),
+    _id("actor"),
+    _id("action"),
+    _id("resource"),
+    _text("reason"),
+    _text("message"),
+    _json("evidence"),
+    _json("related"),
+    Index(None, "action", "id"),
+    Index(None, "actor", "id"),
+    Index(None, "create_time", "id"),
+)
+"""Decisions. Triggers, made by the migration, refuse to change or remove a row of this table and of the next."""
+
+audit_resource = Table(
+    "audit_resource",
+    metadata,
+    _id("resource", primary_key=True),
+    _id("event_id", primary_key=True),
+    ForeignKeyConstraint(["event_id"], ["audit_event.id"]),
+)
+"""Every resource that an event touches, its own and the related: what the log is searched by."""
 
 evidence_batch = Table(
     "evidence_batch",
@@ -264,9 +347,34 @@ metric_window = Table(
     _integer("refused_count"),
     _json("latency"),
     _json("confidence_histogram"),
+    _json("label_counts", default="{}"),
     ForeignKeyConstraint(["agent_id", "batch"], ["evidence_batch.agent_id", "evidence_batch.batch"]),
     Index(None, "model_id", "version", "receive_time"),
     Index(None, "model_id", "start_time"),
+)
+
+shadow_window = Table(
+    "shadow_window",
+    metadata,
+    _id("agent_id", primary_key=True),
+    _integer("batch", primary_key=True),
+    _integer("window_index", primary_key=True),
+    _id("model_id"),
+    _integer("serving_version"),
+    _integer("candidate_version"),
+    _text("device"),
+    _time("start_time"),
+    _time("end_time"),
+    _time("receive_time"),
+    _integer("compared"),
+    _integer("agreed"),
+    _integer("errors"),
+    _integer("skipped"),
+    _json("candidate_latency"),
+    _json("serving_latency"),
+    _json("score_distance_histogram"),
+    ForeignKeyConstraint(["agent_id", "batch"], ["evidence_batch.agent_id", "evidence_batch.batch"]),
+    Index(None, "model_id", "candidate_version", "receive_time"),
 )
 
 result = Table(

@@ -40,7 +40,7 @@ class Transaction:
                 await asyncio.sleep(0)
         return items
 
-    async def row(self, statement: sa.Select[Any]) -> Row | None:
+    async def row(self, statement: sa.Select[Any] | sa.UpdateBase) -> Row | None:
         """The first row, or None."""
         return cast("Row | None", (await self._execute(statement)).mappings().first())
 

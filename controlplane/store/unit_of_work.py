@@ -6,15 +6,19 @@ from contextlib import asynccontextmanager
 
 from controlplane import limits
 from controlplane.app.ports import UnitOfWork
-from controlplane.domain.errors import StorageError
+from controlplane.domain.errors import StaleWriteError, StorageError
+from controlplane.domain.lease import Lease
 from controlplane.store.engine import Engines, open_engines
 from controlplane.store.refusals import translated
 from controlplane.store.repositories.agents import SqlAgentRepository
+from controlplane.store.repositories.audit import SqlAuditRepository
 from controlplane.store.repositories.certificates import SqlCertificateRepository
 from controlplane.store.repositories.deployments import SqlDeploymentRepository
 from controlplane.store.repositories.desired import SqlDesiredStateRepository
 from controlplane.store.repositories.evidence import SqlEvidenceRepository
+from controlplane.store.repositories.leases import SqlLeaseRepository, lost
 from controlplane.store.repositories.models import SqlModelRepository
+from controlplane.store.repositories.pins import SqlPinRepository
 from controlplane.store.repositories.requests import SqlRequestRepository
 from controlplane.store.repositories.rollouts import SqlRolloutRepository
 from controlplane.store.repositories.samples import SqlSampleRepository
@@ -36,6 +40,9 @@ class SqlUnitOfWork:
         self.evidence = SqlEvidenceRepository(transaction)
         self.samples = SqlSampleRepository(transaction)
         self.requests = SqlRequestRepository(transaction)
+        self.pins = SqlPinRepository(transaction)
+        self.audit = SqlAuditRepository(transaction)
+        self.leases = SqlLeaseRepository(transaction)
 
 
 class SqlStore:
@@ -56,17 +63,33 @@ class SqlStore:
                 yield SqlUnitOfWork(Transaction(connection))
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[UnitOfWork]:
+    async def write(self, *, lease: Lease | None = None) -> AsyncIterator[UnitOfWork]:
         """A transaction that commits when the block ends and rolls back when it raises. Never open one inside
-        another: the inner waits for the outer until it gives up."""
+        another: the inner waits for the outer until it gives up. With a lease, the last statement before the commit
+        sees that it is held still."""
         async with self._writing():
-            with translated():
-                async with self._engines.writer.begin() as connection:
-                    yield SqlUnitOfWork(Transaction(connection))
+            try:
+                with translated():
+                    async with self._engines.writer.begin() as connection:
+                        work = SqlUnitOfWork(Transaction(connection))
+                        yield work
+                        if lease is not None:
+                            await work.leases.fence(lease)
+            except StaleWriteError as error:
+                # What PostgreSQL says where another took the lease, or renewed it, since the transaction began.
+                if lease is not None and not await self._is_held(lease):
+                    raise lost(lease) from error
+                raise
 
     async def close(self) -> None:
         """Close every connection; units of work that are still open fail."""
         await self._engines.dispose()
+
+    async def _is_held(self, lease: Lease) -> bool:
+        with translated():
+            async with self._engines.reader.connect() as connection:
+                await connection.begin()
+                return await SqlLeaseRepository(Transaction(connection)).is_held(lease)
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:

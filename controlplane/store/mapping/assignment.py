@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from controlplane.domain.assignment import DesiredSlot, DesiredState
+from controlplane.domain.assignment import DesiredSlot, DesiredState, ShadowRun
 from controlplane.domain.ids import AgentId, DeploymentId, ModelId
 from controlplane.store.mapping.deployment import (
     runtime_policy_from_json,
@@ -11,7 +11,7 @@ from controlplane.store.mapping.deployment import (
     sample_policy_from_json,
     sample_policy_to_json,
 )
-from controlplane.store.mapping.values import Row
+from controlplane.store.mapping.values import Row, float_from_json, float_to_json
 
 
 def desired_to_row(desired: DesiredState) -> dict[str, Any]:
@@ -28,6 +28,9 @@ def desired_to_slot_rows(desired: DesiredState) -> list[dict[str, Any]]:
             "runtime_policy": runtime_policy_to_json(slot.runtime_policy),
             "sample_policy": sample_policy_to_json(slot.sample_policy),
             "offer": slot.offer,
+            "prefetch_version": slot.prefetch_version,
+            "shadow": None if slot.shadow is None else _shadow_to_json(slot.shadow),
+            "fetch_bytes_per_second_max": slot.fetch_bytes_per_second_max,
         }
         for slot in desired.slots
     ]
@@ -50,4 +53,23 @@ def _slot_from_row(row: Row) -> DesiredSlot:
         runtime_policy=runtime_policy_from_json(row["runtime_policy"]),
         sample_policy=sample_policy_from_json(row["sample_policy"]),
         offer=row["offer"],
+        prefetch_version=row["prefetch_version"],
+        shadow=None if row["shadow"] is None else _shadow_from_json(row["shadow"]),
+        fetch_bytes_per_second_max=row["fetch_bytes_per_second_max"],
+    )
+
+
+def _shadow_to_json(shadow: ShadowRun) -> dict[str, Any]:
+    return {
+        "candidate_version": shadow.candidate_version,
+        "comparisons_max": shadow.comparisons_max,
+        "serving_latency_ms_p99_max": float_to_json(shadow.serving_latency_ms_p99_max),
+    }
+
+
+def _shadow_from_json(value: Row) -> ShadowRun:
+    return ShadowRun(
+        candidate_version=value["candidate_version"],
+        comparisons_max=value["comparisons_max"],
+        serving_latency_ms_p99_max=float_from_json(value["serving_latency_ms_p99_max"]),
     )

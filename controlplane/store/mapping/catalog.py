@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from controlplane.domain.catalog import Artifact, ArtifactFile, Model, ModelSignature, ModelVersion, TensorSpec
+from controlplane.domain.catalog import Artifact, ArtifactFile, Model, ModelSignature, ModelVersion, TensorSpec, Yank
 from controlplane.domain.ids import Digest, ModelId
-from controlplane.store.mapping.values import Row, text_map
+from controlplane.store.mapping.values import Row, text_map, time_from_json, time_to_json
 
 
 def model_to_row(model: Model) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def version_to_row(version: ModelVersion) -> dict[str, Any]:
         "artifact": [_file_to_json(file) for file in version.artifact.files],
         "signature": _signature_to_json(version.signature),
         "notes": version.notes,
+        "yank": yank_to_json(version.yank),
     }
 
 
@@ -51,6 +52,7 @@ def version_from_row(row: Row) -> ModelVersion:
         artifact=Artifact(files=tuple(_file_from_json(value) for value in row["artifact"])),
         signature=_signature_from_json(row["signature"]),
         notes=row["notes"],
+        yank=None if row["yank"] is None else _yank_from_json(row["yank"]),
     )
 
 
@@ -58,6 +60,17 @@ def version_to_blob_rows(version: ModelVersion) -> list[dict[str, Any]]:
     """One row a distinct digest: two files of the same content are one blob."""
     digests = sorted({file.digest for file in version.artifact.files})
     return [{"model_id": version.model_id, "number": version.number, "digest": digest} for digest in digests]
+
+
+def yank_to_json(yank: Yank | None) -> dict[str, Any] | None:
+    """None stays None."""
+    return None if yank is None else {"time": time_to_json(yank.time), "reason": yank.reason, "actor": yank.actor}
+
+
+def _yank_from_json(value: Row) -> Yank:
+    time = time_from_json(value["time"])
+    assert time is not None
+    return Yank(time=time, reason=value["reason"], actor=value["actor"])
 
 
 def _file_to_json(file: ArtifactFile) -> dict[str, Any]:

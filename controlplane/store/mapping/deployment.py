@@ -1,9 +1,11 @@
 """Deployments and the policies that desired slots share with them."""
 
+from types import MappingProxyType
 from typing import Any
 
 from controlplane.domain.deployment import Deployment, PerformanceHint, RuntimePolicy, SamplePolicy
-from controlplane.domain.ids import DeploymentId, ModelId
+from controlplane.domain.ids import AgentId, DeploymentId, ModelId
+from controlplane.store.mapping.condition import condition_from_json, condition_to_json
 from controlplane.store.mapping.values import Row
 
 
@@ -20,6 +22,9 @@ def deployment_to_row(deployment: Deployment) -> dict[str, Any]:
         "sample_policy": sample_policy_to_json(deployment.sample_policy),
         "offer": deployment.offer,
         "revision": deployment.revision,
+        "priority": deployment.priority,
+        "kept_versions": dict(deployment.kept_versions),
+        "conditions": [condition_to_json(condition) for condition in deployment.conditions],
     }
 
 
@@ -36,6 +41,11 @@ def deployment_from_row(row: Row) -> Deployment:
         sample_policy=sample_policy_from_json(row["sample_policy"]),
         offer=row["offer"],
         revision=row["revision"],
+        priority=row["priority"],
+        kept_versions=MappingProxyType(
+            {AgentId(agent_id): version for agent_id, version in row["kept_versions"].items()}
+        ),
+        conditions=tuple(condition_from_json(condition) for condition in row["conditions"]),
     )
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from controlplane.domain.condition import Condition, ConditionState
 from controlplane.domain.ids import AgentId, ModelId
 from controlplane.domain.inventory import (
     Agent,
@@ -11,10 +10,13 @@ from controlplane.domain.inventory import (
     DeviceMeasurement,
     Host,
     Observation,
+    ObservedShadow,
     ObservedSlot,
     ObservedState,
+    ShadowState,
     SlotState,
 )
+from controlplane.store.mapping.condition import condition_from_json, condition_to_json
 from controlplane.store.mapping.values import (
     Row,
     float_from_json,
@@ -125,7 +127,7 @@ def _observed_to_json(observed: ObservedState) -> dict[str, Any]:
     return {
         "generation": observed.generation,
         "slots": [_slot_to_json(slot) for slot in observed.slots],
-        "conditions": [_condition_to_json(condition) for condition in observed.conditions],
+        "conditions": [condition_to_json(condition) for condition in observed.conditions],
         "agent_time": time_to_json(observed.agent_time),
         "nack_message": observed.nack_message,
         "nack_generation": observed.nack_generation,
@@ -137,7 +139,7 @@ def _observed_from_json(value: Row) -> ObservedState:
     return ObservedState(
         generation=value["generation"],
         slots=tuple(_slot_from_json(slot) for slot in value["slots"]),
-        conditions=tuple(_condition_from_json(condition) for condition in value["conditions"]),
+        conditions=tuple(condition_from_json(condition) for condition in value["conditions"]),
         agent_time=time_from_json(value["agent_time"]),
         nack_message=value["nack_message"],
         nack_generation=value.get("nack_generation", 0),
@@ -160,6 +162,9 @@ def _slot_to_json(slot: ObservedSlot) -> dict[str, Any]:
         "offer": slot.offer,
         "serving_time": time_to_json(slot.serving_time),
         "last_known_good": slot.last_known_good,
+        "prefetched_version": slot.prefetched_version,
+        "prefetch_failure": slot.prefetch_failure,
+        "shadow": None if slot.shadow is None else _shadow_to_json(slot.shadow),
     }
 
 
@@ -178,6 +183,29 @@ def _slot_from_json(value: Row) -> ObservedSlot:
         offer=value["offer"],
         serving_time=time_from_json(value["serving_time"]),
         last_known_good=value["last_known_good"],
+        prefetched_version=value.get("prefetched_version", 0),
+        prefetch_failure=value.get("prefetch_failure", ""),
+        shadow=None if value.get("shadow") is None else _shadow_from_json(value["shadow"]),
+    )
+
+
+def _shadow_to_json(shadow: ObservedShadow) -> dict[str, Any]:
+    return {
+        "candidate_version": shadow.candidate_version,
+        "state": shadow.state.value,
+        "compared": shadow.compared,
+        "message": shadow.message,
+        "offer": shadow.offer,
+    }
+
+
+def _shadow_from_json(value: Row) -> ObservedShadow:
+    return ObservedShadow(
+        candidate_version=value["candidate_version"],
+        state=ShadowState(value["state"]),
+        compared=value["compared"],
+        message=value["message"],
+        offer=value["offer"],
     )
 
 
@@ -202,26 +230,4 @@ def _measurement_from_json(value: Row) -> DeviceMeasurement:
         compile_seconds=float_from_json(value["compile_seconds"]),
         error=value["error"],
         chosen=value["chosen"],
-    )
-
-
-def _condition_to_json(condition: Condition) -> dict[str, Any]:
-    return {
-        "type": condition.type,
-        "state": condition.state.value,
-        "reason": condition.reason,
-        "message": condition.message,
-        "transition_time": time_to_json(condition.transition_time),
-    }
-
-
-def _condition_from_json(value: Row) -> Condition:
-    transition_time = time_from_json(value["transition_time"])
-    assert transition_time is not None
-    return Condition(
-        type=value["type"],
-        state=ConditionState(value["state"]),
-        reason=value["reason"],
-        message=value["message"],
-        transition_time=transition_time,
     )

@@ -1,11 +1,14 @@
-"""Rollouts with their strategy, waves and verdicts."""
+"""Rollouts with their waves, and who was given the version when."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from controlplane.domain.gate import Evidence, FailureAction, GateOutcome, GatePolicy, GateVerdict
 from controlplane.domain.ids import AgentId, DeploymentId, ModelId, RolloutId
-from controlplane.domain.rollout import Rollout, RolloutState, RolloutStrategy, Wave, WaveSize, WaveState
-from controlplane.store.mapping.values import Row, float_from_json, float_to_json, time_from_json, time_to_json
+from controlplane.domain.rollout import Release, Rollout, RolloutState, Wave, WaveState
+from controlplane.store.mapping.strategy import size_from_json, size_to_json, strategy_from_json, strategy_to_json
+from controlplane.store.mapping.values import Row, time_from_json, time_to_json
+from controlplane.store.mapping.verdict import verdict_from_json, verdict_to_json
 
 
 def rollout_to_row(rollout: Rollout) -> dict[str, Any]:
@@ -18,13 +21,16 @@ def rollout_to_row(rollout: Rollout) -> dict[str, Any]:
         "model_id": rollout.model_id,
         "target_version": rollout.target_version,
         "previous_version": rollout.previous_version,
-        "strategy": _strategy_to_json(rollout.strategy),
+        "strategy": strategy_to_json(rollout.strategy),
         "state": rollout.state.value,
         "reason": rollout.reason,
         "message": rollout.message,
         "waves": [_wave_to_json(wave) for wave in rollout.waves],
         "end_time": rollout.end_time,
         "revision": rollout.revision,
+        "creator": rollout.creator,
+        "related_id": rollout.related_id,
+        "prefetches": _releases_to_json(rollout.prefetches),
     }
 
 
@@ -38,113 +44,73 @@ def rollout_from_row(row: Row) -> Rollout:
         model_id=ModelId(row["model_id"]),
         target_version=row["target_version"],
         previous_version=row["previous_version"],
-        strategy=_strategy_from_json(row["strategy"]),
+        strategy=strategy_from_json(row["strategy"]),
         state=RolloutState(row["state"]),
         reason=row["reason"],
         message=row["message"],
         waves=tuple(_wave_from_json(value) for value in row["waves"]),
         end_time=row["end_time"],
         revision=row["revision"],
-    )
-
-
-def _size_to_json(size: WaveSize) -> dict[str, Any]:
-    return {"count": size.count, "percent": size.percent}
-
-
-def _size_from_json(value: Row) -> WaveSize:
-    return WaveSize(count=value["count"], percent=value["percent"])
-
-
-def _strategy_to_json(strategy: RolloutStrategy) -> dict[str, Any]:
-    return {
-        "waves": [_size_to_json(size) for size in strategy.waves],
-        "bake_seconds": float_to_json(strategy.bake_seconds),
-        "gate": {
-            "min_inferences": strategy.gate.min_inferences,
-            "max_errors_per_mille": strategy.gate.max_errors_per_mille,
-            "max_failed_installs": strategy.gate.max_failed_installs,
-            "on_failure": strategy.gate.on_failure.value,
-        },
-    }
-
-
-def _strategy_from_json(value: Row) -> RolloutStrategy:
-    gate = value["gate"]
-    return RolloutStrategy(
-        waves=tuple(_size_from_json(size) for size in value["waves"]),
-        bake_seconds=float_from_json(value["bake_seconds"]),
-        gate=GatePolicy(
-            min_inferences=gate["min_inferences"],
-            max_errors_per_mille=gate["max_errors_per_mille"],
-            max_failed_installs=gate["max_failed_installs"],
-            on_failure=FailureAction(gate["on_failure"]),
-        ),
+        creator=row["creator"],
+        related_id=None if row["related_id"] is None else RolloutId(row["related_id"]),
+        prefetches=_releases_from_json(row["prefetches"]),
     )
 
 
 def _wave_to_json(wave: Wave) -> dict[str, Any]:
     return {
         "index": wave.index,
-        "size": _size_to_json(wave.size),
+        "size": size_to_json(wave.size),
         "agents": list(wave.agents),
         "state": wave.state.value,
         "admit_time": time_to_json(wave.admit_time),
         "complete_time": time_to_json(wave.complete_time),
-        "verdict": None if wave.verdict is None else _verdict_to_json(wave.verdict),
+        "verdict": None if wave.verdict is None else verdict_to_json(wave.verdict),
+        "releases": _releases_to_json(wave.releases),
+        "approver": wave.approver,
+        "approve_time": time_to_json(wave.approve_time),
+        "shadow_time": time_to_json(wave.shadow_time),
     }
 
 
 def _wave_from_json(value: Row) -> Wave:
+    agents = tuple(AgentId(agent_id) for agent_id in value["agents"])
+    admit_time = time_from_json(value["admit_time"])
+    releases = value.get("releases")
     return Wave(
         index=value["index"],
-        size=_size_from_json(value["size"]),
-        agents=tuple(AgentId(agent_id) for agent_id in value["agents"]),
+        size=size_from_json(value["size"]),
+        agents=agents,
         state=WaveState(value["state"]),
-        admit_time=time_from_json(value["admit_time"]),
+        admit_time=admit_time,
         complete_time=time_from_json(value["complete_time"]),
-        verdict=None if value["verdict"] is None else _verdict_from_json(value["verdict"]),
+        verdict=None if value["verdict"] is None else verdict_from_json(value["verdict"]),
+        releases=_all_at(admit_time, agents) if releases is None else _releases_from_json(releases),
+        approver=value.get("approver", ""),
+        approve_time=time_from_json(value.get("approve_time")),
+        shadow_time=time_from_json(value.get("shadow_time")),
     )
 
 
-def _verdict_to_json(verdict: GateVerdict) -> dict[str, Any]:
+def _all_at(admit_time: datetime | None, agents: Sequence[AgentId]) -> tuple[Release, ...]:
+    """Releases of a wave from before there were any: the whole wave was given the version when it was admitted."""
+    if admit_time is None:
+        return ()
+    time = admit_time.replace(microsecond=0)
+    return tuple(Release(agent_id, time) for agent_id in agents)
+
+
+def _releases_to_json(releases: Sequence[Release]) -> dict[str, Any]:
+    """Two lists side by side: of a large fleet they are written again with every step."""
+    assert not any(release.time.microsecond for release in releases), "releases are kept to the second"
     return {
-        "outcome": verdict.outcome.value,
-        "reason": verdict.reason,
-        "message": verdict.message,
-        "evidence": {
-            "targets": verdict.evidence.targets,
-            "installed": verdict.evidence.installed,
-            "failed": verdict.evidence.failed,
-            "inferences": verdict.evidence.inferences,
-            "errors": verdict.evidence.errors,
-            "wave_inferences": verdict.evidence.wave_inferences,
-            "wave_errors": verdict.evidence.wave_errors,
-            "wave_age_seconds": float_to_json(verdict.evidence.wave_age_seconds),
-            "first_failure": verdict.evidence.first_failure,
-        },
-        "evaluate_time": time_to_json(verdict.evaluate_time),
+        "agents": [release.agent_id for release in releases],
+        "seconds": [int(release.time.timestamp()) for release in releases],
     }
 
 
-def _verdict_from_json(value: Row) -> GateVerdict:
-    evidence = value["evidence"]
-    evaluate_time = time_from_json(value["evaluate_time"])
-    assert evaluate_time is not None
-    return GateVerdict(
-        outcome=GateOutcome(value["outcome"]),
-        reason=value["reason"],
-        message=value["message"],
-        evidence=Evidence(
-            targets=evidence["targets"],
-            installed=evidence["installed"],
-            failed=evidence["failed"],
-            inferences=evidence["inferences"],
-            errors=evidence["errors"],
-            wave_inferences=evidence["wave_inferences"],
-            wave_errors=evidence["wave_errors"],
-            wave_age_seconds=float_from_json(evidence["wave_age_seconds"]),
-            first_failure=evidence.get("first_failure", ""),
-        ),
-        evaluate_time=evaluate_time,
+def _releases_from_json(value: Row) -> tuple[Release, ...]:
+    return tuple(
+        Release(AgentId(agent_id), datetime.fromtimestamp(seconds, UTC))
+        for agent_id, seconds in zip(value.get("agents", ()), value.get("seconds", ()), strict=True)
     )

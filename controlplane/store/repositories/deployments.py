@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from controlplane.domain.condition import Condition
 from controlplane.domain.deployment import Deployment
 from controlplane.domain.ids import DeploymentId
+from controlplane.store.mapping.condition import condition_to_json
 from controlplane.store.mapping.deployment import deployment_from_row, deployment_to_row
 from controlplane.store.tables import deployment as deployments
 from controlplane.store.transaction import Transaction, found, stale
@@ -31,9 +33,10 @@ class SqlDeploymentRepository:
 
     async def save(self, deployment: Deployment) -> Deployment:
         row = deployment_to_row(deployment)
-        return deployment_from_row(
-            await self._transaction.save(deployments, row, resource=f"deployments/{deployment.id}")
-        )
+        # They belong to `set_conditions`, which may have been quicker without a change of revision.
+        del row["conditions"]
+        await self._transaction.save(deployments, row, resource=f"deployments/{deployment.id}")
+        return await self.get(deployment.id)
 
     async def delete(self, deployment: Deployment) -> None:
         statement = sa.delete(deployments).where(
@@ -51,3 +54,9 @@ class SqlDeploymentRepository:
     async def list_all(self) -> Sequence[Deployment]:
         rows = await self._transaction.rows(sa.select(deployments).order_by(deployments.c.id))
         return [deployment_from_row(row) for row in rows]
+
+    async def set_conditions(self, deployment_id: DeploymentId, conditions: Sequence[Condition]) -> None:
+        statement = sa.update(deployments).where(deployments.c.id == deployment_id)
+        values = statement.values(conditions=[condition_to_json(condition) for condition in conditions])
+        if await self._transaction.change(values) != 1:
+            found(None, resource=f"deployments/{deployment_id}")

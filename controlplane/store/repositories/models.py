@@ -6,7 +6,7 @@ from operator import itemgetter
 
 import sqlalchemy as sa
 
-from controlplane.domain.catalog import Model, ModelVersion
+from controlplane.domain.catalog import Model, ModelVersion, Yank
 from controlplane.domain.ids import Digest, ModelId
 from controlplane.store.mapping.catalog import (
     model_from_row,
@@ -14,6 +14,7 @@ from controlplane.store.mapping.catalog import (
     version_from_row,
     version_to_blob_rows,
     version_to_row,
+    yank_to_json,
 )
 from controlplane.store.tables import model as models
 from controlplane.store.tables import model_version as versions
@@ -86,3 +87,15 @@ class SqlModelRepository:
                 version = version_from_row(row)
                 existing[version.model_id, version.number] = version
         return existing
+
+    async def set_yank(self, model_id: ModelId, number: int, yank: Yank | None) -> ModelVersion:
+        await self._transaction.execute(
+            sa.update(versions)
+            .where(versions.c.model_id == model_id, versions.c.number == number)
+            .values(yank=yank_to_json(yank))
+        )
+        return await self.get_version(model_id, number)
+
+    async def list_yanked(self) -> frozenset[tuple[ModelId, int]]:
+        statement = sa.select(versions.c.model_id, versions.c.number).where(versions.c.yank.is_not(None))
+        return frozenset((ModelId(row["model_id"]), row["number"]) for row in await self._transaction.rows(statement))

@@ -39,5 +39,12 @@ class SqlRolloutRepository:
         return [rollout_from_row(row) for row in await self._transaction.rows(statement)]
 
     async def list_active(self) -> Sequence[Rollout]:
-        statement = sa.select(rollouts).where(rollouts.c.state.in_(_ACTIVE)).order_by(rollouts.c.uid)
+        return await self._list_in(_ACTIVE)
+
+    async def list_queued(self) -> Sequence[Rollout]:
+        return await self._list_in((RolloutState.QUEUED.value,))
+
+    async def _list_in(self, states: tuple[str, ...]) -> Sequence[Rollout]:
+        """Oldest first."""
+        statement = sa.select(rollouts).where(rollouts.c.state.in_(states)).order_by(rollouts.c.uid)
         return [rollout_from_row(row) for row in await self._transaction.rows(statement)]

@@ -44,12 +44,26 @@ class SqlTokenRepository:
         return [join_token_from_row(row) for row in await self._transaction.rows(statement)]
 
     async def add_operator_token(self, token: OperatorToken) -> None:
-        await self._transaction.add(
-            operator_tokens, operator_token_to_row(token), resource=f"operator token {token.id}"
-        )
+        await self._transaction.add(operator_tokens, operator_token_to_row(token), resource=f"operators/{token.id}")
 
     async def find_operator_token(self, secret_sha256: str) -> OperatorToken | None:
         row = await self._transaction.row(
             sa.select(operator_tokens).where(operator_tokens.c.secret_sha256 == secret_sha256)
         )
         return None if row is None else operator_token_from_row(row)
+
+    async def get_operator_token(self, operator_id: str) -> OperatorToken:
+        row = await self._transaction.row(sa.select(operator_tokens).where(operator_tokens.c.id == operator_id))
+        return operator_token_from_row(found(row, resource=f"operators/{operator_id}"))
+
+    async def revoke_operator_token(self, operator_id: str) -> OperatorToken:
+        await self._transaction.execute(
+            sa.update(operator_tokens).where(operator_tokens.c.id == operator_id).values(revoked=True)
+        )
+        return await self.get_operator_token(operator_id)
+
+    async def list_operator_tokens(self, *, after: str | None, limit: int) -> Sequence[OperatorToken]:
+        statement = sa.select(operator_tokens).order_by(operator_tokens.c.id).limit(limit)
+        if after is not None:
+            statement = statement.where(operator_tokens.c.id > after)
+        return [operator_token_from_row(row) for row in await self._transaction.rows(statement)]
