@@ -5,10 +5,10 @@ exception. Entities are frozen, so that copying the dictionaries is enough. Writ
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from controlplane.app.ports import AuditFilter, ResultFilter, WindowPlace
@@ -17,11 +17,12 @@ from controlplane.domain.audit import AuditEvent
 from controlplane.domain.catalog import Model, ModelVersion, Yank
 from controlplane.domain.condition import Condition
 from controlplane.domain.deployment import Deployment
-from controlplane.domain.errors import ResourceExistsError, ResourceNotFoundError, StaleWriteError
+from controlplane.domain.errors import LeaseLostError, ResourceExistsError, ResourceNotFoundError, StaleWriteError
 from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result
 from controlplane.domain.identity import AgentCertificate, JoinToken, OperatorToken
 from controlplane.domain.ids import AgentId, DeploymentId, Digest, JoinTokenId, ModelId, RolloutId, SampleId
 from controlplane.domain.inventory import Agent, AgentRecord, Observation
+from controlplane.domain.lease import Lease
 from controlplane.domain.pin import Pin
 from controlplane.domain.rollout import ACTIVE_STATES, Rollout, RolloutState
 from controlplane.domain.sample import Sample, SampleReason
@@ -58,6 +59,7 @@ class _Tables:
     requests: dict[str, tuple[str, str]] = field(default_factory=dict)
     pins: dict[tuple[AgentId, ModelId], Pin] = field(default_factory=dict)
     events: dict[str, AuditEvent] = field(default_factory=dict)
+    leases: dict[str, Lease] = field(default_factory=dict)
 
     def copy(self) -> "_Tables":
         return _Tables(**{name: dict(getattr(self, name)) for name in self.__dataclass_fields__})
@@ -245,7 +247,7 @@ class _Tokens:
 
     async def add_operator_token(self, token: OperatorToken) -> None:
         rows = self._tables.operator_tokens
-        _add(rows, token.id, token, resource=f"operator token {token.id}", unique=("secret_sha256",))
+        _add(rows, token.id, token, resource=f"operators/{token.id}", unique=("secret_sha256",))
 
     async def find_operator_token(self, secret_sha256: str) -> OperatorToken | None:
         tokens = self._tables.operator_tokens.values()
@@ -277,6 +279,9 @@ class _Deployments:
         return _found(self._tables.deployments.get(deployment_id), f"deployments/{deployment_id}")
 
     async def save(self, deployment: Deployment) -> Deployment:
+        stored = self._tables.deployments.get(deployment.id)
+        if stored is not None:
+            deployment = replace(deployment, conditions=stored.conditions)
         return _save(self._tables.deployments, deployment.id, deployment, resource=f"deployments/{deployment.id}")
 
     async def delete(self, deployment: Deployment) -> None:
@@ -515,10 +520,45 @@ class _Requests:
         _add(self._tables.requests, request_id, (fingerprint, resource), resource=f"request {request_id}")
 
 
+class _Leases:
+    def __init__(self, tables: _Tables, now: Callable[[], datetime]) -> None:
+        self._tables = tables
+        self._now = now
+
+    async def acquire(self, name: str, *, holder: str, ttl_seconds: float) -> Lease | None:
+        now, stored = self._now(), self._tables.leases.get(name)
+        held = stored is not None and stored.expire_time > now
+        if stored is not None and held and stored.holder != holder:
+            return None
+        epoch = 1 if stored is None else stored.epoch + (not held)
+        lease = Lease(name=name, holder=holder, epoch=epoch, expire_time=now + timedelta(seconds=ttl_seconds))
+        self._tables.leases[name] = lease
+        return lease
+
+    async def release(self, lease: Lease) -> None:
+        if self.is_held(lease):
+            self._tables.leases[lease.name] = replace(self._tables.leases[lease.name], expire_time=self._now())
+
+    async def find(self, name: str) -> Lease | None:
+        return self._tables.leases.get(name)
+
+    def is_held(self, lease: Lease) -> bool:
+        stored = self._tables.leases.get(lease.name)
+        return (
+            stored is not None
+            and (stored.holder, stored.epoch) == (lease.holder, lease.epoch)
+            and stored.expire_time > self._now()
+        )
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 class MemoryUnitOfWork:
     """Repositories over one copy of the tables."""
 
-    def __init__(self, tables: _Tables) -> None:
+    def __init__(self, tables: _Tables, now: Callable[[], datetime]) -> None:
         self.models = _Models(tables)
         self.agents = _Agents(tables)
         self.certificates = _Certificates(tables)
@@ -531,22 +571,27 @@ class MemoryUnitOfWork:
         self.requests = _Requests(tables)
         self.pins = _Pins(tables)
         self.audit = _Audit(tables)
+        self.leases = _Leases(tables, now)
 
 
 class MemoryStore:
-    """The Store in memory."""
+    """The Store in memory. `now` stands for the database's clock, which leases run by."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, now: Callable[[], datetime] = _utc_now) -> None:
+        self._now = now
         self._tables = _Tables()
         self._writing = asyncio.Lock()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[MemoryUnitOfWork]:
-        yield MemoryUnitOfWork(self._tables.copy())
+        yield MemoryUnitOfWork(self._tables.copy(), self._now)
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[MemoryUnitOfWork]:
+    async def write(self, *, lease: Lease | None = None) -> AsyncIterator[MemoryUnitOfWork]:
         async with self._writing:
             tables = self._tables.copy()
-            yield MemoryUnitOfWork(tables)
+            work = MemoryUnitOfWork(tables, self._now)
+            yield work
+            if lease is not None and not work.leases.is_held(lease):
+                raise LeaseLostError(f"{lease.holder} does not hold the lease {lease.name!r} any more")
             self._tables = tables
