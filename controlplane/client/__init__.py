@@ -18,6 +18,7 @@ from controlplane.client.errors import (
     WaitTimeoutError,
 )
 from controlplane.client.models import Progress, Stage
+from controlplane.client.rollouts import Plan
 from controlplane.client.session import Client
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "IntegrityError",
     "InvalidInputError",
     "OperatorConfig",
+    "Plan",
     "Progress",
     "Stage",
     "UnreachableError",

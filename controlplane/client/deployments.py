@@ -28,10 +28,12 @@ class Deployments:
         runtime_policy: slot_pb2.RuntimePolicy | None = None,
         sample_policy: slot_pb2.SamplePolicy | None = None,
         allow_empty: bool = False,
+        priority: int = 0,
     ) -> deployment_pb2.Deployment:
         """Ask for `model` on every agent that matches `selector`, at `version`, or none until the first rollout.
 
-        Without a sample policy the controller's default holds.
+        Without a sample policy the controller's default holds. Where deployments of one model match one agent the
+        higher priority holds it.
         """
         wanted = deployment_pb2.Deployment(
             model=model_name(model),
@@ -39,6 +41,7 @@ class Deployments:
             selector=selector,
             runtime_policy=runtime_policy,
             sample_policy=sample_policy,
+            priority=priority,
         )
         request = deployment_service_pb2.CreateDeploymentRequest(
             deployment_id=deployment, deployment=wanted, allow_empty=allow_empty, request_id=str(uuid.uuid4())

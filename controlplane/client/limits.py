@@ -10,6 +10,10 @@ CONTENT_SECONDS = 120.0
 """Deadline of reading one sample's content, at most 8 MiB."""
 WATCH_SECONDS = 3600.0
 """Deadline of one watch stream; it is opened again, so that a half-open connection is noticed in the end."""
+PLAN_SECONDS = 120.0
+"""Deadline of a plan: the controller reads the whole inventory, 10,000 agents at most."""
+REHEARSE_SECONDS = 3600.0
+"""Deadline of a rehearsal: hundreds of plays of a large fleet take minutes."""
 
 CALL_RETRY_SECONDS = 5.0
 """How long an ordinary call is repeated: over a controller's restart, yet soon enough for a person who waits."""

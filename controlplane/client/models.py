@@ -15,6 +15,7 @@ from controlplane.client.conversion import converted
 from controlplane.client.files import TORCH, ModelFile, artifact_of, collect, describe
 from controlplane.client.names import model_name, version_name
 from controlplane.client.pages import iterate
+from controlplane.client.retry import Repeat
 from controlplane.client.uploads import upload_blob
 
 
@@ -83,6 +84,16 @@ class Models:
             return [*page.model_versions], page.next_page_token
 
         return iterate(fetch, limit=limit)
+
+    def yank(self, model: str, number: int, *, reason: str) -> model_pb2.ModelVersion:
+        """Forbid a version: no agent is newly given it, and a rollout to it returns its targets."""
+        request = model_service_pb2.YankModelVersionRequest(name=version_name(model, number), reason=reason)
+        return self._connection.call(self._stub.YankModelVersion, request, repeat=Repeat.LOST_RACE)
+
+    def unyank(self, model: str, number: int) -> model_pb2.ModelVersion:
+        """Allow a yanked version again."""
+        request = model_service_pb2.UnyankModelVersionRequest(name=version_name(model, number))
+        return self._connection.call(self._stub.UnyankModelVersion, request, repeat=Repeat.LOST_RACE)
 
     def publish(
         self, model: str, path: Path | str, *, notes: str = "", progress: OnProgress = lambda _: None

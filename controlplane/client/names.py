@@ -19,6 +19,7 @@ deployment_name = _named("deployments")
 rollout_name = _named("rollouts")
 join_token_name = _named("joinTokens")
 sample_name = _named("samples")
+operator_name = _named("operators")
 
 
 def short(name: str) -> str:

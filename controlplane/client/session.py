@@ -5,10 +5,12 @@ from types import TracebackType
 from typing import Self
 
 from controlplane.client.agents import Agents
+from controlplane.client.audit import Audit
 from controlplane.client.channel import Connection
 from controlplane.client.config import OperatorConfig, load_config
 from controlplane.client.deployments import Deployments
 from controlplane.client.models import Models
+from controlplane.client.operators import Operators
 from controlplane.client.results import Results
 from controlplane.client.retry import Pacing
 from controlplane.client.rollouts import Rollouts
@@ -31,6 +33,8 @@ class Client:
         self.rollouts = Rollouts(self._connection)
         self.samples = Samples(self._connection)
         self.results = Results(self._connection)
+        self.audit = Audit(self._connection)
+        self.operators = Operators(self._connection)
 
     @classmethod
     def from_config(cls, path: Path | str | None = None, *, controller: str | None = None) -> Self:
