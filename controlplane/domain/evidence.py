@@ -131,7 +131,9 @@ class Tally:
     confidence_histogram: tuple[int, ...] = ()
     label_counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     active_seconds: float = 0.0
-    """Time that the windows cover together, by the agent's clock."""
+    """Time from the first to the last inference of each window, added up, by the agent's clock."""
+    paced_inferences: int = 0
+    """Inferences that followed another in their window: `active_seconds` is the time that they took."""
     last_receive_time: datetime | None = None
     """When the newest window came, by the controller's clock."""
 
@@ -148,3 +150,5 @@ class ShadowTally:
     candidate_latency: LatencySketch | None = None
     serving_latency: LatencySketch | None = None
     score_distance_histogram: tuple[int, ...] = ()
+    last_receive_time: datetime | None = None
+    """When the newest window came, by the controller's clock."""
