@@ -201,6 +201,25 @@ WINDOW_SECONDS_MAX = 31 * 86400.0
 PLAN_ROWS_A_MESSAGE = 500
 """Targets of a plan in one message: some 100 kB, and the event loop has its turn in between."""
 
+# --- replicas -------------------------------------------------------------------------------------
+
+LEASE_SECONDS = 10.0
+"""How long a controller leads without a word: three renewals, and longer than any write of a leader takes. It is also
+how long nobody leads after the leader died; agents and commands do not wait for that."""
+LEASE_RENEW_SECONDS = LEASE_SECONDS / 3
+"""Two renewals may fail before the lease runs out."""
+LEASE_TRY_SECONDS = 1.0
+"""Who does not lead tries so often: one statement a second a replica, and a second more until another leads."""
+NOTICE_BYTES_MAX = 7_900
+"""PostgreSQL takes payloads below 8,000 bytes."""
+NOTICE_IDS_MAX = 2_000
+"""Above it "all" is told instead: every stream looks once, which is quicker than a hundred payloads of names."""
+NOTICE_CHECK_SECONDS = 10.0
+"""A silent connection is asked so often whether it lives: a notice lost with it costs no more than that."""
+NOTICE_RETRY_SECONDS_MIN = 0.2
+NOTICE_RETRY_SECONDS_MAX = 5.0
+"""A database that restarts is back within seconds; streams look by themselves meanwhile (DESIRED_AGE_SECONDS)."""
+
 MALLOC_TRIM_BYTES = 64 << 20
 MALLOC_MMAP_BYTES = 16 << 20
 """Above any message, so that its memory is used again instead of being faulted in: 1,174 MB/s instead of 293."""
