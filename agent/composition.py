@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import structlog
 
@@ -27,6 +28,7 @@ from agent.rpc.controller import GrpcController
 from agent.rpc.enrollment import enroll, parse_join_token
 from agent.rpc.inference_grpc import start_grpc_server
 from agent.rpc.inference_rest import start_rest_server
+from agent.rpc.shared_memory import SharedMemory
 from agent.runtime.openvino_runtime import OpenVinoRuntime
 from agent.runtime.plugins import ENVIRONMENT_VARIABLE, parse_plugins
 from agent.storage import durable
@@ -51,6 +53,12 @@ class RunOptions:
     """The same over REST."""
     spool_bytes: int = limits.SPOOL_BYTES_MAX
     """Bound of the result log, and again of the sample spool."""
+    shared_memory: str = ""
+    """Beginning of the keys of shared memory that applications may register; empty switches the extension off."""
+    grpc_socket: Path | None = None
+    """Unix socket on which gRPC is served too."""
+    http_socket: Path | None = None
+    """Unix socket on which REST is served too."""
 
 
 # --- enrolment ---
@@ -203,11 +211,14 @@ async def run_agent(
 @asynccontextmanager
 async def _servers(agent: Agent, options: RunOptions) -> AsyncIterator[tuple[str, str]]:
     """Both inference servers, listening; closed at the end with what is under way answered first."""
+    shared = SharedMemory(options.shared_memory)
     with _taken_addresses("--grpc", options.grpc):
-        grpc_server, grpc_port = start_grpc_server(agent.serving, options.grpc)
+        grpc_server, grpc_port = start_grpc_server(
+            agent.serving, options.grpc, shared=shared, socket=options.grpc_socket
+        )
     try:
         with _taken_addresses("--http", options.http):
-            rest = await start_rest_server(agent.serving, options.http)
+            rest = await start_rest_server(agent.serving, options.http, shared=shared, socket=options.http_socket)
         try:
             http_port = rest.addresses[0][1]
             yield _with_port(options.grpc, grpc_port), _with_port(options.http, http_port)
@@ -217,6 +228,7 @@ async def _servers(agent: Agent, options: RunOptions) -> AsyncIterator[tuple[str
         stopped = grpc_server.stop(limits.SERVING_STOP_SECONDS_MAX)
         await asyncio.to_thread(stopped.wait)
         agent.serving.close()
+        shared.close()
 
 
 @contextmanager

@@ -119,6 +119,10 @@ BATCH_ITEMS_MAX = 1024
 """Items of one request; each becomes a result record."""
 IDENTIFIER_CHARS_MAX = 256
 """Length of a part id or request id: they are stored with every result."""
+SHARED_REGIONS_MAX = 256
+"""Regions of shared memory at a time, each an open file: a few for each camera application of a station."""
+SHARED_REGION_BYTES_MAX = 1 << 30
+"""Bytes of one region: ten 4k images as float32."""
 SERVING_STOP_SECONDS_MAX = 5.0
 """How long a stop waits for inferences under way."""
 

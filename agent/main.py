@@ -67,6 +67,15 @@ def run(
     directory: Folder,
     grpc: Annotated[str, Parameter(help="Where applications reach the agent over gRPC.")] = "127.0.0.1:9001",
     http: Annotated[str, Parameter(help="Where applications reach the agent over REST.")] = "127.0.0.1:9000",
+    grpc_socket: Annotated[Path | None, Parameter(help="A Unix socket where gRPC is served too.")] = None,
+    http_socket: Annotated[Path | None, Parameter(help="A Unix socket where REST is served too.")] = None,
+    shared_memory: Annotated[
+        str,
+        Parameter(
+            help="Let applications hand over tensors in shared memory whose key begins with this, say lineside_."
+            " Off by default: whoever reaches the agent can then have it read and write these regions."
+        ),
+    ] = "",
     allow_remote: Annotated[
         bool, Parameter(negative=(), help="Bind beyond loopback; inference has neither encryption nor login.")
     ] = False,
@@ -98,7 +107,15 @@ def run(
     folder = AgentFolder(directory)
     _check_exists(folder.root)
     with FolderLock(folder):
-        asyncio.run(_run_until_signal(folder, RunOptions(grpc=grpc, http=http, spool_bytes=spool_bytes)))
+        options = RunOptions(
+            grpc=grpc,
+            http=http,
+            spool_bytes=spool_bytes,
+            shared_memory=shared_memory,
+            grpc_socket=grpc_socket,
+            http_socket=http_socket,
+        )
+        asyncio.run(_run_until_signal(folder, options))
 
 
 @app.command

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from agent.domain.artifact import Artifact, ModelSignature
 from agent.domain.device import Device, DeviceChoice, DeviceMeasurement, Host, RuntimePolicy
 from agent.domain.result import Result
-from agent.domain.slot import DesiredSlot, DesiredState, ObservedState, SamplePolicy
+from agent.domain.shadow import Comparison, ShadowPair
+from agent.domain.slot import DesiredSlot, DesiredState, ObservedState, SamplePolicy, ShadowState
 
 Tensor = npt.NDArray[np.generic]
 
@@ -93,9 +94,10 @@ class ArtifactCache(Protocol):
         ...
 
     def received_bytes(self, artifact: Artifact) -> int: ...
-    async def fetch(self, artifact: Artifact, controller: Controller) -> Path:
-        """Download what is missing, going on where an earlier try stopped; verify; return the folder. Raises
-        ArtifactError (DIGEST_MISMATCH after discarding the bytes, DISK_FULL) or ControllerError."""
+    async def fetch(self, artifact: Artifact, controller: Controller, *, bytes_per_second_max: int = 0) -> Path:
+        """Download what is missing, going on where an earlier try stopped; verify; return the folder. Asks for no more
+        than so many bytes a second, 0 meaning no bound. Raises ArtifactError (DIGEST_MISMATCH after discarding the
+        bytes, DISK_FULL) or ControllerError."""
         ...
 
     def digests(self) -> frozenset[str]:
@@ -153,23 +155,42 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowRecord:
+    """A shadow run, so that a restart goes on with it or knows that it has ended."""
+
+    candidate: DesiredSlot
+    """The candidate as it would be asked for, under the offer of the run."""
+    state: ShadowState
+    compared: int = 0
+    message: str = ""
+    loads: int = 0
+    """Loads that were begun, one a process, and have not ended."""
+    starts: int = 0
+    """Processes that ran it and ended other than by a regular stop; the present one counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SavedState:
     desired: DesiredState = field(default_factory=DesiredState)
     serving: tuple[ServingRecord, ...] = ()
     failures: tuple[FailureRecord, ...] = ()
     boot_count: int = 0
     trials: tuple[Trial, ...] = ()
+    prepared: tuple[ServingRecord, ...] = ()
+    """Device choices of what is desired or a candidate, whether or not it serves."""
+    shadows: tuple[ShadowRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceBatch:
-    """A sealed segment of the result log, with the windows computed from exactly its results. `windows` and
-    `results` are serialized `lineside.v1` messages: the spool's bytes are the wire's bytes."""
+    """A sealed segment of the result log, with the windows computed from exactly its records. `windows`, `results` and
+    `shadow_windows` are serialized `lineside.v1` messages: the spool's bytes are the wire's bytes."""
 
     number: int
     windows: tuple[bytes, ...]
     results: tuple[bytes, ...]
     dropped_results: int = 0
+    shadow_windows: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +242,19 @@ class ResultLog(Protocol):
 
     def append(self, results: Sequence[Result]) -> None: ...
     def count_refused(self, slot: str, version: int) -> None: ...
+
+
+class ComparisonLog(Protocol):
+    """Where a shadow run puts what it found. Thread-safe; safe from a kill of the process on return."""
+
+    def append_comparisons(self, comparisons: Sequence[Comparison]) -> None: ...
+    def count_skipped(self, pair: ShadowPair, time: datetime, count: int) -> None: ...
+
+
+class ShadowOffers(Protocol):
+    """Where the serving path shows what it has answered. Thread-safe, never blocks, may skip."""
+
+    def offer(self, inputs: Mapping[str, Tensor], results: Sequence[Result]) -> None: ...
 
 
 class SampleOffers(Protocol):

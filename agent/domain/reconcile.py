@@ -5,14 +5,25 @@ Rules kept here:
 - A slot is swapped only after its artifact is complete and a device is chosen; what serves before is never unloaded
   to make room, so at each prefix of the actions some good version still serves.
 - A version that failed under an offer is not tried again until another offer comes.
-- Slots that must go are unloaded after the others are settled, and bytes are pruned last.
+- Slots that must go are unloaded after the others are settled, and bytes are pruned after that.
+- Candidates (versions to prefetch or to run in shadow) come after all of this and never answer: nothing about them
+  swaps, unloads or delays a serving version. A shadow run that is no longer wanted ends first, to make room.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from agent.domain.device import RuntimePolicy
-from agent.domain.slot import DesiredSlot, DesiredState, ObservedSlot, SlotState
+from agent.domain.slot import CandidateVersion, DesiredSlot, DesiredState, ObservedSlot, ShadowState, SlotState
+
+
+class Purpose(StrEnum):
+    """What a version is fetched and prepared for."""
+
+    SERVE = "SERVE"
+    PREFETCH = "PREFETCH"
+    SHADOW = "SHADOW"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +31,7 @@ class Fetch:
     """Download and verify the slot's artifact."""
 
     slot: DesiredSlot
+    purpose: Purpose = Purpose.SERVE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +39,7 @@ class Prepare:
     """Measure the slot's version on the eligible devices and choose one."""
 
     slot: DesiredSlot
+    purpose: Purpose = Purpose.SERVE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +70,21 @@ class Prune:
     keep: frozenset[str]
 
 
-Action = Fetch | Prepare | Swap | Adopt | Unload | Prune
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartShadow:
+    """Load the candidate of `slot.shadow` beside the serving version and run it on the same inputs."""
+
+    slot: DesiredSlot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndShadow:
+    """Free the slot's candidate and forget its run."""
+
+    slot: str
+
+
+Action = Fetch | Prepare | Swap | Adopt | Unload | Prune | StartShadow | EndShadow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +93,16 @@ class PreparedKey:
 
     artifact_digest: str
     policy: RuntimePolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldShadow:
+    """A shadow run that goes on or has ended. One that another process began and this one has not is not held."""
+
+    candidate: DesiredSlot
+    """As `candidate_slot` makes it."""
+    state: ShadowState
+    compared: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +117,15 @@ class Holding:
     prepared: frozenset[PreparedKey] = frozenset()
     fallbacks: tuple[DesiredSlot, ...] = ()
     """What may have to serve again."""
+    shadows: tuple[HeldShadow, ...] = ()
+    on_trial: bool = False
+    """A serving version has not proven itself yet: a crash must have one culprit, so no shadow run begins."""
 
     def slot(self, name: str) -> ObservedSlot | None:
         return next((slot for slot in self.slots if slot.slot == name), None)
+
+    def shadow(self, name: str) -> HeldShadow | None:
+        return next((held for held in self.shadows if held.candidate.slot == name), None)
 
 
 def prepared_key(slot: DesiredSlot) -> PreparedKey:
@@ -92,6 +135,53 @@ def prepared_key(slot: DesiredSlot) -> PreparedKey:
 def runs_alike(one: DesiredSlot, other: DesiredSlot) -> bool:
     """Whether both ask for the same version, bytes and device policy, so that neither needs a load after the other."""
     return one.version == other.version and prepared_key(one) == prepared_key(other)
+
+
+def candidate_slot(wanted: DesiredSlot, candidate: CandidateVersion) -> DesiredSlot:
+    """How the candidate would be asked for, were it the version to serve."""
+    return replace(
+        wanted,
+        version=candidate.version,
+        artifact=candidate.artifact,
+        signature=candidate.signature,
+        prefetch=None,
+        shadow=None,
+    )
+
+
+def prefetch_of(wanted: DesiredSlot) -> DesiredSlot | None:
+    """What to fetch and prepare beside the version to serve; None where that is the version itself."""
+    if wanted.prefetch is None:
+        return None
+    candidate = candidate_slot(wanted, wanted.prefetch)
+    return None if runs_alike(candidate, wanted) else candidate
+
+
+def shadow_of(wanted: DesiredSlot) -> DesiredSlot | None:
+    """What to run in shadow beside the version to serve; None where that is the version itself."""
+    if wanted.shadow is None:
+        return None
+    candidate = candidate_slot(wanted, wanted.shadow.candidate)
+    return None if runs_alike(candidate, wanted) else candidate
+
+
+def candidates_of(wanted: DesiredSlot) -> tuple[DesiredSlot, ...]:
+    return tuple(each for each in (shadow_of(wanted), prefetch_of(wanted)) if each is not None)
+
+
+def shadow_settled(held: HeldShadow, wanted: DesiredSlot) -> bool:
+    """Whether the run is the one that is wanted and needs no other start: it goes on, or has ended under this offer or
+    with enough comparisons."""
+    candidate = shadow_of(wanted)
+    if wanted.shadow is None or candidate is None or not runs_alike(held.candidate, candidate):
+        return False
+    match held.state:
+        case ShadowState.COMPLETE:
+            return held.compared >= wanted.shadow.comparisons_max
+        case ShadowState.STOPPED | ShadowState.FAILED:
+            return held.candidate.offer == wanted.offer
+        case _:
+            return True
 
 
 def digests_of(slots: Iterable[DesiredSlot]) -> frozenset[str]:
@@ -115,7 +205,7 @@ def failed_for_good(wanted: DesiredSlot, observed: ObservedSlot | None) -> bool:
 def diff(desired: DesiredState, holding: Holding) -> tuple[Action, ...]:
     """The actions that bring the box to `desired`, in the order in which to apply them."""
     wanted_slots = sorted(desired.slots, key=lambda slot: slot.slot)
-    actions: list[Action] = []
+    actions: list[Action] = list(_ended_shadows(wanted_slots, holding))
     for wanted in wanted_slots:
         actions.extend(_slot_actions(wanted, holding))
     wanted_names = {slot.slot for slot in wanted_slots}
@@ -124,6 +214,12 @@ def diff(desired: DesiredState, holding: Holding) -> tuple[Action, ...]:
     # Generation 0 means that nothing was ever asked for: bytes that survived a lost state file may be asked for soon.
     if desired.generation > 0 and holding.stored - keep:
         actions.append(Prune(keep=keep))
+    for wanted in wanted_slots:
+        actions.extend(_shadow_actions(wanted, holding))
+    for wanted in wanted_slots:
+        candidate = prefetch_of(wanted)
+        if candidate is not None:
+            actions.extend(_preparations(candidate, holding, Purpose.PREFETCH))
     return tuple(actions)
 
 
@@ -140,19 +236,56 @@ def _slot_actions(wanted: DesiredSlot, holding: Holding) -> tuple[Action, ...]:
         return () if settled else (Adopt(slot=wanted),)
     if failed_for_good(wanted, observed):
         return ()
+    return (*_preparations(wanted, holding, Purpose.SERVE), Swap(slot=wanted))
+
+
+def _preparations(slot: DesiredSlot, holding: Holding, purpose: Purpose) -> tuple[Action, ...]:
     steps: list[Action] = []
-    if wanted.artifact.digest not in holding.complete:
-        steps.append(Fetch(slot=wanted))
-    if prepared_key(wanted) not in holding.prepared:
-        steps.append(Prepare(slot=wanted))
-    return (*steps, Swap(slot=wanted))
+    if slot.artifact.digest not in holding.complete:
+        steps.append(Fetch(slot=slot, purpose=purpose))
+    if prepared_key(slot) not in holding.prepared:
+        steps.append(Prepare(slot=slot, purpose=purpose))
+    return tuple(steps)
+
+
+def _ended_shadows(wanted_slots: list[DesiredSlot], holding: Holding) -> tuple[Action, ...]:
+    """Runs of slots or candidates that are no longer wanted, or that have nothing to run beside."""
+    wanted = {slot.slot: slot for slot in wanted_slots}
+    return tuple(
+        EndShadow(slot=held.candidate.slot)
+        for held in holding.shadows
+        if held.candidate.slot not in wanted
+        or (candidate := _shadow_candidate(wanted[held.candidate.slot], holding)) is None
+        or not runs_alike(held.candidate, candidate)
+    )
+
+
+def _shadow_candidate(wanted: DesiredSlot, holding: Holding) -> DesiredSlot | None:
+    """What is to run beside the version that serves once the slot is settled; None where nothing serves then, or the
+    candidate itself does."""
+    candidate = shadow_of(wanted)
+    observed = holding.slot(wanted.slot)
+    if candidate is None or not failed_for_good(wanted, observed):
+        return candidate
+    serving = observed.serving if observed is not None else None
+    return None if serving is None or runs_alike(serving, candidate) else candidate
+
+
+def _shadow_actions(wanted: DesiredSlot, holding: Holding) -> tuple[Action, ...]:
+    candidate = _shadow_candidate(wanted, holding)
+    held = holding.shadow(wanted.slot)
+    if candidate is None or (held is not None and shadow_settled(held, wanted)):
+        return ()
+    steps = _preparations(candidate, holding, Purpose.SHADOW)
+    return steps if holding.on_trial else (*steps, StartShadow(slot=wanted))
 
 
 def _kept_digests(wanted: list[DesiredSlot], holding: Holding) -> frozenset[str]:
-    """Desired artifacts, those of slots that a failed target leaves on their old version, and fallbacks."""
+    """Desired artifacts and candidates, those of slots that a failed target leaves on their old version, fallbacks."""
     staying = (
         slot.serving
         for slot in holding.slots
         if slot.serving is not None and any(failed_for_good(want, slot) for want in wanted if want.slot == slot.slot)
     )
-    return digests_of((*wanted, *staying, *holding.fallbacks))
+    candidates = (candidate for slot in wanted for candidate in candidates_of(slot))
+    return digests_of((*wanted, *candidates, *staying, *holding.fallbacks))

@@ -16,6 +16,26 @@ class SamplePolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateVersion:
+    """A version that is not the one to serve."""
+
+    version: int
+    artifact: Artifact
+    signature: ModelSignature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowRun:
+    """A candidate to run beside the serving version on the same inputs."""
+
+    candidate: CandidateVersion
+    comparisons_max: int
+    """Enough comparisons; the run is complete then."""
+    serving_latency_ms_p99_max: float = 0.0
+    """The run stops itself above this; 0 means no bound."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredSlot:
     slot: str
     """The model's id, which applications address."""
@@ -26,6 +46,11 @@ class DesiredSlot:
     runtime_policy: RuntimePolicy
     sample_policy: SamplePolicy
     offer: int = 0
+    prefetch: CandidateVersion | None = None
+    """To fetch and prepare, and not yet to serve."""
+    shadow: ShadowRun | None = None
+    fetch_bytes_per_second_max: int = 0
+    """Of this slot's downloads; 0 means no bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +65,26 @@ class SlotState(StrEnum):
     PREPARING = "PREPARING"
     SERVING = "SERVING"
     FAILED = "FAILED"
+
+
+class ShadowState(StrEnum):
+    PREPARING = "PREPARING"
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    STOPPED = "STOPPED"
+    """By itself: the serving version became too slow."""
+    FAILED = "FAILED"
+    """The candidate could not be fetched, compiled or run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedShadow:
+    candidate_version: int
+    state: ShadowState
+    compared: int = 0
+    """Inputs that both versions have judged."""
+    message: str = ""
+    offer: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +103,10 @@ class ObservedSlot:
     last_known_good: bool = False
     serving: DesiredSlot | None = None
     """How the serving version was asked for; None when none serves."""
+    prefetched_version: int = 0
+    """Fetched and prepared, and waiting to be asked for."""
+    prefetch_failure: str = ""
+    shadow: ObservedShadow | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

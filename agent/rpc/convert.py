@@ -1,5 +1,6 @@
 """The agent's values on the wire. What comes from the controller is checked here, and nowhere further in."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -26,11 +27,15 @@ from agent.domain.device import Device, DeviceMeasurement, Host, PerformanceHint
 from agent.domain.errors import ArtifactError
 from agent.domain.slot import (
     AgentCondition,
+    CandidateVersion,
     DesiredSlot,
     DesiredState,
+    ObservedShadow,
     ObservedSlot,
     ObservedState,
     SamplePolicy,
+    ShadowRun,
+    ShadowState,
     SlotState,
 )
 
@@ -44,6 +49,13 @@ _STATES: Mapping[SlotState, "slot_pb2.ObservedSlot.State.ValueType"] = {
     SlotState.PREPARING: slot_pb2.ObservedSlot.STATE_PREPARING,
     SlotState.SERVING: slot_pb2.ObservedSlot.STATE_SERVING,
     SlotState.FAILED: slot_pb2.ObservedSlot.STATE_FAILED,
+}
+_SHADOW_STATES: Mapping[ShadowState, "slot_pb2.ObservedShadow.State.ValueType"] = {
+    ShadowState.PREPARING: slot_pb2.ObservedShadow.STATE_PREPARING,
+    ShadowState.RUNNING: slot_pb2.ObservedShadow.STATE_RUNNING,
+    ShadowState.COMPLETE: slot_pb2.ObservedShadow.STATE_COMPLETE,
+    ShadowState.STOPPED: slot_pb2.ObservedShadow.STATE_STOPPED,
+    ShadowState.FAILED: slot_pb2.ObservedShadow.STATE_FAILED,
 }
 _CONDITION_STATES: Mapping[str, "condition_pb2.Condition.State.ValueType"] = {
     TRUE: condition_pb2.Condition.STATE_TRUE,
@@ -84,15 +96,14 @@ def desired_state(message: slot_pb2.DesiredState) -> DesiredState:
 def desired_slot(message: slot_pb2.DesiredSlot) -> DesiredSlot:
     if not _ID.fullmatch(message.slot):
         raise ValueError(f"desired_state.slots.slot: {message.slot[:80]!r} is no id")
-    prefix, _, number = message.model_version.rpartition("/")
-    if prefix != f"models/{message.slot}/versions" or not _NUMBER.fullmatch(number):
+    if message.fetch_bytes_per_second_max < 0:
         raise ValueError(
-            f"desired_state.slots.model_version: {message.model_version[:160]!r} is no version of the slot"
+            f"desired_state.slots.fetch_bytes_per_second_max: {message.fetch_bytes_per_second_max} is no bound"
         )
     policy = message.sample_policy
     return DesiredSlot(
         slot=message.slot,
-        version=int(number),
+        version=version_number(message.slot, message.model_version, "desired_state.slots.model_version"),
         deployment=message.deployment,
         artifact=artifact(message.artifact),
         signature=signature(message.signature),
@@ -103,6 +114,38 @@ def desired_slot(message: slot_pb2.DesiredSlot) -> DesiredSlot:
             budget_bytes_per_day=policy.budget_bytes_per_day,
         ),
         offer=message.offer,
+        prefetch=candidate(message.slot, message.prefetch) if message.HasField("prefetch") else None,
+        shadow=shadow_run(message.slot, message.shadow) if message.HasField("shadow") else None,
+        fetch_bytes_per_second_max=message.fetch_bytes_per_second_max,
+    )
+
+
+def version_number(slot: str, name: str, where: str) -> int:
+    """Raises ValueError where `name` is no version of the slot's model."""
+    prefix, _, number = name.rpartition("/")
+    if prefix != f"models/{slot}/versions" or not _NUMBER.fullmatch(number):
+        raise ValueError(f"{where}: {name[:160]!r} is no version of the slot")
+    return int(number)
+
+
+def candidate(slot: str, message: slot_pb2.CandidateVersion) -> CandidateVersion:
+    return CandidateVersion(
+        version=version_number(slot, message.model_version, "desired_state.slots.candidate.model_version"),
+        artifact=artifact(message.artifact),
+        signature=signature(message.signature),
+    )
+
+
+def shadow_run(slot: str, message: slot_pb2.ShadowRun) -> ShadowRun:
+    if message.comparisons_max < 1:
+        raise ValueError(f"desired_state.slots.shadow.comparisons_max: {message.comparisons_max} is not 1 or more")
+    p99_max = message.serving_latency_ms_p99_max
+    if not (math.isfinite(p99_max) and p99_max >= 0):
+        raise ValueError(f"desired_state.slots.shadow.serving_latency_ms_p99_max: {p99_max} is no bound")
+    return ShadowRun(
+        candidate=candidate(slot, message.candidate),
+        comparisons_max=message.comparisons_max,
+        serving_latency_ms_p99_max=p99_max,
     )
 
 
@@ -187,6 +230,19 @@ def observed_slot(slot: ObservedSlot) -> slot_pb2.ObservedSlot:
         offer=slot.offer,
         serving_time=timestamp(slot.serving_time) if slot.serving_time is not None else None,
         last_known_good=slot.last_known_good,
+        prefetched_version=version_name(slot.slot, slot.prefetched_version),
+        prefetch_failure=slot.prefetch_failure,
+        shadow=shadow_message(slot.slot, slot.shadow) if slot.shadow is not None else None,
+    )
+
+
+def shadow_message(slot: str, shadow: ObservedShadow) -> slot_pb2.ObservedShadow:
+    return slot_pb2.ObservedShadow(
+        candidate_version=version_name(slot, shadow.candidate_version),
+        state=_SHADOW_STATES[shadow.state],
+        compared_count=shadow.compared,
+        message=shadow.message,
+        offer=shadow.offer,
     )
 
 
@@ -252,6 +308,7 @@ def evidence_request(batch: EvidenceBatch) -> evidence_service_pb2.ReportEvidenc
         windows=[evidence_pb2.MetricWindow.FromString(window) for window in batch.windows],
         results=[evidence_pb2.Result.FromString(result) for result in batch.results],
         dropped_results=batch.dropped_results,
+        shadow_windows=[evidence_pb2.ShadowWindow.FromString(window) for window in batch.shadow_windows],
     )
 
 

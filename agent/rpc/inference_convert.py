@@ -1,7 +1,7 @@
 """Inference requests and answers between the Open Inference Protocol's gRPC messages and the use case's values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +14,7 @@ from agent.app.ports import Tensor
 from agent.app.serving import InferenceAnswer
 from agent.app.tensors import NUMPY_TYPES, InputTensor
 from agent.domain.errors import RequestError
+from agent.rpc.shared_memory import RegionRange, SharedMemory
 
 PART_ID = "part_id"
 """Request parameter whose string goes into the result."""
@@ -46,38 +47,86 @@ class InferCall:
     part_id: str
     request_id: str
     requested_outputs: tuple[str, ...]
+    shared_outputs: Mapping[str, RegionRange] = field(default_factory=lambda: MappingProxyType({}))
+    """Where outputs go that are not to be in the answer, by name."""
 
 
-def call_from_message(request: service_pb2.ModelInferRequest) -> InferCall:
-    """Raises RequestError (INPUT_INVALID)."""
-    raw = request.raw_input_contents
-    if raw and len(raw) != len(request.inputs):
+def call_from_message(request: service_pb2.ModelInferRequest, shared: SharedMemory) -> InferCall:
+    """Raises RequestError (INPUT_INVALID, SHARED_MEMORY_OFF)."""
+    ranges = [_range(tensor.name, tensor.parameters) for tensor in request.inputs]
+    raw = iter(request.raw_input_contents)
+    given = len(request.raw_input_contents)
+    wanted = ranges.count(None)
+    if given and given != wanted:
         raise RequestError(
-            f"{len(raw)} entries for {len(request.inputs)} inputs",
+            f"{given} entries for {wanted} inputs outside of shared memory",
             field="raw_input_contents",
-            remedy="send one entry for each input, in their order",
+            remedy="send one entry for each of these inputs, in their order",
         )
-    for tensor in (*request.inputs, *request.outputs):
-        _check_parameters(tensor.name, tensor.parameters)
+    outputs = {output.name: _range(output.name, output.parameters) for output in request.outputs}
+    shared_outputs = {name: wanted for name, wanted in outputs.items() if wanted is not None}
+    check_shared_outputs(shared_outputs, shared)
     return InferCall(
         slot=request.model_name,
         version=parse_version(request.model_version),
-        inputs=tuple(_input(tensor, raw[place] if raw else None) for place, tensor in enumerate(request.inputs)),
+        inputs=tuple(
+            _input(tensor, next(raw) if given else None)
+            if wanted is None
+            else shared_input(tensor.name, tensor.datatype, tuple(tensor.shape), wanted, shared)
+            for tensor, wanted in zip(request.inputs, ranges, strict=True)
+        ),
         part_id=_part_id(request.parameters),
         request_id=request.id,
-        requested_outputs=tuple(output.name for output in request.outputs),
+        requested_outputs=tuple(outputs),
+        shared_outputs=shared_outputs,
     )
 
 
-def answer_to_message(answer: InferenceAnswer) -> service_pb2.ModelInferResponse:
-    """Outputs raw, whatever way the inputs came."""
+def shared_input(
+    name: str, datatype: str, shape: tuple[int, ...], wanted: RegionRange, shared: SharedMemory
+) -> InputTensor:
+    """An input from shared memory, copied. Raises RequestError."""
+    check_datatype(name, datatype)
+    data = shared.read(wanted, field=f"inputs[{name}].parameters[shared_memory_region]")
+    return InputTensor(name=name, datatype=datatype, shape=shape, data=data)
+
+
+def check_shared_outputs(outputs: Mapping[str, RegionRange], shared: SharedMemory) -> None:
+    """Raises RequestError where an output has no place to go, before anything is inferred."""
+    for name, wanted in outputs.items():
+        shared.check(wanted, field=_output_field(name))
+
+
+def write_shared_output(name: str, array: Tensor, wanted: RegionRange, shared: SharedMemory) -> int:
+    """Put an output where the application wants it; return its bytes. Raises RequestError where it does not fit."""
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    shared.write(wanted, content, field=_output_field(name))
+    return content.nbytes
+
+
+def _output_field(name: str) -> str:
+    return f"outputs[{name}].parameters[shared_memory_region]"
+
+
+def answer_to_message(answer: InferenceAnswer, call: InferCall, shared: SharedMemory) -> service_pb2.ModelInferResponse:
+    """Outputs raw, whatever way the inputs came, but for those that go into shared memory."""
     response = service_pb2.ModelInferResponse(
         model_name=answer.model.slot, model_version=str(answer.model.version), id=answer.request_id
     )
     datatypes = output_datatypes(answer)
     for name, array in answer.outputs.items():
-        response.outputs.add(name=name, datatype=datatypes[name], shape=array.shape)
-        response.raw_output_contents.append(array.tobytes())
+        output = response.outputs.add(name=name, datatype=datatypes[name], shape=array.shape)
+        wanted = call.shared_outputs.get(name)
+        if wanted is None:
+            response.raw_output_contents.append(array.tobytes())
+            continue
+        size = write_shared_output(name, array, wanted, shared)
+        output.parameters["shared_memory_region"].string_param = wanted.region
+        output.parameters["shared_memory_byte_size"].int64_param = size
+        if wanted.offset:
+            output.parameters["shared_memory_offset"].int64_param = wanted.offset
+        # Clients count entries, also of outputs that are not in the message.
+        response.raw_output_contents.append(b"")
     return response
 
 
@@ -146,15 +195,40 @@ def _part_id(parameters: Mapping[str, Any]) -> str:
     return part_id
 
 
-def _check_parameters(name: str, parameters: Mapping[str, Any]) -> None:
-    """Refuse what would change the meaning of a tensor and is not served; other parameters do not matter here."""
-    for parameter in ("shared_memory_region", "classification"):
-        if parameter in parameters:
-            raise RequestError(
-                "not served here",
-                field=f"{name}.parameters[{parameter}]",
-                remedy="send and take tensors in the message",
-            )
+def _range(name: str, parameters: Mapping[str, Any]) -> RegionRange | None:
+    """The shared memory that a tensor's parameters name, or None. Other parameters do not matter here."""
+    if "classification" in parameters:
+        raise classification_refused(name)
+    if "shared_memory_region" not in parameters:
+        return None
+    region = parameters["shared_memory_region"]
+    if region.WhichOneof("parameter_choice") != "string_param":
+        raise _bad_parameter(name, "shared_memory_region", "send it as string_param")
+    if "shared_memory_byte_size" not in parameters:
+        raise _bad_parameter(name, "shared_memory_byte_size", "send how many bytes of the region the tensor has")
+    return RegionRange(
+        region=region.string_param,
+        offset=_count(name, "shared_memory_offset", parameters) if "shared_memory_offset" in parameters else 0,
+        byte_size=_count(name, "shared_memory_byte_size", parameters),
+    )
+
+
+def _count(name: str, parameter: str, parameters: Mapping[str, Any]) -> int:
+    value = parameters[parameter]
+    kind = value.WhichOneof("parameter_choice")
+    if kind not in {"int64_param", "uint64_param"}:
+        raise _bad_parameter(name, parameter, "send it as int64_param")
+    count: int = getattr(value, kind)
+    return count
+
+
+def classification_refused(name: str) -> RequestError:
+    """The refusal of Triton's classification extension."""
+    return _bad_parameter(name, "classification", "take the scores and sort them")
+
+
+def _bad_parameter(name: str, parameter: str, remedy: str) -> RequestError:
+    return RequestError("not served so", field=f"{name}.parameters[{parameter}]", remedy=remedy)
 
 
 def _bad_data(name: str, message: str, remedy: str) -> RequestError:

@@ -9,16 +9,24 @@ from typing import Any
 from agent import limits
 from agent.app.serving import ServedModel, Statistics
 from agent.domain.artifact import TensorSpec
+from agent.rpc.shared_memory import Region
 
 SERVER_NAME = "lineside-agent"
 PLATFORM = "openvino"
 _EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics"]
+SHARED_MEMORY = "system_shared_memory"
 
 Document = dict[str, Any]
 
 
-def server_document() -> Document:
-    return {"name": SERVER_NAME, "version": metadata.version("lineside"), "extensions": _EXTENSIONS}
+def server_document(*, shared_memory: bool) -> Document:
+    extensions = [*_EXTENSIONS, SHARED_MEMORY] if shared_memory else _EXTENSIONS
+    return {"name": SERVER_NAME, "version": metadata.version("lineside"), "extensions": extensions}
+
+
+def region_document(region: Region) -> Document:
+    """One registered region, as Triton's status has it."""
+    return {"name": region.name, "key": region.key, "offset": region.offset, "byte_size": region.byte_size}
 
 
 def metadata_document(model: ServedModel) -> Document:

@@ -27,6 +27,9 @@ GRPC_CODES: Mapping[Reason, grpc.StatusCode] = MappingProxyType(
         Reason.INPUT_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
         Reason.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
         Reason.INFERENCE_FAILED: grpc.StatusCode.INTERNAL,
+        Reason.SHARED_MEMORY_OFF: grpc.StatusCode.UNIMPLEMENTED,
+        Reason.REGION_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+        Reason.REGION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     }
 )
 HTTP_CODES: Mapping[Reason, int] = MappingProxyType(
@@ -37,6 +40,9 @@ HTTP_CODES: Mapping[Reason, int] = MappingProxyType(
         Reason.INPUT_INVALID: 400,
         Reason.QUEUE_FULL: 429,
         Reason.INFERENCE_FAILED: 500,
+        Reason.SHARED_MEMORY_OFF: 501,
+        Reason.REGION_EXISTS: 409,
+        Reason.REGION_NOT_FOUND: 404,
     }
 )
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,15 +18,17 @@ from agent.rpc import inference_documents as documents
 from agent.rpc.inference_address import split_address
 from agent.rpc.inference_convert import InferCall, answer_to_message, call_from_message, parse_version
 from agent.rpc.inference_errors import RefusalInterceptor, abort_internal, refusal_status
+from agent.rpc.shared_memory import Region, SharedMemory
 
 SERVICE_NAME = "inference.GRPCInferenceService"
 
 
 class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """What is not here (shared memory, loading, tracing, logging) is UNIMPLEMENTED."""
+    """What is not here (CUDA shared memory, loading, tracing, logging) is UNIMPLEMENTED."""
 
-    def __init__(self, serving: Serving, *, streams_max: int) -> None:
+    def __init__(self, serving: Serving, shared: SharedMemory, *, streams_max: int) -> None:
         self._serving = serving
+        self._shared = shared
         # A stream holds a thread for as long as it is open: some must be left for everybody else.
         self._streams = threading.BoundedSemaphore(streams_max)
 
@@ -45,7 +48,8 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         return service_pb2.ModelReadyResponse(ready=True)
 
     def ServerMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return json_format.ParseDict(documents.server_document(), service_pb2.ServerMetadataResponse())
+        document = documents.server_document(shared_memory=self._shared.enabled)
+        return json_format.ParseDict(document, service_pb2.ServerMetadataResponse())
 
     def ModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
         model = self._serving.model(request.name, parse_version(request.version))
@@ -65,8 +69,21 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         found = documents.index_documents(self._serving.models(), self._serving.pending(), ready=request.ready)
         return json_format.ParseDict({"models": found}, service_pb2.RepositoryIndexResponse())
 
+    def SystemSharedMemoryStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
+        found = {region.name: documents.region_document(region) for region in self._shared.regions(request.name)}
+        return json_format.ParseDict({"regions": found}, service_pb2.SystemSharedMemoryStatusResponse())
+
+    def SystemSharedMemoryRegister(self, request: Any, context: grpc.ServicerContext) -> Any:
+        region = Region(name=request.name, key=request.key, offset=request.offset, byte_size=request.byte_size)
+        self._shared.register(region)
+        return service_pb2.SystemSharedMemoryRegisterResponse()
+
+    def SystemSharedMemoryUnregister(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._shared.unregister(request.name)
+        return service_pb2.SystemSharedMemoryUnregisterResponse()
+
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return answer_to_message(self._infer(request))
+        return self._infer(request)
 
     def ModelStreamInfer(self, request_iterator: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         """Answers in order; a refused request is answered with its error, and the stream goes on."""
@@ -81,7 +98,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
 
     def _stream_answer(self, request: Any, context: grpc.ServicerContext) -> Any:
         try:
-            answer = answer_to_message(self._infer(request))
+            answer = self._infer(request)
         except AgentError as error:
             refused = service_pb2.ModelInferResponse(id=request.id, model_name=request.model_name)
             return service_pb2.ModelStreamInferResponse(error_message=str(error), infer_response=refused)
@@ -89,13 +106,13 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
             abort_internal(context, error)
         return service_pb2.ModelStreamInferResponse(infer_response=answer)
 
-    def _infer(self, request: Any) -> InferenceAnswer:
+    def _infer(self, request: Any) -> Any:
         try:
-            call = call_from_message(request)
+            call = call_from_message(request, self._shared)
         except RequestError:
             self._serving.count_refused(request.model_name)
             raise
-        return answer_call(self._serving, call)
+        return answer_to_message(answer_call(self._serving, call), call, self._shared)
 
 
 def answer_call(serving: Serving, call: InferCall) -> InferenceAnswer:
@@ -114,12 +131,14 @@ def start_grpc_server(
     serving: Serving,
     address: str,
     *,
+    shared: SharedMemory,
+    socket: Path | None = None,
     workers: int = limits.INFERENCE_WORKERS,
     calls_max: int = limits.INFERENCE_CALLS_MAX,
     message_bytes_max: int = limits.INFERENCE_MESSAGE_BYTES_MAX,
 ) -> tuple[grpc.Server, int]:
-    """A started server and its port (address port 0 takes a free one); stop it with `server.stop(grace)`. Raises
-    RequestError for a bad address, RuntimeError where the address is taken."""
+    """A started server and its port (address port 0 takes a free one), which also listens on the Unix socket; stop it
+    with `server.stop(grace)`. Raises RequestError for a bad address, RuntimeError where the address is taken."""
     split_address(address)
     server = grpc.server(
         ThreadPoolExecutor(max_workers=workers, thread_name_prefix="inference-grpc"),
@@ -131,10 +150,12 @@ def start_grpc_server(
             ("grpc.so_reuseport", 0),
         ],
     )
-    servicer = InferenceServicer(serving, streams_max=max(1, workers // 2))
+    servicer = InferenceServicer(serving, shared, streams_max=max(1, workers // 2))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(_health_of(serving), server)
     port = server.add_insecure_port(address)
+    if socket is not None:
+        server.add_insecure_port(f"unix:{socket}")
     server.start()
     return server, port
 

@@ -7,7 +7,7 @@ tensors in the order in which the JSON names their sizes.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,15 @@ from agent.rpc.inference_convert import (
     PART_ID,
     InferCall,
     check_datatype,
+    check_shared_outputs,
+    classification_refused,
     numbers,
     output_datatypes,
     parse_version,
+    shared_input,
+    write_shared_output,
 )
+from agent.rpc.shared_memory import Region, RegionRange, SharedMemory
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -37,14 +42,19 @@ class RestCall:
     binary_default: bool
 
 
-def call_from_body(body: bytes, header_length: str | None, *, slot: str, version: str) -> RestCall:
-    """Raises RequestError (INPUT_INVALID)."""
+def call_from_body(
+    body: bytes, header_length: str | None, *, slot: str, version: str, shared: SharedMemory
+) -> RestCall:
+    """Raises RequestError (INPUT_INVALID, SHARED_MEMORY_OFF)."""
     header, raw = _split(body, header_length)
     document = parse_object(header)
     parameters = _mapping(document.get("parameters", {}), "parameters")
     outputs = [_mapping(output, "outputs") for output in _list(document.get("outputs", []), "outputs")]
     named = {_name(output, "outputs"): _tensor_parameters(output) for output in outputs}
-    inputs, left = _inputs(document, raw)
+    ranges = {name: _range(name, each) for name, each in named.items()}
+    shared_outputs = {name: wanted for name, wanted in ranges.items() if wanted is not None}
+    check_shared_outputs(shared_outputs, shared)
+    inputs, left = _inputs(document, raw, shared)
     if left:
         raise RequestError(
             f"{len(left)} bytes belong to no input", field="body", remedy="give each raw input its binary_data_size"
@@ -56,6 +66,7 @@ def call_from_body(body: bytes, header_length: str | None, *, slot: str, version
         part_id=_string(parameters.get(PART_ID, ""), f"parameters[{PART_ID}]"),
         request_id=_string(document.get("id", ""), "id"),
         requested_outputs=tuple(named),
+        shared_outputs=shared_outputs,
     )
     return RestCall(
         call=call,
@@ -64,7 +75,7 @@ def call_from_body(body: bytes, header_length: str | None, *, slot: str, version
     )
 
 
-def answer_to_body(answer: InferenceAnswer, rest: RestCall) -> tuple[bytes, int | None]:
+def answer_to_body(answer: InferenceAnswer, rest: RestCall, shared: SharedMemory) -> tuple[bytes, int | None]:
     """The body, and the length of its JSON where raw tensors follow. Raises RequestError where an output is not finite
     and JSON was asked for."""
     datatypes = output_datatypes(answer)
@@ -72,7 +83,13 @@ def answer_to_body(answer: InferenceAnswer, rest: RestCall) -> tuple[bytes, int 
     raw: list[bytes] = []
     for name, array in answer.outputs.items():
         output: dict[str, Any] = {"name": name, "datatype": datatypes[name], "shape": list(array.shape)}
-        if rest.binary.get(name, rest.binary_default) or datatypes[name] == "BF16":
+        wanted = rest.call.shared_outputs.get(name)
+        if wanted is not None:
+            size = write_shared_output(name, array, wanted, shared)
+            output["parameters"] = {"shared_memory_region": wanted.region, "shared_memory_byte_size": size}
+            if wanted.offset:
+                output["parameters"]["shared_memory_offset"] = wanted.offset
+        elif rest.binary.get(name, rest.binary_default) or datatypes[name] == "BF16":
             raw.append(array.tobytes())
             output["parameters"] = {"binary_data_size": len(raw[-1])}
         else:
@@ -88,6 +105,15 @@ def answer_to_body(answer: InferenceAnswer, rest: RestCall) -> tuple[bytes, int 
             "the answer has values that JSON cannot hold", field="outputs", remedy="ask for binary_data"
         ) from error
     return b"".join([header, *raw]), len(header) if raw else None
+
+
+def region_from_body(body: bytes, *, name: str) -> Region:
+    """What an application wants to register. Raises RequestError."""
+    document = parse_object(body)
+    offset, byte_size = document.get("offset", 0), document.get("byte_size")
+    if not _is_count(offset) or not _is_count(byte_size):
+        raise RequestError("no whole numbers from 0 on", field="byte_size", remedy="send offset and byte_size in bytes")
+    return Region(name=name, key=_string(document.get("key"), "key"), offset=offset, byte_size=byte_size)
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
@@ -112,7 +138,9 @@ def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
     return body[:length], memoryview(body)[length:]
 
 
-def _inputs(document: dict[str, Any], raw: memoryview) -> tuple[tuple[InputTensor, ...], memoryview]:
+def _inputs(
+    document: dict[str, Any], raw: memoryview, shared: SharedMemory
+) -> tuple[tuple[InputTensor, ...], memoryview]:
     """The inputs in order, and the raw bytes that none of them took."""
     inputs: list[InputTensor] = []
     for entry in _list(document.get("inputs", []), "inputs"):
@@ -120,7 +148,12 @@ def _inputs(document: dict[str, Any], raw: memoryview) -> tuple[tuple[InputTenso
         name = _name(tensor, "inputs")
         datatype = _string(tensor.get("datatype", ""), f"inputs[{name}].datatype")
         check_datatype(name, datatype)
-        size = _tensor_parameters(tensor).get("binary_data_size")
+        parameters = _tensor_parameters(tensor)
+        shape, size = _shape(name, tensor.get("shape")), parameters.get("binary_data_size")
+        wanted = _range(name, parameters)
+        if wanted is not None:
+            inputs.append(shared_input(name, datatype, shape, wanted, shared))
+            continue
         if size is None:
             data: memoryview | Tensor = _json_data(name, datatype, tensor.get("data"))
         elif not _is_count(size) or size > len(raw):
@@ -131,7 +164,7 @@ def _inputs(document: dict[str, Any], raw: memoryview) -> tuple[tuple[InputTenso
             )
         else:
             data, raw = raw[:size], raw[size:]
-        inputs.append(InputTensor(name=name, datatype=datatype, shape=_shape(name, tensor.get("shape")), data=data))
+        inputs.append(InputTensor(name=name, datatype=datatype, shape=shape, data=data))
     return tuple(inputs), raw
 
 
@@ -162,12 +195,25 @@ def _regular(datatype: str, data: list[Any]) -> Tensor:
 
 def _tensor_parameters(tensor: dict[str, Any]) -> dict[str, Any]:
     parameters = _mapping(tensor.get("parameters", {}), "parameters")
-    for parameter in ("shared_memory_region", "classification"):
-        if parameters.get(parameter):
-            raise RequestError(
-                "not served here", field=f"parameters[{parameter}]", remedy="send and take tensors in the body"
-            )
+    if parameters.get("classification"):
+        raise classification_refused(_name(tensor, "outputs"))
     return parameters
+
+
+def _range(name: str, parameters: dict[str, Any]) -> RegionRange | None:
+    """The shared memory that a tensor's parameters name, or None."""
+    if "shared_memory_region" not in parameters:
+        return None
+    where = f"{name}.parameters"
+    size, offset = parameters.get("shared_memory_byte_size"), parameters.get("shared_memory_offset", 0)
+    if not _is_count(size) or not _is_count(offset):
+        raise RequestError(
+            "no whole numbers from 0 on",
+            field=f"{where}[shared_memory_byte_size]",
+            remedy="send how many bytes of the region the tensor has, and from where",
+        )
+    region = _string(parameters["shared_memory_region"], f"{where}[shared_memory_region]")
+    return RegionRange(region=region, offset=offset, byte_size=size)
 
 
 def _shape(name: str, shape: object) -> tuple[int, ...]:
@@ -178,7 +224,7 @@ def _shape(name: str, shape: object) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 

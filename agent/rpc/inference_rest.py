@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from aiohttp import web
 
@@ -14,7 +15,8 @@ from agent.rpc.inference_address import split_address
 from agent.rpc.inference_convert import parse_version
 from agent.rpc.inference_errors import HTTP_CODES, internal_text
 from agent.rpc.inference_grpc import answer_call
-from agent.rpc.inference_json import HEADER_LENGTH, answer_to_body, call_from_body, parse_object
+from agent.rpc.inference_json import HEADER_LENGTH, answer_to_body, call_from_body, parse_object, region_from_body
+from agent.rpc.shared_memory import SharedMemory
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -22,8 +24,9 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class InferenceRest:
     """Handlers over one Serving."""
 
-    def __init__(self, serving: Serving, *, workers: int, calls_max: int) -> None:
+    def __init__(self, serving: Serving, shared: SharedMemory, *, workers: int, calls_max: int) -> None:
         self._serving = serving
+        self._shared = shared
         self._calls_max = calls_max
         self._calls = 0
         self._executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="inference-rest")
@@ -35,6 +38,11 @@ class InferenceRest:
             web.get("/v2/health/ready", self._ready),
             web.get("/v2/models/stats", self._all_statistics),
             web.post("/v2/repository/index", self._index),
+            web.get("/v2/systemsharedmemory/status", self._regions),
+            web.get("/v2/systemsharedmemory/region/{region}/status", self._regions),
+            web.post("/v2/systemsharedmemory/region/{region}/register", self._register),
+            web.post("/v2/systemsharedmemory/unregister", self._unregister),
+            web.post("/v2/systemsharedmemory/region/{region}/unregister", self._unregister),
         ]
         for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
             found += [
@@ -51,7 +59,7 @@ class InferenceRest:
         await asyncio.to_thread(self._executor.shutdown)
 
     async def _server(self, _: web.Request) -> web.Response:
-        return web.json_response(documents.server_document())
+        return web.json_response(documents.server_document(shared_memory=self._shared.enabled))
 
     async def _live(self, _: web.Request) -> web.Response:
         return web.json_response({"live": True})
@@ -85,6 +93,18 @@ class InferenceRest:
             documents.index_documents(self._serving.models(), self._serving.pending(), ready=ready)
         )
 
+    async def _regions(self, request: web.Request) -> web.Response:
+        found = self._shared.regions(request.match_info.get("region", ""))
+        return web.json_response([documents.region_document(region) for region in found])
+
+    async def _register(self, request: web.Request) -> web.Response:
+        self._shared.register(region_from_body(await request.read(), name=request.match_info["region"]))
+        return web.json_response({})
+
+    async def _unregister(self, request: web.Request) -> web.Response:
+        self._shared.unregister(request.match_info.get("region", ""))
+        return web.json_response({})
+
     async def _infer(self, request: web.Request) -> web.Response:
         if self._calls >= self._calls_max:
             raise RequestError(
@@ -108,11 +128,11 @@ class InferenceRest:
 
     def _answer(self, body: bytes, header_length: str | None, slot: str, version: str) -> tuple[bytes, int | None]:
         try:
-            rest = call_from_body(body, header_length, slot=slot, version=version)
+            rest = call_from_body(body, header_length, slot=slot, version=version, shared=self._shared)
         except RequestError:
             self._serving.count_refused(slot)
             raise
-        return answer_to_body(answer_call(self._serving, rest.call), rest)
+        return answer_to_body(answer_call(self._serving, rest.call), rest, self._shared)
 
     def _model(self, request: web.Request) -> ServedModel:
         return self._serving.model(request.match_info["model"], _version(request))
@@ -122,14 +142,16 @@ async def start_rest_server(
     serving: Serving,
     address: str,
     *,
+    shared: SharedMemory,
+    socket: Path | None = None,
     workers: int = limits.INFERENCE_WORKERS,
     calls_max: int = limits.INFERENCE_CALLS_MAX,
     message_bytes_max: int = limits.INFERENCE_MESSAGE_BYTES_MAX,
 ) -> web.AppRunner:
-    """A started server; `runner.addresses` has its port, `runner.cleanup()` stops it. Raises RequestError for a bad
-    address, OSError where the address is taken."""
+    """A started server, which also listens on the Unix socket; `runner.addresses` has its port first,
+    `runner.cleanup()` stops it. Raises RequestError for a bad address, OSError where the address is taken."""
     host, port = split_address(address)
-    rest = InferenceRest(serving, workers=workers, calls_max=calls_max)
+    rest = InferenceRest(serving, shared, workers=workers, calls_max=calls_max)
     application = web.Application(middlewares=[_refusals], client_max_size=message_bytes_max)
     application.add_routes(rest.routes())
     application.on_cleanup.append(rest.close)
@@ -137,6 +159,8 @@ async def start_rest_server(
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
+        if socket is not None:
+            await web.UnixSite(runner, str(socket)).start()
     except OSError:
         await runner.cleanup()
         raise

@@ -6,11 +6,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from agent.app.ports import FailureRecord, SavedState, ServingRecord, Trial
+from agent.app.ports import FailureRecord, SavedState, ServingRecord, ShadowRecord, Trial
 from agent.domain.artifact import Artifact, ArtifactFile, ModelSignature, TensorSpec
 from agent.domain.device import DeviceChoice, DeviceMeasurement, PerformanceHint, RuntimePolicy
 from agent.domain.errors import Reason
-from agent.domain.slot import DesiredSlot, DesiredState, SamplePolicy
+from agent.domain.slot import CandidateVersion, DesiredSlot, DesiredState, SamplePolicy, ShadowRun, ShadowState
 
 SCHEMA_VERSION = 1
 
@@ -30,8 +30,10 @@ def decode(content: bytes) -> SavedState:
         serving=tuple(_serving(item) for item in value["serving"]),
         failures=tuple(FailureRecord(**item) for item in value["failures"]),
         boot_count=int(value["boot_count"]),
-        # Files of the first agents have none.
+        # Files of the first agents have none of these.
         trials=tuple(_trial(item) for item in value.get("trials", ())),
+        prepared=tuple(_serving(item) for item in value.get("prepared", ())),
+        shadows=tuple(_shadow_record(item) for item in value.get("shadows", ())),
     )
 
 
@@ -79,10 +81,7 @@ def _desired_slot(value: Any) -> DesiredSlot:
         slot=value["slot"],
         version=int(value["version"]),
         deployment=value["deployment"],
-        artifact=Artifact(
-            digest=value["artifact"]["digest"],
-            files=tuple(ArtifactFile(**item) for item in value["artifact"]["files"]),
-        ),
+        artifact=_artifact(value["artifact"]),
         signature=_signature(value["signature"]),
         runtime_policy=RuntimePolicy(
             hint=PerformanceHint(policy["hint"]),
@@ -91,7 +90,45 @@ def _desired_slot(value: Any) -> DesiredSlot:
         ),
         sample_policy=SamplePolicy(**value["sample_policy"]),
         offer=int(value["offer"]),
+        # Files of the first agents have none of these.
+        prefetch=_candidate(value.get("prefetch")),
+        shadow=_shadow(value.get("shadow")),
+        fetch_bytes_per_second_max=int(value.get("fetch_bytes_per_second_max", 0)),
     )
+
+
+def _candidate(value: Any) -> CandidateVersion | None:
+    if value is None:
+        return None
+    return CandidateVersion(
+        version=int(value["version"]), artifact=_artifact(value["artifact"]), signature=_signature(value["signature"])
+    )
+
+
+def _shadow(value: Any) -> ShadowRun | None:
+    candidate = _candidate(value["candidate"]) if value is not None else None
+    if candidate is None:
+        return None
+    return ShadowRun(
+        candidate=candidate,
+        comparisons_max=int(value["comparisons_max"]),
+        serving_latency_ms_p99_max=float(value["serving_latency_ms_p99_max"]),
+    )
+
+
+def _shadow_record(value: Any) -> ShadowRecord:
+    return ShadowRecord(
+        candidate=_desired_slot(value["candidate"]),
+        state=ShadowState(value["state"]),
+        compared=int(value["compared"]),
+        message=value["message"],
+        loads=int(value["loads"]),
+        starts=int(value["starts"]),
+    )
+
+
+def _artifact(value: Any) -> Artifact:
+    return Artifact(digest=value["digest"], files=tuple(ArtifactFile(**item) for item in value["files"]))
 
 
 def _signature(value: Any) -> ModelSignature:
