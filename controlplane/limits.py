@@ -191,6 +191,31 @@ CONVERGENCE_TICK_SECONDS = 10.0
 WATCH_LOOK_SECONDS = 5.0
 """A watcher looks at least so often: a notice lost with a crash costs no more."""
 
+ROLLOUT_SECONDS_MAX = 365 * 86400.0
+"""A deadline beyond a year is none."""
+INSTALL_SECONDS_MIN = 1.0
+INSTALL_SECONDS_MAX = 7 * 86400.0
+"""The largest weights over the slowest link of a plant take a night, not a week."""
+OFFLINE_WAIT_SECONDS_MAX = 30 * 86400.0
+"""A box that was away for a month is not waited for."""
+PACE_AGENTS_MAX = 1_000_000
+PACE_BYTES_MAX = 1 << 40
+"""Far above any fleet and link: more is a slip of the pen."""
+GATE_PERCENT_MAX = 10_000
+"""A hundred times slower or faster than the version before."""
+CONFIDENCE_PER_MILLE_MIN = 500
+"""Below even odds a check would decide against what it saw."""
+LATENCY_MS_MAX = 3_600_000.0
+"""An hour; no line waits so long for an answer."""
+IDLE_SECONDS_MIN = 1.0
+IDLE_SECONDS_MAX = 30 * 86400.0
+SHADOW_COMPARISONS_MAX = 100_000_000
+"""Of one shadow run; a day's inputs of a large fleet."""
+WATCH_EVENTS_MAX = 200
+"""Decisions in one message of a watch: some 200 kB; the rest follows in the next."""
+WINDOWS_CACHED_MAX = 256
+"""Strategies whose windows are kept read: more than rollouts that are active at a time."""
+
 # --- windows --------------------------------------------------------------------------------------
 
 WINDOWS_MAX = 50
