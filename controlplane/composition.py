@@ -176,7 +176,13 @@ def _identity_services(parts: Parts) -> tuple[Registration, ...]:
         )
     )
     agents = AgentServicer(
-        Agents(store=parts.store, notifier=parts.notices, revocations=parts.revocations),
+        Agents(
+            store=parts.store,
+            clock=parts.clock,
+            ids=parts.ids,
+            notifier=parts.notices,
+            revocations=parts.revocations,
+        ),
         clock=parts.clock,
         silent_seconds_max=silent_seconds_max(parts.settings),
     )
@@ -201,6 +207,7 @@ def _registry_services(parts: Parts) -> tuple[Registration, ...]:
             inspector=OpenVinoInspector(),
             clock=parts.clock,
             ids=parts.ids,
+            notifier=parts.notices,
             workspace=parts.settings.work_dir,
         )
     )

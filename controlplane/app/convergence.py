@@ -1,15 +1,18 @@
 """Convergence: the desired state of every agent, materialised from deployments, pins and active rollouts.
 
 Level-triggered: every run recomputes everything and writes only what differs, so a run too many changes
-nothing and a run that was lost is made good by the next.
+nothing and a run that was lost is made good by the next. So it is with the conditions of deployments.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from controlplane.app.ports import ChangeNotifier, Store, UnitOfWork
 from controlplane.app.retries import retry_stale
 from controlplane.domain.assignment import DesiredState, Standing, assign, revise
-from controlplane.domain.ids import AgentId
+from controlplane.domain.condition import Condition
+from controlplane.domain.deployment_conditions import find_reach, judge
+from controlplane.domain.ids import AgentId, DeploymentId
 
 
 async def read_standing(uow: UnitOfWork) -> Standing:
@@ -18,6 +21,8 @@ async def read_standing(uow: UnitOfWork) -> Standing:
         agents=await uow.agents.list_all(),
         deployments=await uow.deployments.list_all(),
         rollouts=await uow.rollouts.list_active(),
+        pins=await uow.pins.list_all(),
+        yanked=await uow.models.list_yanked(),
         stored=await uow.desired.list_all(),
     )
 
@@ -39,8 +44,25 @@ async def find_changes(uow: UnitOfWork) -> Sequence[DesiredState]:
     return revise(assign(standing), standing.stored)
 
 
+async def find_conditions(uow: UnitOfWork, now: datetime) -> Mapping[DeploymentId, tuple[Condition, ...]]:
+    """Return the conditions of the deployments whose conditions are not those that are stored."""
+    standing = await read_standing(uow)
+    reach = find_reach(standing, assign(standing))
+    found = {
+        deployment.id: judge(
+            deployment,
+            reach[deployment.id],
+            version_yanked=deployment.version is not None
+            and (deployment.model_id, deployment.version) in standing.yanked,
+            now=now,
+        )
+        for deployment in standing.deployments
+    }
+    return {one.id: found[one.id] for one in standing.deployments if found[one.id] != one.conditions}
+
+
 class Convergence:
-    """Brings every agent's desired state up to date."""
+    """Brings every agent's desired state up to date, and what deployments say of it."""
 
     def __init__(self, *, store: Store, notifier: ChangeNotifier) -> None:
         self._store = store
@@ -57,6 +79,19 @@ class Convergence:
         changed = await retry_stale(self._write)
         self._notifier.desired_changed(changed)
         return changed
+
+    async def round(self, now: datetime) -> None:
+        """`run`, then refresh the conditions of deployments; of several controllers the leader's job."""
+        await self.run()
+        async with self._store.read() as uow:
+            if not await find_conditions(uow, now):
+                return
+        await retry_stale(lambda: self._write_conditions(now))
+
+    async def _write_conditions(self, now: datetime) -> None:
+        async with self._store.write() as uow:
+            for deployment_id, conditions in (await find_conditions(uow, now)).items():
+                await uow.deployments.set_conditions(deployment_id, conditions)
 
     async def _write(self) -> tuple[AgentId, ...]:
         async with self._store.write() as uow:

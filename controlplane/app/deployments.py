@@ -1,17 +1,23 @@
-"""Deployments: standing intent, created and ended by operators, moved by rollouts alone."""
+"""Deployments: standing intent, created and ended by operators, moved by rollouts alone.
+
+What decides is written to the log of decisions in the same transaction; `actor` is `operators/{operator}`.
+"""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from controlplane import limits
+from controlplane.app.audit import write_down
 from controlplane.app.convergence import converge, read_standing
 from controlplane.app.paging import Page, clamp_page_size, decode_page_token, encode_page_token, page_of
 from controlplane.app.ports import ChangeNotifier, Clock, IdSource, Store, UnitOfWork
 from controlplane.app.requests import find_outcome, fingerprint, keep_outcome
 from controlplane.app.retries import retry_stale
-from controlplane.domain.assignment import assign, select_holders
+from controlplane.domain.assignment import assign
+from controlplane.domain.audit import Happening
 from controlplane.domain.deployment import Deployment, RuntimePolicy, SamplePolicy
+from controlplane.domain.deployment_conditions import find_reach
 from controlplane.domain.errors import (
     FieldInvalidError,
     PreconditionError,
@@ -20,7 +26,6 @@ from controlplane.domain.errors import (
     StaleWriteError,
 )
 from controlplane.domain.ids import DeploymentId, ModelId, RolloutId, check_resource_id
-from controlplane.domain.inventory import AgentRecord, SlotState
 from controlplane.domain.selector import Selector, facts, parse_selector
 
 _DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,62}")
@@ -36,6 +41,7 @@ class DeploymentRequest:
     selector: str
     runtime_policy: RuntimePolicy
     sample_policy: SamplePolicy
+    priority: int = 0
     allow_empty: bool = False
     request_id: str = ""
 
@@ -47,7 +53,8 @@ class DeploymentView:
     deployment: Deployment
     active_rollout: RolloutId | None
     matched_agents: int
-    """Agents that it holds: those that match, but for agents that an older deployment of the model holds."""
+    """Agents that it holds: those that match, but for agents that a deployment of the model with a higher priority
+    holds, or an older one."""
     converged_agents: int
     """Of those, agents that serve exactly what they should."""
 
@@ -61,16 +68,18 @@ class Deployments:
         self._ids = ids
         self._notifier = notifier
 
-    async def create(self, request: DeploymentRequest) -> DeploymentView:
+    async def create(self, request: DeploymentRequest, *, actor: str) -> DeploymentView:
         """Return a new deployment; agents that match get their slots at once.
 
-        Raises FieldInvalidError for a bad id, selector (SELECTOR_INVALID) or device; ResourceNotFoundError for an
-        unknown model or version; ResourceExistsError; PreconditionError when no agent matches (SELECTION_EMPTY)
-        and that was not allowed, or when another deployment of the model has one of the agents (DEPLOYMENT_OVERLAP).
+        Raises FieldInvalidError for a bad id, selector (SELECTOR_INVALID), device or priority; ResourceNotFoundError
+        for an unknown model or version; ResourceExistsError; PreconditionError for a yanked version (VERSION_YANKED),
+        when no agent matches (SELECTION_EMPTY) and that was not allowed, or when another deployment of the model with
+        the same priority matches one of the agents (DEPLOYMENT_OVERLAP).
         """
         check_resource_id(request.deployment_id, field="deployment_id")
         selector = _check_selector(request.selector)
         _check_devices(request.runtime_policy.devices)
+        _check_priority(request.priority)
         asked = fingerprint("deployment", repr(request))
 
         async def attempt() -> DeploymentView:
@@ -90,6 +99,7 @@ class Deployments:
                     resource=f"deployments/{deployment.id}",
                     now=deployment.create_time,
                 )
+                await write_down(uow, [_created(deployment, actor)], clock=self._clock, ids=self._ids)
                 changed = await converge(uow)
                 view = (await _views(uow, [deployment]))[0]
             self._notifier.desired_changed(changed)
@@ -110,11 +120,11 @@ class Deployments:
             views = await _views(uow, found)
         return page_of(views, size, lambda view: encode_page_token(view.deployment.id))
 
-    async def delete(self, deployment_id: DeploymentId, *, revision: int | None = None) -> DeploymentView:
-        """End it and return it as it was; its slots are unloaded.
+    async def delete(self, deployment_id: DeploymentId, *, actor: str, revision: int | None = None) -> DeploymentView:
+        """End it and return it as it was; its slots are unloaded, or go to the next deployment that matches.
 
         Raises StaleWriteError when `revision` is given and not the current one, PreconditionError
-        (ROLLOUT_ACTIVE) while a rollout moves it.
+        (ROLLOUT_ACTIVE) while a rollout moves it or waits to.
         """
 
         async def attempt() -> DeploymentView:
@@ -127,8 +137,10 @@ class Deployments:
                         remedy="read it again and decide again",
                     )
                 view = (await _views(uow, [deployment]))[0]
-                check_no_rollout(view.active_rollout, deployment_id, field="name")
+                queued = [one.id for one in await uow.rollouts.list_queued() if one.deployment_id == deployment_id]
+                check_no_rollout(view.active_rollout or next(iter(queued), None), deployment_id, field="name")
                 await uow.deployments.delete(deployment)
+                await write_down(uow, [_deleted(view, actor)], clock=self._clock, ids=self._ids)
                 changed = await converge(uow)
             self._notifier.desired_changed(changed)
             return view
@@ -147,7 +159,41 @@ class Deployments:
             selector=request.selector.strip(),
             runtime_policy=request.runtime_policy,
             sample_policy=request.sample_policy,
+            priority=request.priority,
         )
+
+
+def _created(deployment: Deployment, actor: str) -> Happening:
+    version = f"version {deployment.version}" if deployment.version is not None else "no version yet"
+    return Happening(
+        actor=actor,
+        action="deployment.create",
+        resource=f"deployments/{deployment.id}",
+        message=f"models/{deployment.model_id} at {version} on {deployment.selector}",
+        evidence={
+            "selector": deployment.selector,
+            "version": deployment.version,
+            "priority": deployment.priority,
+        },
+        related=(f"models/{deployment.model_id}",),
+    )
+
+
+def _deleted(view: DeploymentView, actor: str) -> Happening:
+    deployment = view.deployment
+    return Happening(
+        actor=actor,
+        action="deployment.delete",
+        resource=f"deployments/{deployment.id}",
+        message=f"models/{deployment.model_id} on {deployment.selector}: it held {view.matched_agents} agents",
+        evidence={
+            "selector": deployment.selector,
+            "version": deployment.version,
+            "priority": deployment.priority,
+            "matched_agents": view.matched_agents,
+        },
+        related=(f"models/{deployment.model_id}",),
+    )
 
 
 def check_no_rollout(active: RolloutId | None, deployment_id: DeploymentId, *, field: str) -> None:
@@ -183,6 +229,15 @@ def _check_devices(devices: Sequence[str]) -> None:
         )
 
 
+def _check_priority(priority: int) -> None:
+    if abs(priority) > limits.DEPLOYMENT_PRIORITY_MAX:
+        raise FieldInvalidError(
+            f"{priority} is out of bounds",
+            field="deployment.priority",
+            remedy=f"use -{limits.DEPLOYMENT_PRIORITY_MAX} to {limits.DEPLOYMENT_PRIORITY_MAX}",
+        )
+
+
 async def _check_model(uow: UnitOfWork, request: DeploymentRequest) -> None:
     if await uow.models.find(request.model_id) is None:
         raise ResourceNotFoundError(
@@ -192,6 +247,7 @@ async def _check_model(uow: UnitOfWork, request: DeploymentRequest) -> None:
         )
     if request.version is not None:
         await check_version(uow, request.model_id, request.version, field="deployment.model_version")
+        await check_not_yanked(uow, request.model_id, request.version, field="deployment.model_version")
 
 
 async def check_version(uow: UnitOfWork, model_id: ModelId, number: int, *, field: str) -> None:
@@ -201,6 +257,18 @@ async def check_version(uow: UnitOfWork, model_id: ModelId, number: int, *, fiel
             f"models/{model_id}/versions/{number} does not exist",
             field=field,
             remedy="publish it first, or name one of ListModelVersions",
+        )
+
+
+async def check_not_yanked(uow: UnitOfWork, model_id: ModelId, number: int, *, field: str) -> None:
+    """Raise PreconditionError (VERSION_YANKED) when the version, which exists, is forbidden to further agents."""
+    yank = (await uow.models.get_version(model_id, number)).yank
+    if yank is not None:
+        raise PreconditionError(
+            f"models/{model_id}/versions/{number} was yanked by {yank.actor}: {yank.reason}",
+            field=field,
+            remedy=f"name another version, or allow it again with `lineside models unyank {model_id}:{number}`",
+            reason=Reason.VERSION_YANKED,
         )
 
 
@@ -218,15 +286,18 @@ async def _check_selection(uow: UnitOfWork, request: DeploymentRequest, selector
             reason=Reason.SELECTION_EMPTY,
         )
     for other in await uow.deployments.list_all():
-        if other.model_id != request.model_id or other.id == request.deployment_id:
+        rival = (other.model_id, other.priority) == (request.model_id, request.priority)
+        if not rival or other.id == request.deployment_id:
             continue
         others = parse_selector(other.selector, field="selector")
         shared = next((agent for agent in sorted(matching) if others.matches(matching[agent])), None)
         if shared is not None:
             raise PreconditionError(
-                f"deployments/{other.id} already runs models/{request.model_id} on agents/{shared}",
+                f"deployments/{other.id} of the same priority already runs models/{request.model_id} on "
+                f"agents/{shared}",
                 field="deployment.selector",
-                remedy=f"narrow the selector, move deployments/{other.id} by a rollout, or delete it",
+                remedy=f"narrow the selector, give another priority, move deployments/{other.id} by a rollout, or "
+                "delete it",
                 reason=Reason.DEPLOYMENT_OVERLAP,
             )
 
@@ -235,27 +306,14 @@ async def _views(uow: UnitOfWork, deployments: Sequence[Deployment]) -> Sequence
     if not deployments:
         return ()
     standing = await read_standing(uow)
-    held = select_holders(standing.agents, standing.deployments)
-    wanted = {(agent_id, slot.slot): slot.version for agent_id, slots in assign(standing).items() for slot in slots}
-    records = {record.agent.id: record for record in standing.agents}
+    reach = find_reach(standing, assign(standing))
     moved_by = {rollout.deployment_id: rollout.id for rollout in standing.rollouts}
     return [
         DeploymentView(
             deployment=deployment,
             active_rollout=moved_by.get(deployment.id),
-            matched_agents=len(held[deployment.id]),
-            converged_agents=sum(
-                _is_converged(records[agent_id], deployment.model_id, wanted.get((agent_id, deployment.model_id)))
-                for agent_id in held[deployment.id]
-            ),
+            matched_agents=len(reach[deployment.id].held),
+            converged_agents=len(reach[deployment.id].converged),
         )
         for deployment in deployments
     ]
-
-
-def _is_converged(record: AgentRecord, model_id: ModelId, version: int | None) -> bool:
-    """Whether the agent's slot serves the version, or, where that is None, whether it has none."""
-    slot = record.observation.observed.slot(model_id) if record.observation is not None else None
-    if version is None:
-        return slot is None or slot.serving_version == 0
-    return slot is not None and slot.state is SlotState.SERVING and slot.serving_version == version

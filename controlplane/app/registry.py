@@ -4,21 +4,27 @@ What holds:
 - A version's blobs were all in the object store and OpenVINO had read them when it was numbered.
 - Numbers of a model run from 1 without a gap; the same artifact has one number in a model.
 - A refused publish changes nothing.
+- A yanked version is given to no further agent; what moves agents to it turns back at the next tick of rollouts.
 """
 
 import asyncio
 import errno
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from controlplane import limits
+from controlplane.app.audit import write_down
+from controlplane.app.convergence import converge
 from controlplane.app.paging import Page, clamp_page_size, decode_page_token, encode_page_token, page_of
-from controlplane.app.ports import BlobStore, Clock, IdSource, ModelInspector, Store, UnitOfWork
+from controlplane.app.pins import check_reason
+from controlplane.app.ports import BlobStore, ChangeNotifier, Clock, IdSource, ModelInspector, Store, UnitOfWork
 from controlplane.app.requests import find_outcome, fingerprint, keep_outcome
+from controlplane.app.retries import retry_stale
+from controlplane.domain.audit import Happening
 from controlplane.domain.catalog import (
     CHUNK_SIZE_BYTES,
     Artifact,
@@ -26,6 +32,7 @@ from controlplane.domain.catalog import (
     Model,
     ModelSignature,
     ModelVersion,
+    Yank,
 )
 from controlplane.domain.errors import (
     FieldInvalidError,
@@ -36,7 +43,7 @@ from controlplane.domain.errors import (
     StaleWriteError,
     StorageError,
 )
-from controlplane.domain.ids import ModelId, check_resource_id
+from controlplane.domain.ids import AgentId, ModelId, check_resource_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +55,14 @@ class _Publication:
     signature: ModelSignature
     notes: str
     request_id: str
+    actor: str
     asked: str
     """Fingerprint of the request."""
 
 
 class Registry:
-    """Creates, publishes and lists. `workspace` is a folder for the files of models under inspection."""
+    """Creates, publishes, yanks and lists. `workspace` is a folder for the files of models under inspection; `actor` is
+    `operators/{operator}`."""
 
     def __init__(
         self,
@@ -63,6 +72,7 @@ class Registry:
         inspector: ModelInspector,
         clock: Clock,
         ids: IdSource,
+        notifier: ChangeNotifier,
         workspace: Path,
     ) -> None:
         self._store = store
@@ -70,9 +80,10 @@ class Registry:
         self._inspector = inspector
         self._clock = clock
         self._ids = ids
+        self._notifier = notifier
         self._workspace = workspace
 
-    async def create(self, model_id: str, *, description: str = "", request_id: str = "") -> Model:
+    async def create(self, model_id: str, *, actor: str, description: str = "", request_id: str = "") -> Model:
         """Create a model. Raises ResourceExistsError when the name is taken."""
         checked = ModelId(check_resource_id(model_id, field="model_id"))
         _check_text(description, field="model.description")
@@ -81,7 +92,7 @@ class Registry:
             if await find_outcome(work, request_id, print_of_request=asked):
                 return await work.models.get(checked)
             model = self._new_model(checked, description)
-            await work.models.add(model)
+            await self._add(work, model, actor)
             await keep_outcome(
                 work, request_id, print_of_request=asked, resource=f"models/{checked}", now=model.create_time
             )
@@ -115,7 +126,7 @@ class Registry:
         return page_of(versions, size, lambda version: encode_page_token(version.number))
 
     async def publish(
-        self, model_id: str, artifact: Artifact, *, notes: str = "", request_id: str = ""
+        self, model_id: str, artifact: Artifact, *, actor: str, notes: str = "", request_id: str = ""
     ) -> ModelVersion:
         """Return the version that these bytes are, a new one if they are new. The model is created when there is none.
 
@@ -134,7 +145,13 @@ class Registry:
         await self._check_blobs(artifact)
         whole, signature = await self._inspect(artifact)
         publication = _Publication(
-            model_id=checked, artifact=whole, signature=signature, notes=notes, request_id=request_id, asked=asked
+            model_id=checked,
+            artifact=whole,
+            signature=signature,
+            notes=notes,
+            request_id=request_id,
+            actor=actor,
+            asked=asked,
         )
         for _ in range(limits.PUBLISH_TRIES_MAX - 1):
             try:
@@ -144,12 +161,40 @@ class Registry:
                 continue
         return await self._number(publication)
 
+    async def yank(self, model_id: ModelId, number: int, *, reason: str, actor: str) -> ModelVersion:
+        """Forbid the version to every agent that does not have it; return it so. Agents that serve it go on. A second
+        time changes nothing: the first reason stands. Raises FieldInvalidError without a reason,
+        ResourceNotFoundError."""
+        words = check_reason(reason, field="reason")
+        yank = Yank(time=self._clock.now(), reason=words, actor=actor)
+        return await self._set_yank(model_id, number, yank, actor=actor)
+
+    async def unyank(self, model_id: ModelId, number: int, *, actor: str) -> ModelVersion:
+        """Allow the version again; agents that wait for it get it at once. What is allowed already stays so."""
+        return await self._set_yank(model_id, number, None, actor=actor)
+
+    async def _set_yank(self, model_id: ModelId, number: int, yank: Yank | None, *, actor: str) -> ModelVersion:
+        async def attempt() -> tuple[ModelVersion, Sequence[AgentId]]:
+            async with self._store.write() as work:
+                version = await work.models.get_version(model_id, number)
+                if (version.yank is None) == (yank is None):
+                    return version, ()
+                happening = _yanked(version, yank, actor) if yank is not None else _unyanked(version, actor)
+                version = await work.models.set_yank(model_id, number, yank)
+                await write_down(work, [happening], clock=self._clock, ids=self._ids)
+                return version, await converge(work)
+
+        version, changed = await retry_stale(attempt)
+        if changed:
+            self._notifier.desired_changed(changed)
+        return version
+
     async def _number(self, new: _Publication) -> ModelVersion:
         async with self._store.write() as work:
             published = await work.models.find_version_by_digest(new.model_id, new.artifact.digest)
             if published is not None:
                 return published
-            model = await self._find_or_add(work, new.model_id)
+            model = await self._find_or_add(work, new)
             version = ModelVersion(
                 model_id=new.model_id,
                 number=model.latest_version + 1,
@@ -164,14 +209,22 @@ class Registry:
             await keep_outcome(
                 work, new.request_id, print_of_request=new.asked, resource=version.name, now=version.create_time
             )
+            await write_down(work, [_published(version, new.actor)], clock=self._clock, ids=self._ids)
             return version
 
-    async def _find_or_add(self, work: UnitOfWork, model_id: ModelId) -> Model:
-        model = await work.models.find(model_id)
+    async def _find_or_add(self, work: UnitOfWork, new: _Publication) -> Model:
+        model = await work.models.find(new.model_id)
         if model is None:
-            model = self._new_model(model_id, "")
-            await work.models.add(model)
+            model = self._new_model(new.model_id, "")
+            await self._add(work, model, new.actor)
         return model
+
+    async def _add(self, work: UnitOfWork, model: Model, actor: str) -> None:
+        created = Happening(
+            actor=actor, action="model.create", resource=f"models/{model.id}", message=model.description
+        )
+        await work.models.add(model)
+        await write_down(work, [created], clock=self._clock, ids=self._ids)
 
     def _new_model(self, model_id: ModelId, description: str) -> Model:
         return Model(id=model_id, uid=self._ids.uid(), create_time=self._clock.now(), description=description)
@@ -217,6 +270,38 @@ class Registry:
                 reason=Reason.DIGEST_MISMATCH,
             )
         return replace(file, chunk_digests=digests)
+
+
+def _published(version: ModelVersion, actor: str) -> Happening:
+    return Happening(
+        actor=actor,
+        action="version.publish",
+        resource=version.name,
+        message=version.notes,
+        evidence={"digest": version.artifact.digest, "size_bytes": version.artifact.size_bytes},
+        related=(f"models/{version.model_id}",),
+    )
+
+
+def _yanked(version: ModelVersion, yank: Yank, actor: str) -> Happening:
+    return Happening(
+        actor=actor,
+        action="version.yank",
+        resource=version.name,
+        message=yank.reason,
+        related=(f"models/{version.model_id}",),
+    )
+
+
+def _unyanked(version: ModelVersion, actor: str) -> Happening:
+    before = version.yank
+    return Happening(
+        actor=actor,
+        action="version.unyank",
+        resource=version.name,
+        message=f"it was yanked by {before.actor}: {before.reason}" if before is not None else "",
+        related=(f"models/{version.model_id}",),
+    )
 
 
 def check_paths(artifact: Artifact) -> None:

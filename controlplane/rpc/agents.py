@@ -5,7 +5,7 @@ from lineside.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_grpc
 from controlplane.app.agents import Agents
 from controlplane.app.ports import Clock
 from controlplane.domain.inventory import AgentRecord
-from controlplane.rpc.authentication import Context
+from controlplane.rpc.authentication import Context, current_actor
 from controlplane.rpc.convert.agents import agent_to_proto
 from controlplane.rpc.convert.etags import parse_etag
 from controlplane.rpc.convert.names import parse_agent_name
@@ -34,7 +34,9 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def RevokeAgent(self, request: agent_service_pb2.RevokeAgentRequest, context: Context) -> agent_pb2.Agent:
         agent_id = parse_agent_name(request.name, field="name")
-        return self._to_proto(await self._agents.revoke(agent_id, revision=parse_etag(request.etag)))
+        return self._to_proto(
+            await self._agents.revoke(agent_id, actor=current_actor(), revision=parse_etag(request.etag))
+        )
 
     def _to_proto(self, record: AgentRecord) -> agent_pb2.Agent:
         return agent_to_proto(record, now=self._clock.now(), silent_seconds_max=self._silent_seconds_max)

@@ -3,7 +3,7 @@
 from lineside.v1 import deployment_pb2, deployment_service_pb2, deployment_service_pb2_grpc
 
 from controlplane.app.deployments import Deployments
-from controlplane.rpc.authentication import Context
+from controlplane.rpc.authentication import Context, current_actor
 from controlplane.rpc.convert.deployments import deployment_request_from_proto, deployment_to_proto
 from controlplane.rpc.convert.etags import parse_etag
 from controlplane.rpc.convert.names import parse_deployment_name
@@ -18,7 +18,8 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     async def CreateDeployment(
         self, request: deployment_service_pb2.CreateDeploymentRequest, context: Context
     ) -> deployment_pb2.Deployment:
-        return deployment_to_proto(await self._deployments.create(deployment_request_from_proto(request)))
+        wanted = deployment_request_from_proto(request)
+        return deployment_to_proto(await self._deployments.create(wanted, actor=current_actor()))
 
     async def GetDeployment(
         self, request: deployment_service_pb2.GetDeploymentRequest, context: Context
@@ -37,4 +38,7 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         self, request: deployment_service_pb2.DeleteDeploymentRequest, context: Context
     ) -> deployment_pb2.Deployment:
         deployment_id = parse_deployment_name(request.name, field="name")
-        return deployment_to_proto(await self._deployments.delete(deployment_id, revision=parse_etag(request.etag)))
+        revision = parse_etag(request.etag)
+        return deployment_to_proto(
+            await self._deployments.delete(deployment_id, actor=current_actor(), revision=revision)
+        )

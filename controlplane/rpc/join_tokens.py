@@ -3,7 +3,7 @@
 from lineside.v1 import join_token_pb2, join_token_service_pb2, join_token_service_pb2_grpc
 
 from controlplane.app.tokens import JoinTokens
-from controlplane.rpc.authentication import Context
+from controlplane.rpc.authentication import Context, current_actor
 from controlplane.rpc.convert.names import parse_join_token_name
 from controlplane.rpc.convert.tokens import join_token_request_from_proto, join_token_to_proto
 
@@ -17,7 +17,7 @@ class JoinTokenServicer(join_token_service_pb2_grpc.JoinTokenServiceServicer):
     async def CreateJoinToken(
         self, request: join_token_service_pb2.CreateJoinTokenRequest, context: Context
     ) -> join_token_pb2.JoinToken:
-        created = await self._tokens.create(join_token_request_from_proto(request))
+        created = await self._tokens.create(join_token_request_from_proto(request), actor=current_actor())
         return join_token_to_proto(created.token, text=created.text)
 
     async def ListJoinTokens(
@@ -31,4 +31,5 @@ class JoinTokenServicer(join_token_service_pb2_grpc.JoinTokenServiceServicer):
     async def RevokeJoinToken(
         self, request: join_token_service_pb2.RevokeJoinTokenRequest, context: Context
     ) -> join_token_pb2.JoinToken:
-        return join_token_to_proto(await self._tokens.revoke(parse_join_token_name(request.name, field="name")))
+        token_id = parse_join_token_name(request.name, field="name")
+        return join_token_to_proto(await self._tokens.revoke(token_id, actor=current_actor()))

@@ -3,7 +3,7 @@
 from lineside.v1 import model_pb2, model_service_pb2, model_service_pb2_grpc
 
 from controlplane.app.registry import Registry
-from controlplane.rpc.authentication import Context
+from controlplane.rpc.authentication import Context, current_actor
 from controlplane.rpc.convert.artifacts import artifact_from_proto
 from controlplane.rpc.convert.models import model_to_proto, version_to_proto
 from controlplane.rpc.convert.names import parse_model_name, parse_version_name
@@ -18,7 +18,10 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     async def CreateModel(self, request: model_service_pb2.CreateModelRequest, context: Context) -> model_pb2.Model:
         return model_to_proto(
             await self._registry.create(
-                request.model_id, description=request.model.description, request_id=request.request_id
+                request.model_id,
+                actor=current_actor(),
+                description=request.model.description,
+                request_id=request.request_id,
             )
         )
 
@@ -39,6 +42,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         version = await self._registry.publish(
             parse_model_name(request.parent, field="parent"),
             artifact_from_proto(request.artifact),
+            actor=current_actor(),
             notes=request.notes,
             request_id=request.request_id,
         )

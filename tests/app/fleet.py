@@ -31,6 +31,8 @@ from tests.support.virtual_time import CountingIds, VirtualClock
 
 SOLAR = ModelId("solar")
 LINE_3 = DeploymentId("line-3")
+ANNA = "operators/anna"
+"""Whoever gives commands here."""
 
 
 class RecordingNotices(Notices):
@@ -98,7 +100,7 @@ class Fleet:
             "runtime_policy": RuntimePolicy(),
             "sample_policy": SamplePolicy(),
         }
-        return await self.deployments.create(DeploymentRequest(**(fields | overrides)))
+        return await self.deployments.create(DeploymentRequest(**(fields | overrides)), actor=ANNA)
 
     async def roll_out(
         self, version: int = 2, *, waves: str = "1,100%", bake: float = 0.0, request_id: str = "", **gate: Any

@@ -7,7 +7,7 @@ import pytest
 from controlplane.domain.deployment import RuntimePolicy
 from controlplane.domain.errors import DomainError, Reason, ResourceNotFoundError, StaleWriteError
 from controlplane.domain.ids import DeploymentId
-from tests.app.fleet import LINE_3, SOLAR, Fleet
+from tests.app.fleet import ANNA, LINE_3, SOLAR, Fleet
 
 REQUEST_ID = "8c4ff0a6-6a3f-4d0e-9f38-0f6a3c1d2b11"
 
@@ -129,7 +129,7 @@ async def test_a_repeated_request_is_answered_with_the_first_outcome() -> None:
 async def test_deleting_unloads_the_slots() -> None:
     fleet = await make_fleet()
     await fleet.deploy()
-    await fleet.deployments.delete(LINE_3)
+    await fleet.deployments.delete(LINE_3, actor=ANNA)
     assert await fleet.desired("st-1") == {}
     assert await fleet.generation("st-1") == 2
     with pytest.raises(ResourceNotFoundError):
@@ -140,10 +140,10 @@ async def test_deleting_is_refused_for_an_old_etag_and_while_a_rollout_moves_it(
     fleet = await make_fleet()
     view = await fleet.deploy()
     with pytest.raises(StaleWriteError):
-        await fleet.deployments.delete(LINE_3, revision=view.deployment.revision + 1)
+        await fleet.deployments.delete(LINE_3, revision=view.deployment.revision + 1, actor=ANNA)
     rollout = await fleet.roll_out()
     with pytest.raises(DomainError) as refusal:
-        await fleet.deployments.delete(LINE_3)
+        await fleet.deployments.delete(LINE_3, actor=ANNA)
     assert refusal.value.reason is Reason.ROLLOUT_ACTIVE
     assert f"rollouts/{rollout.id}" in refusal.value.message
     assert (await fleet.deployments.get(LINE_3)).active_rollout == rollout.id

@@ -27,6 +27,9 @@ async def store(database_url: str) -> AsyncIterator[SqlStore]:
     await store.close()
 
 
+ANNA = "operators/anna"
+
+
 @pytest.fixture
 def authority(tmp_path: Path) -> LocalAuthority:
     create_ca(tmp_path / "pki", now=datetime.now(UTC))
@@ -57,7 +60,7 @@ def wanted(uses: int = 1, request_id: str = "") -> JoinTokenRequest:
 async def test_uses_are_counted_exactly_however_many_ask_at_once(
     store: SqlStore, enrollment: Enrollment, tokens: JoinTokens
 ) -> None:
-    token = await tokens.create(wanted(uses=3))
+    token = await tokens.create(wanted(uses=3), actor=ANNA)
     asked = (enrollment.enroll(ask(f"st-{number}", token.text)) for number in range(12))
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -71,7 +74,7 @@ async def test_uses_are_counted_exactly_however_many_ask_at_once(
 async def test_of_two_keys_that_ask_for_one_name_at_once_one_gets_it(
     store: SqlStore, enrollment: Enrollment, tokens: JoinTokens
 ) -> None:
-    token = await tokens.create(wanted(uses=5))
+    token = await tokens.create(wanted(uses=5), actor=ANNA)
     asked = (enrollment.enroll(ask("st-1", token.text)) for _ in range(4))
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -83,7 +86,7 @@ async def test_of_two_keys_that_ask_for_one_name_at_once_one_gets_it(
 async def test_a_renewal_that_loses_a_race_is_run_again(
     store: SqlStore, authority: LocalAuthority, enrollment: Enrollment, tokens: JoinTokens
 ) -> None:
-    await enrollment.enroll(ask("st-1", (await tokens.create(wanted())).text))
+    await enrollment.enroll(ask("st-1", (await tokens.create(wanted(), actor=ANNA)).text))
     contended = ContendedStore(store, losses=3)
     renewing = Enrollment(
         store=contended, clock=SystemClock(), ids=SystemIds(), authority=authority, notifier=Notices()
@@ -94,9 +97,9 @@ async def test_a_renewal_that_loses_a_race_is_run_again(
 
 
 async def test_a_revoked_token_enrols_nobody(enrollment: Enrollment, tokens: JoinTokens) -> None:
-    token = await tokens.create(wanted())
+    token = await tokens.create(wanted(), actor=ANNA)
     for _ in range(2):
-        assert (await tokens.revoke(token.token.id)).revoked
+        assert (await tokens.revoke(token.token.id, actor=ANNA)).revoked
     with pytest.raises(CredentialError) as refusal:
         await enrollment.enroll(ask("st-1", token.text))
     assert refusal.value.reason is Reason.JOIN_TOKEN_INVALID
@@ -104,9 +107,9 @@ async def test_a_revoked_token_enrols_nobody(enrollment: Enrollment, tokens: Joi
 
 async def test_a_repeated_request_is_refused_since_its_secret_was_shown(tokens: JoinTokens) -> None:
     request = wanted(request_id="5b0b5a0e-6f0a-4b7e-9a55-0f5e2f0b7f3d")
-    await tokens.create(request)
+    await tokens.create(request, actor=ANNA)
     with pytest.raises(ResourceExistsError) as refusal:
-        await tokens.create(request)
+        await tokens.create(request, actor=ANNA)
     assert refusal.value.reason is Reason.REQUEST_ID_REUSED
     assert len((await tokens.list(page_size=0, page_token="")).items) == 1
 
@@ -125,13 +128,13 @@ async def test_a_token_that_cannot_be_is_refused_by_field(
     tokens: JoinTokens, uses: int, ttl: timedelta, labels: dict[str, str], field: str
 ) -> None:
     with pytest.raises(FieldInvalidError) as refusal:
-        await tokens.create(JoinTokenRequest(uses=uses, ttl=ttl, labels=labels))
+        await tokens.create(JoinTokenRequest(uses=uses, ttl=ttl, labels=labels), actor=ANNA)
     assert refusal.value.field == field
     assert not (await tokens.list(page_size=0, page_token="")).items
 
 
 async def test_tokens_are_listed_newest_first_in_pages(tokens: JoinTokens) -> None:
-    created = [(await tokens.create(wanted())).token.id for _ in range(3)]
+    created = [(await tokens.create(wanted(), actor=ANNA)).token.id for _ in range(3)]
     first = await tokens.list(page_size=2, page_token="")
     second = await tokens.list(page_size=2, page_token=first.next_token)
     assert [token.id for token in (*first.items, *second.items)] == created[::-1]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from controlplane import limits
+from controlplane.app.notices import Notices
 from controlplane.app.ports import Store
 from controlplane.app.registry import Registry
 from controlplane.domain.catalog import Artifact, ArtifactFile, ModelSignature
@@ -30,6 +31,7 @@ from tests.support.memory_store import MemoryStore
 from tests.support.virtual_time import CountingIds, VirtualClock
 
 SOLAR = ModelId("solar")
+ANNA = "operators/anna"
 
 
 class FakeInspector:
@@ -58,12 +60,14 @@ class Scene:
         self.blobs = MemoryBlobStore()
         self.inspector = FakeInspector()
         self.clock = VirtualClock()
+        self.notices = Notices()
         self.registry = Registry(
             store=store,
             blobs=self.blobs,
             inspector=self.inspector,
             clock=self.clock,
             ids=CountingIds(),
+            notifier=self.notices,
             workspace=workspace,
         )
 
@@ -92,7 +96,7 @@ async def sql_scene(database_url: str, tmp_path: Path) -> AsyncIterator[Scene]:
 
 async def test_publishing_makes_the_model_and_version_1(scene: Scene) -> None:
     artifact = await scene.upload("weights", "description")
-    version = await scene.registry.publish("solar", artifact, notes="first")
+    version = await scene.registry.publish("solar", artifact, notes="first", actor=ANNA)
     assert (version.name, version.notes, version.signature) == ("models/solar/versions/1", "first", make_signature())
     assert version == await scene.registry.get_version(SOLAR, 1)
     assert (await scene.registry.get(SOLAR)).latest_version == 1
@@ -102,7 +106,7 @@ async def test_publishing_makes_the_model_and_version_1(scene: Scene) -> None:
 
 async def test_versions_count_on_and_list_newest_first(scene: Scene) -> None:
     for content in ("a", "b", "c"):
-        await scene.registry.publish("solar", await scene.upload(content))
+        await scene.registry.publish("solar", await scene.upload(content), actor=ANNA)
     assert await scene.numbers() == [3, 2, 1]
     page = await scene.registry.list_versions(SOLAR, page_size=2)
     rest = await scene.registry.list_versions(SOLAR, page_size=2, page_token=page.next_token)
@@ -112,18 +116,18 @@ async def test_versions_count_on_and_list_newest_first(scene: Scene) -> None:
 
 async def test_the_same_bytes_are_the_version_they_were(scene: Scene) -> None:
     artifact = await scene.upload("a")
-    first = await scene.registry.publish("solar", artifact)
-    await scene.registry.publish("solar", await scene.upload("b"))
-    assert await scene.registry.publish("solar", artifact, notes="again") == first
+    first = await scene.registry.publish("solar", artifact, actor=ANNA)
+    await scene.registry.publish("solar", await scene.upload("b"), actor=ANNA)
+    assert await scene.registry.publish("solar", artifact, notes="again", actor=ANNA) == first
     assert len(scene.inspector.seen) == 2
-    assert (await scene.registry.publish("wind", artifact)).name == "models/wind/versions/1"
+    assert (await scene.registry.publish("wind", artifact, actor=ANNA)).name == "models/wind/versions/1"
 
 
 async def test_chunk_digests_are_the_controllers_own(scene: Scene) -> None:
     content = bytes(limits.CHUNK_BYTES_MAX + 5)
     await scene.blobs.put_bytes(digest_of(content), content)
     file = ArtifactFile(path="net.bin", digest=digest_of(content), size_bytes=len(content))
-    version = await scene.registry.publish("solar", Artifact(files=(file,)))
+    version = await scene.registry.publish("solar", Artifact(files=(file,)), actor=ANNA)
     chunks = (content[: limits.CHUNK_BYTES_MAX], content[limits.CHUNK_BYTES_MAX :])
     assert version.artifact.files[0].chunk_digests == tuple(hashlib.sha256(chunk).digest() for chunk in chunks)
 
@@ -132,7 +136,7 @@ async def test_wrong_chunk_digests_are_refused(scene: Scene) -> None:
     await scene.upload("a")
     file = ArtifactFile(path="a", digest=digest_of("a"), size_bytes=1, chunk_digests=(bytes(32),))
     with pytest.raises(FieldInvalidError) as refusal:
-        await scene.registry.publish("solar", Artifact(files=(file,)))
+        await scene.registry.publish("solar", Artifact(files=(file,)), actor=ANNA)
     assert refusal.value.reason is Reason.DIGEST_MISMATCH
     assert refusal.value.field == "artifact.files.chunk_digests"
 
@@ -145,7 +149,7 @@ def a_file(path: str) -> ArtifactFile:
 async def test_files_that_cannot_lie_side_by_side_are_refused(scene: Scene, paths: list[str]) -> None:
     await scene.upload("a")
     with pytest.raises(FieldInvalidError) as refusal:
-        await scene.registry.publish("solar", Artifact(files=tuple(a_file(path) for path in sorted(paths))))
+        await scene.registry.publish("solar", Artifact(files=tuple(a_file(path) for path in sorted(paths))), actor=ANNA)
     assert refusal.value.field == "artifact.files.path"
     assert refusal.value.remedy
 
@@ -153,7 +157,7 @@ async def test_files_that_cannot_lie_side_by_side_are_refused(scene: Scene, path
 async def test_a_missing_blob_is_named(scene: Scene) -> None:
     await scene.upload("here")
     with pytest.raises(PreconditionError) as refusal:
-        await scene.registry.publish("solar", make_artifact("here", "missing"))
+        await scene.registry.publish("solar", make_artifact("here", "missing"), actor=ANNA)
     assert refusal.value.reason is Reason.ARTIFACT_INCOMPLETE
     assert refusal.value.field == "artifact.files"
     assert "'file-1'" in refusal.value.message
@@ -165,7 +169,7 @@ async def test_a_wrong_size_is_refused(scene: Scene) -> None:
     await scene.upload("a")
     with pytest.raises(FieldInvalidError) as refusal:
         await scene.registry.publish(
-            "solar", Artifact(files=(ArtifactFile(path="a", digest=digest_of("a"), size_bytes=2),))
+            "solar", Artifact(files=(ArtifactFile(path="a", digest=digest_of("a"), size_bytes=2),)), actor=ANNA
         )
     assert refusal.value.field == "artifact.files.size_bytes"
 
@@ -175,12 +179,12 @@ async def test_a_refused_publish_changes_nothing(scene: Scene) -> None:
     request_id = str(uuid.UUID(int=1))
     for artifact in (hostile, make_artifact("missing")):
         with pytest.raises(DomainError):
-            await scene.registry.publish("solar", artifact, request_id=request_id)
+            await scene.registry.publish("solar", artifact, request_id=request_id, actor=ANNA)
     with pytest.raises(ResourceNotFoundError):
         await scene.registry.get(SOLAR)
     assert list(scene.workspace.iterdir()) == []
     good = await scene.upload("good")
-    assert (await scene.registry.publish("solar", good, request_id=request_id)).number == 1
+    assert (await scene.registry.publish("solar", good, request_id=request_id, actor=ANNA)).number == 1
 
 
 @pytest.mark.parametrize(
@@ -188,27 +192,27 @@ async def test_a_refused_publish_changes_nothing(scene: Scene) -> None:
 )
 async def test_bad_requests_name_the_field(scene: Scene, model_id: str, notes: str, field: str) -> None:
     with pytest.raises(FieldInvalidError) as refusal:
-        await scene.registry.publish(model_id, await scene.upload("a"), notes=notes)
+        await scene.registry.publish(model_id, await scene.upload("a"), notes=notes, actor=ANNA)
     assert refusal.value.field == field
     assert refusal.value.remedy
 
 
 async def test_a_repeated_create_is_answered_with_the_first_outcome(scene: Scene) -> None:
     request_id = str(uuid.UUID(int=7))
-    model = await scene.registry.create("solar", description="cells", request_id=request_id)
-    assert await scene.registry.create("solar", description="cells", request_id=request_id) == model
+    model = await scene.registry.create("solar", description="cells", request_id=request_id, actor=ANNA)
+    assert await scene.registry.create("solar", description="cells", request_id=request_id, actor=ANNA) == model
     with pytest.raises(PreconditionError) as reused:
-        await scene.registry.create("wind", description="cells", request_id=request_id)
+        await scene.registry.create("wind", description="cells", request_id=request_id, actor=ANNA)
     assert reused.value.reason is Reason.REQUEST_ID_REUSED
     with pytest.raises(ResourceExistsError):
-        await scene.registry.create("solar")
+        await scene.registry.create("solar", actor=ANNA)
     with pytest.raises(PreconditionError):
-        await scene.registry.publish("solar", await scene.upload("a"), request_id=request_id)
+        await scene.registry.publish("solar", await scene.upload("a"), request_id=request_id, actor=ANNA)
 
 
 async def test_models_list_by_id(scene: Scene) -> None:
     for model_id in ("c", "a", "b"):
-        await scene.registry.create(model_id)
+        await scene.registry.create(model_id, actor=ANNA)
     page = await scene.registry.list(page_size=2)
     rest = await scene.registry.list(page_size=2, page_token=page.next_token)
     assert [[model.id for model in p.items] for p in (page, rest)] == [["a", "b"], ["c"]]
@@ -226,7 +230,7 @@ async def test_concurrent_publishers_leave_no_gap_and_no_double(sql_scene: Scene
     artifacts = [await sql_scene.upload(f"content {number}") for number in range(6)]
     # Each content twice: the second is the first's version, whoever wins.
     publishing = [
-        asyncio.create_task(sql_scene.registry.publish("solar", artifact))
+        asyncio.create_task(sql_scene.registry.publish("solar", artifact, actor=ANNA))
         for artifact in itertools.chain(artifacts, artifacts)
     ]
     while len(sql_scene.inspector.seen) < len(publishing):
@@ -246,7 +250,7 @@ async def test_two_processes_number_one_after_the_other(sql_scene: Scene, databa
         publishing = []
         for index in range(8):
             scene = scenes[index % 2]
-            publishing.append(scene.registry.publish("solar", await scene.upload(f"content {index}")))
+            publishing.append(scene.registry.publish("solar", await scene.upload(f"content {index}"), actor=ANNA))
         versions = await asyncio.gather(*publishing)
     finally:
         await other_store.close()
@@ -258,6 +262,6 @@ async def test_a_workspace_that_cannot_be_written_is_told(tmp_path: Path) -> Non
     scene = Scene(MemoryStore(), tmp_path / "gone")
     artifact = await scene.upload("weights")
     with pytest.raises(StorageError) as refusal:
-        await scene.registry.publish("solar", artifact)
+        await scene.registry.publish("solar", artifact, actor=ANNA)
     assert refusal.value.reason is Reason.STORAGE_UNAVAILABLE
     assert "publish again" in refusal.value.remedy

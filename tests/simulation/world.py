@@ -1,62 +1,34 @@
 """A whole controller and its fleet under one seed: the real domain and use cases over a store in memory."""
 
+import math
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from controlplane.app.convergence import Convergence
 from controlplane.app.deployments import DeploymentRequest, Deployments
 from controlplane.app.notices import Notices
-from controlplane.app.ports import Store, UnitOfWork
-from controlplane.app.rollouts import RolloutRequest, Rollouts
+from controlplane.domain.assignment import DesiredState
 from controlplane.domain.deployment import RuntimePolicy, SamplePolicy
-from controlplane.domain.errors import DomainError
-from controlplane.domain.gate import FailureAction, GatePolicy
-from controlplane.domain.ids import AgentId, DeploymentId, ModelId
+from controlplane.domain.evidence import EvidenceBatch, LatencySketch, MetricWindow, ShadowWindow
+from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import Observation, ObservedState
-from controlplane.domain.rollout import RolloutStrategy
-from controlplane.domain.wave import parse_wave_sizes
-from tests.simulation.agent import SimulatedAgent
-from tests.simulation.checkers import Snapshot, Truth, ViolationError, check, check_liveness
+from tests.simulation.agent import Compared, Counted, Sealed, SimulatedAgent, Work
+from tests.simulation.checkers import check, check_liveness
+from tests.simulation.controller import Replica
 from tests.simulation.events import Event, EventHeap
-from tests.simulation.scenario import Scenario, draw_scenario
-from tests.support.factories import make_agent, make_batch, make_model, make_version, make_window
+from tests.simulation.network import Network
+from tests.simulation.operators import ALICE, BOB, draw_request
+from tests.simulation.rollout_checkers import TICK_SECONDS
+from tests.simulation.scenario import Scenario, Station, draw_scenario
+from tests.simulation.snapshot import Snapshot, Swap, Truth, ViolationError, take_snapshot
+from tests.support.factories import make_agent, make_artifact, make_model, make_version
 from tests.support.memory_store import MemoryStore
 from tests.support.virtual_time import CountingIds
 
-MODEL, DEPLOYMENT = ModelId("solar"), DeploymentId("line-3")
-SYNC_SECONDS, TICK_SECONDS, CONVERGENCE_SECONDS = 2.0, 1.0, 10.0
-UNKNOWN_VERSION = 99
-"""Operators sometimes ask for what does not exist."""
-
-
-class CrashError(Exception):
-    """The controller died here."""
-
-
-class MortalStore:
-    """A store at some of whose writes the controller dies, right before or right after the commit."""
-
-    def __init__(self, store: Store, rng: random.Random, crash_share: float) -> None:
-        self._store = store
-        self._rng = rng
-        self.crash_share = crash_share
-
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[UnitOfWork]:
-        async with self._store.read() as work:
-            yield work
-
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[UnitOfWork]:
-        dies, commits = self._rng.random() < self.crash_share, self._rng.random() < 0.5
-        async with self._store.write() as work:
-            yield work
-            if dies and not commits:
-                raise CrashError
-        if dies:
-            raise CrashError
+SYNC_SECONDS, WINDOW_SECONDS, CONVERGENCE_SECONDS = 4.0, 10.0, 10.0
+ACCURACY = 0.01
+GAMMA = (1 + ACCURACY) / (1 - ACCURACY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,53 +46,61 @@ class World:
     """Everything that happens under one scenario."""
 
     def __init__(self, scenario: Scenario) -> None:
-        self._scenario = scenario
-        self._rng = random.Random(f"world/{scenario.seed}")
-        self._heap = EventHeap()
-        self._memory = MemoryStore()
-        self._store = MortalStore(self._memory, self._rng, scenario.crash_share)
-        self._ids = CountingIds()
-        self._notices = Notices()
-        self._agents: dict[AgentId, SimulatedAgent] = {}
-        self._revoked: set[AgentId] = set()
-        self._arrival: dict[AgentId, float] = {}
+        self.scenario = scenario
+        self.rng = random.Random(f"world/{scenario.seed}")
+        self.heap = EventHeap()
+        self.memory = MemoryStore(self.heap.clock.now)
+        self.ids = CountingIds()
+        self.network = Network(self.heap, scenario.faults, random.Random(f"network/{scenario.seed}"))
+        self.replicas = [self._replica(number) for number in range(scenario.controllers)]
+        self.agents: dict[AgentId, SimulatedAgent] = {}
+        self.revoked: set[AgentId] = set()
+        self.calm = False
         self._truth = Truth()
-        self._calm = False
         self._events = 0
+        self._seen: object = None
+        self._snapshot: Snapshot | None = None
 
-    @property
-    def rollouts(self) -> Rollouts:
-        """A controller that remembers nothing: each use is one by a process that was just started."""
-        return Rollouts(store=self._store, clock=self._heap.clock, ids=self._ids, notices=self._notices)
-
-    @property
-    def convergence(self) -> Convergence:
-        return Convergence(store=self._store, notifier=self._notices)
+    def _replica(self, number: int) -> Replica:
+        rng = random.Random(f"replica/{self.scenario.seed}/{number}")
+        crash_share = self.scenario.faults.crash_share
+        return Replica(f"c{number}", self.memory, self.heap, self.ids, rng, crash_share=crash_share)
 
     async def run(self) -> Outcome:
         """Let everything happen, checking after each event. Raises ViolationError naming rule, seed and time; what
         the code itself raises, and should not, is one too."""
+        scenario = self.scenario
         try:
             await self._set_up()
-            await self._run_until(self._scenario.fault_seconds, early=False)
-            self._end_faults()
-            await self._run_until(self._scenario.fault_seconds + self._scenario.settle_seconds, early=True)
-            check_liveness(await self._snapshot(), self._unsettled())
+            await self.run_until(scenario.fault_seconds, early=False)
+            await self._end_faults()
+            await self.run_until(scenario.fault_seconds + scenario.settle_seconds, early=True)
+            check_liveness(await self.snapshot(), self._unsettled())
         except Exception as error:
             what = str(error) if isinstance(error, ViolationError) else f"raised: {error!r}"
-            raise ViolationError(f"seed {self._scenario.seed} at {self._heap.seconds:.3f} s: {what}") from error
-        states = tuple(str(rollout.state) for rollout in (await self._snapshot()).rollouts)
-        return Outcome(seed=self._scenario.seed, events=self._events, seconds=self._heap.seconds, rollouts=states)
+            raise ViolationError(f"seed {scenario.seed} at {self.heap.seconds:.3f} s: {what}") from error
+        states = tuple(str(rollout.state) for rollout in (await self.snapshot()).rollouts)
+        return Outcome(seed=scenario.seed, events=self._events, seconds=self.heap.seconds, rollouts=states)
 
-    async def _run_until(self, seconds: float, *, early: bool) -> None:
-        before = await self._snapshot()
-        while await self._heap.run_next(until_seconds=seconds):
+    async def run_until(self, seconds: float, *, early: bool) -> None:
+        """Let happen what happens until then; stop earlier, if that is wanted, once everything is at rest."""
+        before = await self.snapshot()
+        while await self.heap.run_next(until_seconds=seconds):
             self._events += 1
-            after = await self._snapshot()
-            check(before, after, self._truth)
+            after = await self.snapshot()
+            if after is not before or self._truth.swaps:
+                check(before, after, self._truth)
+                self._truth.swaps.clear()
             before = after
             if early and self._events % 50 == 0 and self._is_quiet(after):
                 return
+
+    async def snapshot(self) -> Snapshot:
+        """What is stored now; the very same as before where nothing was written."""
+        if self._snapshot is None or self._seen is not self.memory._tables:
+            self._seen = self.memory._tables
+            self._snapshot = await take_snapshot(self.memory, self.heap.clock.now(), self._snapshot)
+        return self._snapshot
 
     def _is_quiet(self, snapshot: Snapshot) -> bool:
         try:
@@ -131,226 +111,340 @@ class World:
 
     def _unsettled(self) -> dict[AgentId, str]:
         return {
-            agent.id: f"generation {agent.generation}, serves {agent.serving}"
-            for agent in self._agents.values()
-            if not agent.settled and agent.id not in self._revoked
+            agent.id: f"generation {agent.generation}, wants {agent.disk.wanted}, has {agent.disk.slots}"
+            for agent in self.agents.values()
+            if not (agent.settled or agent.dead) and agent.id not in self.revoked
         }
-
-    async def _snapshot(self) -> Snapshot:
-        async with self._memory.read() as work:
-            return Snapshot(
-                agents={record.agent.id: record for record in await work.agents.list_all()},
-                desired=await work.desired.list_all(),
-                deployments=await work.deployments.list_all(),
-                rollouts=tuple(reversed(await work.rollouts.list(deployment_id=None, before=None, limit=1000))),
-                versions=frozenset(v.number for v in await work.models.list_versions(MODEL, before=None, limit=1000)),
-            )
 
     # --- setting the scene ---
 
     async def _set_up(self) -> None:
-        scenario, rng = self._scenario, self._rng
-        async with self._memory.write() as work:
-            await work.models.add(make_model(id=MODEL))
-            for version in scenario.versions:
-                await work.models.add_version(make_version(model_id=MODEL, number=version.number))
-        for _ in range(scenario.agents):
-            await self._enrol()
-        memory = Deployments(store=self._memory, clock=self._heap.clock, ids=self._ids, notifier=self._notices)
-        await memory.create(
-            DeploymentRequest(
-                deployment_id=DEPLOYMENT,
-                model_id=MODEL,
-                version=scenario.first_version,
-                selector="line=3",
-                runtime_policy=RuntimePolicy(),
-                sample_policy=SamplePolicy(),
+        scenario = self.scenario
+        async with self.memory.write() as work:
+            for model_id, versions in scenario.versions.items():
+                await work.models.add(make_model(id=model_id))
+                for version in versions:
+                    content = "w" * 1_000_000 if False else f"{model_id}:{version.number}"
+                    await work.models.add_version(
+                        make_version(model_id=model_id, number=version.number, artifact=make_artifact(content))
+                    )
+        for station in scenario.stations:
+            if not station.late:
+                await self._enrol(station)
+        deployments = Deployments(store=self.memory, clock=self.heap.clock, ids=self.ids, notifier=Notices())
+        for standing in scenario.standing:
+            await deployments.create(
+                DeploymentRequest(
+                    deployment_id=standing.deployment_id,
+                    model_id=standing.model_id,
+                    version=standing.version,
+                    selector=standing.selector,
+                    runtime_policy=RuntimePolicy(),
+                    sample_policy=SamplePolicy(),
+                    priority=standing.priority,
+                    allow_empty=True,
+                ),
+                actor=ALICE,
             )
-        )
-        self._repeat(TICK_SECONDS, self._tick)
-        self._repeat(CONVERGENCE_SECONDS, self._converge)
-        acts: list[tuple[int, Event]] = [
+        for replica in self.replicas:
+            self._repeat(TICK_SECONDS, lambda replica=replica: self._tick(replica))
+            self._repeat(CONVERGENCE_SECONDS, lambda replica=replica: self._converge(replica))
+        self._plan_events()
+
+    def _plan_events(self) -> None:
+        scenario, faults = self.scenario, self.scenario.faults
+        for station in scenario.stations:
+            if station.late:
+                self.heap.at(self._some_time(), lambda station=station: self._join_late(station))
+        for count, act in (
             (scenario.commands, self._command),
-            (scenario.late_agents, self._join_late),
-            (scenario.revocations, self._revoke),
-            (scenario.restarts, self._restart_one),
-            (scenario.absences, self._send_away),
-        ]
-        for count, act in acts:
+            (scenario.acts.get("revoke", 0), self._revoke),
+            (faults.restarts, self._restart_one),
+            (faults.absences, self._send_away),
+            (faults.flaps, self._flap),
+            (faults.partitions, self._part_site),
+            (faults.restored_disks, self._restore_disk),
+            (faults.stops, self._stop_controller),
+        ):
             for _ in range(count):
-                self._heap.at(rng.uniform(1.0, scenario.fault_seconds), act)
-        self._heap.at(rng.uniform(1.0, 20.0), self._start_rollout)
+                self.heap.at(self._some_time(), act)
+        self.heap.at(self.rng.uniform(1.0, 20.0), self._start_rollout)
+
+    def _some_time(self) -> float:
+        return self.rng.uniform(1.0, self.scenario.fault_seconds)
 
     def _repeat(self, interval_seconds: float, act: Event) -> None:
         async def again() -> None:
-            self._heap.after(interval_seconds, again)
+            self.heap.after(interval_seconds, again)
             await act()
 
-        self._heap.after(interval_seconds, again)
+        self.heap.after(interval_seconds, again)
 
-    def _end_faults(self) -> None:
-        self._calm = True
-        self._store.crash_share = 0.0
-        for agent in self._agents.values():
-            agent.online = True
+    async def _end_faults(self) -> None:
+        self.calm = self.network.calm = True
+        for replica in self.replicas:
+            replica.store.crash_share = 0.0
+            await replica.wake()
 
-    # --- the controller's jobs, and what its death does to them ---
+    # --- controllers ---
 
-    async def _survive(self, act: Event) -> None:
-        """Let the controller act; that it dies of a crash, or refuses, is part of the game."""
-        try:
-            await act()
-        except (CrashError, DomainError):
+    async def _tick(self, replica: Replica) -> None:
+        await replica.act(lambda: replica.rollouts.tick(self.heap.clock.now()))
+
+    async def _converge(self, replica: Replica) -> None:
+        await replica.act(replica.convergence.run)
+
+    async def _stop_controller(self) -> None:
+        if self.calm:
             return
-        except ExceptionGroup as group:
-            _, others = group.split(CrashError)
-            if others is not None:
-                raise
-
-    async def _tick(self) -> None:
-        await self._survive(lambda: self.rollouts.tick(self._heap.clock.now()))
-
-    async def _converge(self) -> None:
-        async def run() -> None:
-            await self.convergence.run()
-
-        await self._survive(run)
+        replica = self.rng.choice(self.replicas)
+        replica.stop_at_next_write()
+        self.heap.after(self.rng.uniform(5.0, 60.0), replica.wake)
 
     # --- operators ---
 
     async def _command(self) -> None:
-        rng, snapshot = self._rng, await self._snapshot()
+        rng, snapshot = self.rng, await self.snapshot()
         if not snapshot.rollouts or rng.random() < 0.3:
             await self._start_rollout()
             return
-        rollout_id = rng.choice(snapshot.rollouts[-2:]).id
-        rollouts = self.rollouts
-        command = rng.choice([rollouts.pause, rollouts.resume, rollouts.abort, rollouts.rollback, rollouts.retry])
-
-        async def give() -> None:
-            await command(rollout_id)
-
-        await self._survive(give)
+        rollout_id = rng.choice(snapshot.rollouts[-3:]).id
+        replica, actor = rng.choice(self.replicas), rng.choice([ALICE, BOB])
+        rollouts = replica.rollouts
+        commands: Sequence[Callable[..., Any]] = [
+            rollouts.pause,
+            rollouts.resume,
+            rollouts.abort,
+            rollouts.rollback,
+            rollouts.retry,
+        ]
+        command = rng.choice(commands)
+        await replica.act(lambda: command(rollout_id, actor=actor))
 
     async def _start_rollout(self) -> None:
-        rng = self._rng
-        gate = GatePolicy(
-            min_inferences=rng.choice([0, 10, 40]),
-            max_errors_per_mille=rng.choice([0, 50, 1000]),
-            max_failed_installs=rng.choice([0, 0, 1]),
-            on_failure=rng.choice(list(FailureAction)),
-        )
-        waves = parse_wave_sizes(rng.choice(["100%", "1,100%", "1,50%,100%", "1,2,3,100%", "10%,60%,100%"]))
-        strategy = RolloutStrategy(waves=waves, bake_seconds=rng.choice([0.0, 5.0, 20.0]), gate=gate)
-        numbers = [version.number for version in self._scenario.versions]
-        request = RolloutRequest(
-            deployment_id=DEPLOYMENT,
-            model_id=MODEL,
-            target_version=UNKNOWN_VERSION if rng.random() < 0.05 else rng.choice(numbers),
-            strategy=strategy,
-        )
-
-        async def start() -> None:
-            await self.rollouts.create(request)
-
-        await self._survive(start)
+        request = draw_request(self.scenario, self.rng)
+        replica = self.rng.choice(self.replicas)
+        await replica.act(lambda: replica.rollouts.create(request))
 
     async def _revoke(self) -> None:
-        agent_id = self._rng.choice(sorted(self._agents))
-        if agent_id in self._revoked:
+        agent_id = self.rng.choice(sorted(self.agents))
+        if agent_id in self.revoked:
             return
-        self._revoked.add(agent_id)
-        async with self._memory.write() as work:
+        self.revoked.add(agent_id)
+        async with self.memory.write() as work:
             record = await work.agents.get(agent_id)
-            await work.agents.save(replace(record.agent, revoked=True))
+            await work.agents.save(make_revoked(record.agent))
 
     # --- agents ---
 
-    async def _enrol(self) -> AgentId:
-        agent_id = AgentId(f"st-{len(self._agents) + 1}")
-        versions = {version.number: version for version in self._scenario.versions}
-        agent = SimulatedAgent(agent_id, versions, random.Random(f"{self._scenario.seed}/{agent_id}"))
-        self._agents[agent_id] = agent
-        async with self._memory.write() as work:
-            await work.agents.add(make_agent(id=agent_id, labels={"line": "3"}))
-        self._heap.after(self._rng.uniform(0.0, SYNC_SECONDS), lambda: self._live(agent))
-        return agent_id
+    async def _enrol(self, station: Station) -> None:
+        scenario = self.scenario
+        versions = {
+            model: {version.number: version for version in versions} for model, versions in scenario.versions.items()
+        }
+        agent = SimulatedAgent(station, versions, random.Random(f"agent/{scenario.seed}/{station.agent_id}"))
+        self.agents[agent.id] = agent
+        async with self.memory.write() as work:
+            await work.agents.add(make_agent(id=agent.id, labels=station.labels))
+        self.heap.after(self.rng.uniform(0.0, SYNC_SECONDS), lambda: self._sync(agent))
+        self.heap.after(self.rng.uniform(0.0, WINDOW_SECONDS), lambda: self._report(agent))
 
-    async def _join_late(self) -> None:
-        await self._enrol()
-        await self._converge()
+    async def _join_late(self, station: Station) -> None:
+        await self._enrol(station)
+        await self._converge(self.rng.choice(self.replicas))
 
-    async def _live(self, agent: SimulatedAgent) -> None:
-        """One interval of an agent: inferences always, a sync when it is in reach."""
-        self._heap.after(SYNC_SECONDS, lambda: self._live(agent))
-        agent.infer()
-        lost = not self._calm and self._rng.random() < self._scenario.loss
-        if agent.online and not lost and agent.id not in self._revoked:
-            observed = agent.observe()
-            self._heap.at(self._arrives(agent), lambda: self._hear(agent, observed))
+    def _talks(self, agent: SimulatedAgent) -> bool:
+        return not agent.dead and agent.id not in self.revoked
 
-    def _arrives(self, agent: SimulatedAgent) -> float:
-        """When a message sent now arrives; what one agent sends and is sent stays in order, as in a stream."""
-        arrival = self._heap.seconds + self._rng.uniform(0.01, self._scenario.delay_seconds_max)
-        self._arrival[agent.id] = max(self._arrival.get(agent.id, 0.0), arrival)
-        return self._arrival[agent.id]
+    async def _sync(self, agent: SimulatedAgent) -> None:
+        """The agent sends everything it observes."""
+        self.heap.after(SYNC_SECONDS, lambda: self._sync(agent))
+        if self._talks(agent):
+            observed, host = agent.observe(self.heap.clock.now()), agent.host(self.heap.seconds)
 
-    async def _hear(self, agent: SimulatedAgent, observed: ObservedState) -> None:
-        """The controller hears an agent: it stores what it says and its spool, and answers with its desired state."""
-        if agent.id in self._revoked:
-            return
-        now = self._heap.clock.now()
-        async with self._memory.write() as work:
-            await work.agents.record([Observation(agent_id=agent.id, observed=observed, receive_time=now)])
-            for counted in agent.spool:
-                agent.batches += 1
-                window = make_window(
-                    agent_id=agent.id,
-                    batch=agent.batches,
-                    slot=MODEL,
-                    version=counted.version,
-                    inference_count=counted.inferences,
-                    error_count=counted.errors,
-                )
-                batch = make_batch(
-                    agent_id=agent.id, batch=agent.batches, receive_time=now, windows=(window,), results=()
-                )
-                await work.evidence.add(batch)
-                inferences = self._truth.inferences
-                inferences[counted.version] = inferences.get(counted.version, 0) + counted.inferences
-            agent.spool.clear()
+            async def arrive() -> None:
+                if agent.id not in self.revoked:
+                    await self._hear(agent, observed, host)
+
+            self.network.stream(agent.id, "up", arrive)
+
+    async def _hear(self, agent: SimulatedAgent, observed: ObservedState, host: Any) -> None:
+        async with self.memory.write() as work:
+            await work.agents.record(
+                [
+                    Observation(
+                        agent_id=agent.id,
+                        observed=observed,
+                        receive_time=self.heap.clock.now(),
+                        host=host,
+                        devices=agent.station.box.devices,
+                    )
+                ]
+            )
             desired = await work.desired.find(agent.id)
         if desired is not None and desired.generation != observed.generation:
+            self.network.stream(agent.id, "down", lambda: self._answer(agent, desired))
 
-            async def answer() -> None:
-                if agent.online and agent.take_up(desired):
-                    self._begin_install(agent)
+    async def _answer(self, agent: SimulatedAgent, desired: DesiredState) -> None:
+        serving = {slot.slot: agent.serving(slot.slot) for slot in desired.slots}
+        newer = desired.generation > agent.generation and not agent.dead
+        self._begin(agent, agent.take_up(desired, self.heap.seconds))
+        for slot in desired.slots:
+            if newer and serving[slot.slot] != slot.version:
+                now = self.heap.clock.now()
+                self._truth.swaps.append(
+                    Swap(time=now, agent_id=agent.id, model_id=slot.slot, version=slot.version)
+                )
 
-            self._heap.at(self._arrives(agent), answer)
+    def _begin(self, agent: SimulatedAgent, works: Sequence[Work]) -> None:
+        for work in works:
 
-    def _begin_install(self, agent: SimulatedAgent) -> None:
-        wanted, boots = agent.install()
+            async def finish(work: Work = work) -> None:
+                installed = agent.finish(work, self.heap.seconds)
+                if installed is not None:
+                    self._truth.installed.setdefault(installed, set()).add(agent.id)
 
-        async def finish() -> None:
-            version = agent.finish_install(wanted, boots)
-            if version is not None:
-                self._truth.installed.setdefault(version, set()).add(agent.id)
+            self.heap.after(work.seconds, finish)
 
-        self._heap.after(self._rng.uniform(0.5, 8.0), finish)
+    async def _report(self, agent: SimulatedAgent) -> None:
+        """The agent closes a window, and sends every batch that was not acknowledged yet."""
+        self.heap.after(WINDOW_SECONDS, lambda: self._report(agent))
+        agent.seal_window(self.scenario.inferences_per_window)
+        if self._talks(agent):
+            for sealed in agent.spool:
+                self.network.call(agent.id, lambda sealed=sealed: self._store_batch(agent, sealed))  # type: ignore[misc]
+
+    async def _store_batch(self, agent: SimulatedAgent, sealed: Sealed) -> None:
+        if agent.id in self.revoked:
+            return
+        async with self.memory.write() as work:
+            stored = await work.evidence.add(make_evidence(agent.id, sealed, self.heap))
+        if stored:
+            for counted in sealed.windows:
+                key = (counted.model_id, counted.version)
+                self._truth.inferences[key] = self._truth.inferences.get(key, 0) + counted.inferences
+
+        async def acknowledge() -> None:
+            agent.spool = [kept for kept in agent.spool if kept.batch != sealed.batch]
+
+        self.network.call(agent.id, acknowledge)
+
+    # --- faults ---
+
+    def _anybody(self) -> SimulatedAgent:
+        return self.agents[self.rng.choice(sorted(self.agents))]
 
     async def _restart_one(self) -> None:
-        agent = self._agents[self._rng.choice(sorted(self._agents))]
-        if agent.restart():
-            self._begin_install(agent)
+        agent = self._anybody()
+        agent.image()
+        self.network.reconnect(agent.id)
+        self._begin(agent, agent.restart(self.heap.seconds))
+
+    async def _restore_disk(self) -> None:
+        agent = self._anybody()
+        agent.image()
+
+        async def restore() -> None:
+            self.network.reconnect(agent.id)
+            self._begin(agent, agent.restore(self.heap.seconds))
+
+        self.heap.after(self.rng.uniform(10.0, 90.0), restore)
 
     async def _send_away(self) -> None:
-        agent = self._agents[self._rng.choice(sorted(self._agents))]
-        agent.online = False
+        self.network.cut((self._anybody().id,), self.rng.uniform(5.0, 80.0))
 
-        async def come_back() -> None:
-            agent.online = True
+    async def _flap(self) -> None:
+        agent = self._anybody()
+        for number in range(6):
+            self.heap.after(number * 9.0, lambda: self._flicker(agent))
 
-        self._heap.after(self._rng.uniform(5.0, 60.0), come_back)
+    async def _flicker(self, agent: SimulatedAgent) -> None:
+        self.network.cut((agent.id,), self.rng.uniform(1.0, 8.0))
+
+    async def _part_site(self) -> None:
+        site = self._anybody().station.site
+        agents = tuple(agent.id for agent in self.agents.values() if agent.station.site == site)
+        self.network.cut(agents, self.rng.uniform(10.0, 70.0))
+
+
+def make_revoked(agent: Any) -> Any:
+    """The agent, revoked."""
+    from dataclasses import replace
+
+    return replace(agent, revoked=True)
+
+
+def make_sketch(latency_ms: float, count: int) -> LatencySketch:
+    """A sketch of so many equal latencies."""
+    if not count:
+        return LatencySketch(relative_accuracy=ACCURACY)
+    key = math.ceil(math.log(latency_ms) / math.log(GAMMA))
+    return LatencySketch(
+        relative_accuracy=ACCURACY,
+        first_bin_key=key,
+        bin_counts=(count,),
+        count=count,
+        sum_ms=latency_ms * count,
+        min_ms=latency_ms,
+        max_ms=latency_ms,
+    )
+
+
+def make_evidence(agent_id: AgentId, sealed: Sealed, heap: EventHeap) -> EvidenceBatch:
+    """The batch as the controller stores it, received now."""
+    now = heap.clock.now()
+    return EvidenceBatch(
+        agent_id=agent_id,
+        batch=sealed.batch,
+        receive_time=now,
+        results=(),
+        windows=tuple(_make_window(agent_id, sealed.batch, counted, heap) for counted in sealed.windows),
+        shadow_windows=tuple(_make_shadow(agent_id, sealed.batch, compared, heap) for compared in sealed.shadows),
+    )
+
+
+def _times(heap: EventHeap) -> dict[str, Any]:
+    from datetime import timedelta
+
+    now = heap.clock.now()
+    return {"start_time": now - timedelta(seconds=WINDOW_SECONDS), "end_time": now}
+
+
+def _make_window(agent_id: AgentId, batch: int, counted: Counted, heap: EventHeap) -> MetricWindow:
+    answered = counted.inferences - counted.errors
+    return MetricWindow(
+        agent_id=agent_id,
+        batch=batch,
+        slot=counted.model_id,
+        version=counted.version,
+        device="CPU",
+        inference_count=counted.inferences,
+        error_count=counted.errors,
+        refused_count=0,
+        latency=make_sketch(counted.latency_ms, answered),
+        confidence_histogram=(0,) * 18 + (answered // 2, answered - answered // 2),
+        label_counts={"good": answered} if answered else {},
+        **_times(heap),
+    )
+
+
+def _make_shadow(agent_id: AgentId, batch: int, compared: Compared, heap: EventHeap) -> ShadowWindow:
+    return ShadowWindow(
+        agent_id=agent_id,
+        batch=batch,
+        slot=compared.model_id,
+        serving_version=compared.serving,
+        candidate_version=compared.candidate,
+        device="CPU",
+        compared=compared.compared,
+        agreed=compared.agreed,
+        errors=compared.errors,
+        skipped=0,
+        candidate_latency=make_sketch(8.0, compared.compared),
+        serving_latency=make_sketch(8.0, compared.compared),
+        score_distance_histogram=(compared.compared,) + (0,) * 19,
+        **_times(heap),
+    )
 
 
 async def simulate(seed: int) -> Outcome:
