@@ -11,9 +11,10 @@
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 
 from controlplane.domain.evidence import InferenceCount
 from controlplane.domain.gate import Evidence
@@ -47,6 +48,8 @@ class Sight:
     silent_seconds_max: float
     listening_since: datetime
     """When this controller began to listen; before that, silence says nothing of an agent."""
+    kept_versions: Mapping[AgentId, int] = field(default_factory=lambda: MappingProxyType({}))
+    """The deployment's: agents that a rollback returns to another version than the others."""
 
 
 def _slot(record: AgentRecord, rollout: Rollout) -> ObservedSlot | None:
@@ -94,9 +97,10 @@ def return_state(record: AgentRecord, rollout: Rollout, sight: Sight) -> Return:
     if record.observation.observed.generation < record.desired_generation:
         return Return.RETURNING
     slot = _slot(record, rollout)
-    if (slot.serving_version if slot is not None else 0) == (rollout.previous_version or 0):
+    before = sight.kept_versions.get(record.agent.id, rollout.previous_version)
+    if (slot.serving_version if slot is not None else 0) == (before or 0):
         return Return.BACK
-    if slot is not None and slot.state is SlotState.FAILED and slot.target_version == rollout.previous_version:
+    if slot is not None and slot.state is SlotState.FAILED and slot.target_version == before:
         return Return.STUCK
     return Return.RETURNING
 
