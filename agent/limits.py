@@ -82,6 +82,11 @@ MEMORY_BATCHES_MAX = 4
 """Batches of metrics that wait in memory while the disk takes nothing."""
 BATCH_NUMBERS_RESERVED = 4096
 """Batch numbers reserved by one durable write, so that neither sealing nor a full disk asks for another."""
+BATCH_DISTANCE_BITS = 32
+"""Each start numbers its batches so far, at most and at random, above those its folder knows of: what two copies of a
+folder use in a day, 43,000 numbers each, meets once in 50,000 times."""
+BATCH_NUMBER_JUMPED_MAX = (1 << 63) - (1 << 40)
+"""Above this numbers only count on: they are signed 64 bits on the wire. Some 4 billion starts."""
 
 # --- samples ---
 SAMPLE_BYTES_MAX = 8 << 20
@@ -93,7 +98,27 @@ SAMPLE_QUEUE_BYTES_MAX = 64 << 20
 # --- evidence ---
 CONFIDENCE_BINS = 20
 LATENCY_RELATIVE_ACCURACY = 0.01
+LABELS_COUNTED_MAX = 64
 """As the wire contract says."""
+
+# --- candidates ---
+CANDIDATE_RETRY_FIRST_SECONDS = 30.0
+CANDIDATE_RETRY_SECONDS_MAX = 1800.0
+"""Waits before a version to prefetch is tried again that could not be prepared: each try compiles for minutes on a box
+that has a line to serve, and a full disk is emptied by people."""
+SHADOW_QUEUE_MAX = 2
+"""Inputs that wait for the candidate: one under way and one to go on with; any more would be stale by their turn."""
+SHADOW_REST_SECONDS = 0.005
+"""Quiet on the serving path before the candidate is given an input: the answer is on its way to the application."""
+SHADOW_LOOK_SECONDS = 1.0
+"""How often a run that finds no quiet looks whether it should stop."""
+SHADOW_LATENCY_WINDOW = 300
+"""The last inferences of the serving version whose 99th percentile is held against a run's bound; a run that stops has
+seen four of them above it."""
+SHADOW_NICENESS = 19
+"""Of the thread that runs a candidate."""
+SHADOW_END_SECONDS_MAX = 30.0
+"""How long the end of a run waits for the candidate's inference under way."""
 
 # --- identity ---
 RENEW_AT_LIFETIME_SHARE = 2 / 3

@@ -139,8 +139,8 @@ class SharedMemory:
 
     def read(self, wanted: RegionRange, *, field: str) -> memoryview:
         """Return a copy of the bytes. Raises RequestError (INPUT_INVALID)."""
-        content = np.empty(wanted.byte_size, np.uint8)
         with self._borrowed(wanted, field) as opened:
+            content = np.empty(wanted.byte_size, np.uint8)
             place = opened.region.offset + wanted.offset
             got = os.preadv(opened.descriptor, [content.data], place) if wanted.byte_size else 0
         if got != wanted.byte_size:

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent.app.serving import Serving
 from agent.rpc.inference_grpc import start_grpc_server
 from agent.rpc.inference_rest import start_rest_server
+from agent.rpc.shared_memory import SharedMemory
 from tests.support.serving import MemoryOffers, MemoryResults, RealClock
 
 
@@ -21,13 +23,18 @@ class InferenceServers:
 
 
 @asynccontextmanager
-async def running_servers(**bounds: int) -> AsyncIterator[InferenceServers]:
-    """Servers on free ports, with nothing loaded; `bounds` as the start functions take them."""
+async def running_servers(
+    *, shared_memory: str = "", socket_folder: Path | None = None, **bounds: int
+) -> AsyncIterator[InferenceServers]:
+    """Servers on free ports, and on sockets "grpc" and "http" in the folder, with nothing loaded; `bounds` as the start
+    functions take them."""
     results = MemoryResults()
     offers = MemoryOffers(results)
     serving = Serving(clock=RealClock(), results=results, samples=offers)
-    server, port = start_grpc_server(serving, "127.0.0.1:0", **bounds)
-    runner = await start_rest_server(serving, "127.0.0.1:0", **bounds)
+    shared = SharedMemory(shared_memory)
+    grpc_socket, http_socket = (socket_folder and socket_folder / name for name in ("grpc", "http"))
+    server, port = start_grpc_server(serving, "127.0.0.1:0", shared=shared, socket=grpc_socket, **bounds)
+    runner = await start_rest_server(serving, "127.0.0.1:0", shared=shared, socket=http_socket, **bounds)
     try:
         yield InferenceServers(
             serving=serving,
@@ -40,3 +47,4 @@ async def running_servers(**bounds: int) -> AsyncIterator[InferenceServers]:
         await runner.cleanup()
         await asyncio.to_thread(server.stop(1).wait)
         serving.close()
+        shared.close()

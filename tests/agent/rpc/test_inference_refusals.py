@@ -161,7 +161,7 @@ def changed(change: Callable[[service_pb2.ModelInferRequest], Any]) -> service_p
 GRPC_SHAPES = {
     "raw_input_contents": changed(lambda request: request.raw_input_contents.append(b"")),
     "inputs[x].data": changed(lambda request: request.inputs[0].contents.fp32_contents.append(1.0)),
-    "x.parameters[shared_memory_region]": changed(
+    "x.parameters[shared_memory_byte_size]": changed(
         lambda request: (
             request.inputs[0]
             .parameters["shared_memory_region"]
@@ -239,7 +239,7 @@ REST_BODIES = {
     ),
     "shared memory": (
         {"inputs": [{**GOOD, "parameters": {"shared_memory_region": "r"}}]},
-        "parameters[shared_memory_region]",
+        "x.parameters[shared_memory_byte_size]",
     ),
 }
 
@@ -350,6 +350,10 @@ async def test_an_answer_that_json_cannot_hold_asks_for_binary(servers: Inferenc
     assert servers.results.results[0].labels == ()
 
 
+REGION_REASONS = {Reason.SHARED_MEMORY_OFF, Reason.REGION_EXISTS, Reason.REGION_NOT_FOUND}
+"""Of the shared-memory extension, whose own tests bring them about."""
+
+
 def test_every_reason_of_a_request_has_its_codes() -> None:
-    assert GRPC_CODES.keys() == HTTP_CODES.keys() == {bad.reason for bad in CASES.values()}
+    assert GRPC_CODES.keys() == HTTP_CODES.keys() == {bad.reason for bad in CASES.values()} | REGION_REASONS
     assert np.all([code >= 400 for code in HTTP_CODES.values()])
