@@ -1,30 +1,28 @@
-"""Rollouts: started and steered by operators, carried forward by ticks.
+"""Rollouts: started, shown and steered by operators.
 
 What holds:
-- A tick reads what is stored, takes each rollout one `domain.rollout.step` on and stores the outcome; a tick
-  that finds nothing new writes nothing. Whatever a crash cut short, the next tick does.
-- A rollout, its deployment and the desired states change in one transaction, or not at all.
-- Notices go out after the commit. They only hurry: a lost one costs time.
+- A command, what it does to the deployment and the desired states, and its entry in the log change in one transaction,
+  or not at all. Notices go out after the commit.
+- A deployment has at most one active rollout and one queued behind it: a new one takes the queued one's place, so none
+  waits for another that waits.
 """
 
-import math
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-import structlog
-
-from controlplane import limits, observability
-from controlplane.app.convergence import converge
+from controlplane import limits
 from controlplane.app.deployments import check_no_rollout, check_version
 from controlplane.app.notices import Notices
 from controlplane.app.paging import Page, clamp_page_size, decode_page_token, encode_page_token, page_of
-from controlplane.app.ports import Clock, IdSource, Store, UnitOfWork
+from controlplane.app.ports import AuditFilter, Clock, IdSource, Store, UnitOfWork
 from controlplane.app.requests import find_outcome, fingerprint, keep_outcome
 from controlplane.app.retries import retry_stale
-from controlplane.domain import rollout as machine
-from controlplane.domain.assignment import select_targets
+from controlplane.app.rollout_steps import RolloutChanges, RolloutSteps, Scene, Stored, plan_targets, read_scene
+from controlplane.app.strategies import check_strategy
+from controlplane.domain import rollout_commands as commands
+from controlplane.domain.audit import AuditEvent
 from controlplane.domain.deployment import Deployment
 from controlplane.domain.errors import (
     FieldInvalidError,
@@ -33,14 +31,10 @@ from controlplane.domain.errors import (
     ResourceNotFoundError,
     StaleWriteError,
 )
-from controlplane.domain.gate import GatePolicy, evaluate
-from controlplane.domain.ids import AgentId, DeploymentId, ModelId, RolloutId
-from controlplane.domain.inventory import AgentRecord
-from controlplane.domain.progress import Sight, observe, pool_evidence
-from controlplane.domain.rollout import ACTIVE_STATES, Decision, Rollout, RolloutState, RolloutStrategy
-from controlplane.domain.wave import enlist, plan_waves
+from controlplane.domain.ids import DeploymentId, ModelId, RolloutId
+from controlplane.domain.rollout import ENDED_STATES, Decision, Rollout, RolloutState, RolloutStrategy
 
-log = structlog.get_logger(__name__)
+Command = Callable[[Rollout, datetime], Decision]
 
 
 class WhenActive(StrEnum):
@@ -61,23 +55,30 @@ class RolloutRequest:
     model_id: ModelId
     target_version: int
     strategy: RolloutStrategy
-    when_active: WhenActive = WhenActive.RULE
-    actor: str = ""
+    actor: str
     """`operators/{operator}` who asks."""
+    when_active: WhenActive = WhenActive.RULE
     request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Fleet:
-    """What every rollout is judged against, read once a transaction."""
+class RolloutChange:
+    """What a watcher is told: the rollout as it is, and what was decided since it was told last, oldest first."""
 
-    records: Mapping[AgentId, AgentRecord]
-    deployments: Mapping[DeploymentId, Deployment]
-    held: Mapping[DeploymentId, Sequence[AgentId]]
+    rollout: Rollout
+    events: Sequence[AuditEvent] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Arrangement:
+    """What becomes of a new rollout and those of its deployment that have not ended."""
+
+    supersedes: tuple[Rollout, ...] = ()
+    behind: Rollout | None = None
 
 
 class Rollouts:
-    """Starts, shows, steers and carries forward rollouts."""
+    """Starts, shows and steers rollouts. `ticks` carry them forward."""
 
     def __init__(
         self,
@@ -92,37 +93,37 @@ class Rollouts:
         self._clock = clock
         self._ids = ids
         self._notices = notices
-        self._silent_seconds_max = silent_seconds_max
-        self._listening_since = clock.now()
+        self._steps = RolloutSteps(silent_seconds_max=silent_seconds_max, listening_since=clock.now())
+        self._changes = RolloutChanges(clock=clock, ids=ids, notifier=notices)
 
     async def create(self, request: RolloutRequest) -> Rollout:
-        """Start a rollout: its first wave is admitted at once.
+        """Start a rollout and take its first step, or queue it where `when_active` says so.
 
         Raises FieldInvalidError for a strategy out of bounds or a version of another model; ResourceNotFoundError for
-        an unknown deployment or version; PreconditionError while another rollout moves the deployment
-        (ROLLOUT_ACTIVE), or when no agent matches it (SELECTION_EMPTY).
+        an unknown deployment or version; PreconditionError for a yanked version (VERSION_YANKED), when no agent could
+        be moved (SELECTION_EMPTY), or when another rollout has not ended and that is to be refused (ROLLOUT_ACTIVE).
         """
-        _check_strategy(request.strategy)
+        check_strategy(request.strategy)
         asked = fingerprint("rollout", repr(request))
 
-        async def attempt() -> tuple[Rollout, Sequence[AgentId]]:
+        async def attempt() -> tuple[Rollout, Sequence[Stored]]:
             async with self._store.write() as uow:
                 if resource := await find_outcome(uow, request.request_id, print_of_request=asked):
                     return await uow.rollouts.get(RolloutId(resource.removeprefix("rollouts/"))), ()
-                decision = await self._begin(uow, request)
-                rollout = decision.rollout
-                await uow.rollouts.add(rollout)
+                now = self._clock.now()
+                stored = await self._begin(uow, request, now)
+                rollout = stored[-1].rollout
                 await keep_outcome(
                     uow,
                     request.request_id,
                     print_of_request=asked,
                     resource=f"rollouts/{rollout.id}",
-                    now=rollout.create_time,
+                    now=now,
                 )
-                return rollout, await _settle(uow, decision, rollout.create_time)
+                return rollout, stored
 
-        rollout, changed = await retry_stale(attempt)
-        self._announce(rollout, changed)
+        rollout, stored = await retry_stale(attempt)
+        self._changes.announce(*stored)
         return rollout
 
     async def get(self, rollout_id: RolloutId) -> Rollout:
@@ -141,106 +142,110 @@ class Rollouts:
             )
         return page_of(found, size, lambda rollout: encode_page_token(rollout.uid))
 
-    async def watch(self, rollout_id: RolloutId) -> AsyncGenerator[Rollout, None]:
-        """Yield the rollout now and after each change, and end once it has ended. Changes in quick succession
-        may come as one."""
+    async def watch(self, rollout_id: RolloutId) -> AsyncGenerator[RolloutChange, None]:
+        """Yield the rollout now and after each change, each time with what was decided since, and end once it has
+        ended. Changes in quick succession may come as one; the first tells everything since the rollout began."""
         with self._notices.watch_rollout(rollout_id) as changes:
             seen: int | None = None
+            last: str | None = None
             while True:
-                rollout = await self.get(rollout_id)
-                if rollout.revision != seen:
-                    seen = rollout.revision
-                    yield rollout
-                if rollout.state not in ACTIVE_STATES:
+                async with self._store.read() as uow:
+                    rollout = await uow.rollouts.get(rollout_id)
+                    wanted = AuditFilter(resource=f"rollouts/{rollout_id}")
+                    events = await uow.audit.list(wanted, after=last, limit=limits.WATCH_EVENTS_MAX, oldest_first=True)
+                if rollout.revision != seen or events:
+                    seen, last = rollout.revision, events[-1].id if events else last
+                    yield RolloutChange(rollout=rollout, events=events)
+                if len(events) == limits.WATCH_EVENTS_MAX:
+                    continue
+                if rollout.state in ENDED_STATES:
                     return
                 await changes.wait(timeout_seconds=limits.WATCH_LOOK_SECONDS)
 
-    async def pause(self, rollout_id: RolloutId, *, revision: int | None = None) -> Rollout:
-        """Admit nothing more. This and the next four raise PreconditionError (ROLLOUT_STATE) from a state that
-        does not allow it, and StaleWriteError when `revision` is given and not the current one."""
-        return await self._command(rollout_id, revision, machine.pause)
+    async def pause(self, rollout_id: RolloutId, *, actor: str, revision: int | None = None) -> Rollout:
+        """Admit and release nothing more. This and the next five raise PreconditionError (ROLLOUT_STATE) from a state
+        that does not allow it, and StaleWriteError when `revision` is given and not the current one."""
+        return await self._command(rollout_id, revision, lambda it, now: commands.pause(it, now, actor=actor))
 
-    async def resume(self, rollout_id: RolloutId, *, revision: int | None = None) -> Rollout:
+    async def resume(self, rollout_id: RolloutId, *, actor: str, revision: int | None = None) -> Rollout:
         """Go on after a pause."""
-        return await self._command(rollout_id, revision, machine.resume)
+        return await self._command(rollout_id, revision, lambda it, now: commands.resume(it, now, actor=actor))
 
-    async def abort(self, rollout_id: RolloutId, *, revision: int | None = None) -> Rollout:
-        """End it; targets return by the deployment's standing intent."""
-        return await self._command(rollout_id, revision, machine.abort)
+    async def abort(
+        self, rollout_id: RolloutId, *, actor: str, keep: bool = False, revision: int | None = None
+    ) -> Rollout:
+        """End it; targets return to what they had before, or keep the version until a later rollout moves them."""
+        return await self._command(
+            rollout_id, revision, lambda it, now: commands.abort(it, now, actor=actor, keep=keep)
+        )
 
-    async def rollback(self, rollout_id: RolloutId, *, revision: int | None = None) -> Rollout:
+    async def rollback(self, rollout_id: RolloutId, *, actor: str, revision: int | None = None) -> Rollout:
         """Return every target and track it; also of the last rollout of a deployment that succeeded."""
-        return await self._command(rollout_id, revision, machine.rollback)
-
-    async def retry(self, rollout_id: RolloutId, *, revision: int | None = None) -> Rollout:
-        """Offer the version again to targets whose install failed."""
-        return await self._command(rollout_id, revision, machine.retry)
-
-    async def tick(self, now: datetime) -> None:
-        """Carry every active rollout forward by one step.
-
-        A rollout that fails to be carried does not hold up the others: what went wrong is raised at the end,
-        together, as an ExceptionGroup.
-        """
         async with self._store.read() as uow:
-            active = await uow.rollouts.list_active()
-            if not active:
-                return
-            fleet = await _read_fleet(uow)
-            moving = [
-                rollout.id for rollout in active if (await self._decide(uow, rollout, fleet, now)).rollout != rollout
-            ]
-        failures: list[Exception] = []
-        for rollout_id in moving:
-            try:
-                await self._advance(rollout_id, now)
-            except StaleWriteError:
-                log.info(observability.ROLLOUT_TICK_OVERTAKEN, rollout=rollout_id)
-            except Exception as error:  # noqa: BLE001 - raised below, after the other rollouts had their turn
-                failures.append(error)
-        if failures:
-            raise ExceptionGroup("rollouts could not be carried forward", failures)
+            yanked = await uow.models.list_yanked()
 
-    async def _begin(self, uow: UnitOfWork, request: RolloutRequest) -> Decision:
-        fleet = await _read_fleet(uow)
-        deployment = fleet.deployments.get(request.deployment_id)
-        if deployment is None:
-            raise ResourceNotFoundError(
-                f"deployments/{request.deployment_id} does not exist",
-                field="rollout.deployment",
-                remedy="create it first, or name one of ListDeployments",
+        def command(rollout: Rollout, now: datetime) -> Decision:
+            before = (rollout.model_id, rollout.previous_version or 0)
+            return commands.rollback(rollout, now, actor=actor, previous_yanked=before in yanked)
+
+        return await self._command(rollout_id, revision, command)
+
+    async def retry(self, rollout_id: RolloutId, *, actor: str, revision: int | None = None) -> Rollout:
+        """Offer the version again to targets whose install failed."""
+        return await self._command(rollout_id, revision, lambda it, now: commands.retry(it, now, actor=actor))
+
+    async def approve(
+        self, rollout_id: RolloutId, *, actor: str, wave: int | None = None, revision: int | None = None
+    ) -> Rollout:
+        """Let the wave that waits for it be admitted at the next tick; `wave` is the index of the one that is meant.
+
+        Raises PreconditionError (APPROVAL_NOT_DUE, SECOND_PERSON) too.
+        """
+        return await self._command(
+            rollout_id, revision, lambda it, now: commands.approve(it, now, actor=actor, wave=wave)
+        )
+
+    async def _begin(self, uow: UnitOfWork, request: RolloutRequest, now: datetime) -> Sequence[Stored]:
+        """What was stored, the new rollout last."""
+        scene = await read_scene(uow)
+        deployment = await _check_request(uow, request, scene)
+        arrangement = _arrange(request.when_active, await _unended(uow, deployment.id), deployment.id)
+        rollout_id, uid = RolloutId(self._ids.short_id()), self._ids.uid()
+        stored = [
+            await self._changes.store(uow, old, commands.supersede(old, rollout_id, now, actor=request.actor), now)
+            for old in arrangement.supersedes
+        ]
+        deployment = await uow.deployments.get(deployment.id)
+        if arrangement.behind is not None:
+            # A write to the deployment, so that of two that ask at once the second sees the first.
+            await uow.deployments.save(deployment)
+            queued = commands.queue(
+                deployment,
+                rollout_id=rollout_id,
+                uid=uid,
+                target_version=request.target_version,
+                strategy=request.strategy,
+                behind=arrangement.behind.id,
+                actor=request.actor,
+                now=now,
             )
-        if request.model_id != deployment.model_id:
-            raise FieldInvalidError(
-                f"deployments/{deployment.id} runs models/{deployment.model_id}, not models/{request.model_id}",
-                field="rollout.target_version",
-                remedy="name a version of the deployment's model",
-            )
-        await check_version(uow, deployment.model_id, request.target_version, field="rollout.target_version")
-        check_no_rollout(await _find_active(uow, deployment.id), deployment.id, field="rollout.deployment")
-        targets = fleet.held[deployment.id]
-        if not targets:
-            raise PreconditionError(
-                f"deployments/{deployment.id} matches no agent with {deployment.selector!r}",
-                field="rollout.deployment",
-                remedy="enrol an agent that matches first",
-                reason=Reason.SELECTION_EMPTY,
-            )
-        uid = self._ids.uid()
-        return machine.start(
+            return [*stored, await self._changes.store(uow, None, queued, now)]
+        started = commands.start(
             deployment,
-            rollout_id=RolloutId(self._ids.short_id()),
+            rollout_id=rollout_id,
             uid=uid,
             target_version=request.target_version,
             strategy=request.strategy,
-            waves=plan_waves(request.strategy.waves, targets, seed=uid),
-            now=self._clock.now(),
+            waves=plan_targets(request.strategy, scene.targets[deployment.id], scene, seed=uid),
+            actor=request.actor,
+            now=now,
         )
+        offered = scene.with_deployment(replace(deployment, offer=deployment.offer + started.raise_offer))
+        first = await self._steps.decide(uow, offered, started.rollout, now)
+        return [*stored, await self._changes.store(uow, None, started.then(first), now)]
 
-    async def _command(
-        self, rollout_id: RolloutId, revision: int | None, command: Callable[[Rollout, datetime], Decision]
-    ) -> Rollout:
-        async def attempt() -> tuple[Rollout, Sequence[AgentId]]:
+    async def _command(self, rollout_id: RolloutId, revision: int | None, command: Command) -> Rollout:
+        async def attempt() -> Stored:
             async with self._store.write() as uow:
                 rollout = await uow.rollouts.get(rollout_id)
                 if revision not in (None, rollout.revision):
@@ -251,92 +256,70 @@ class Rollouts:
                 decision = command(rollout, now)
                 if rollout.state is RolloutState.SUCCEEDED:
                     await _check_last_succeeded(uow, rollout)
-                return await _store(uow, rollout, decision, now)
+                return await self._changes.store(uow, rollout, decision, now)
 
-        stored, changed = await (retry_stale(attempt) if revision is None else attempt())
-        self._announce(stored, changed)
-        return stored
+        stored = await (retry_stale(attempt) if revision is None else attempt())
+        self._changes.announce(stored)
+        return stored.rollout
 
-    async def _advance(self, rollout_id: RolloutId, now: datetime) -> None:
-        async with self._store.write() as uow:
-            rollout = await uow.rollouts.get(rollout_id)
-            decision = await self._decide(uow, rollout, await _read_fleet(uow), now)
-            if decision.rollout == rollout:
-                return
-            stored, changed = await _store(uow, rollout, decision, now)
-        self._announce(stored, changed)
 
-    async def _decide(self, uow: UnitOfWork, rollout: Rollout, fleet: _Fleet, now: datetime) -> Decision:
-        """What the rollout's next step is, by everything that is stored."""
-        if rollout.state not in ACTIVE_STATES:
-            return Decision(rollout=rollout)
-        held = fleet.held[rollout.deployment_id]
-        if rollout.state is RolloutState.RUNNING:
-            waves = enlist(rollout.waves, held)
-            rollout = rollout if waves == rollout.waves else replace(rollout, waves=waves, update_time=now)
-        sight = Sight(
-            targets={agent_id: fleet.records[agent_id] for agent_id in held},
-            offer=fleet.deployments[rollout.deployment_id].offer,
-            now=now,
-            silent_seconds_max=self._silent_seconds_max,
-            listening_since=self._listening_since,
+async def _check_request(uow: UnitOfWork, request: RolloutRequest, scene: Scene) -> Deployment:
+    """Return the deployment, or raise for what cannot be rolled out to it."""
+    deployment = scene.deployments.get(request.deployment_id)
+    if deployment is None:
+        raise ResourceNotFoundError(
+            f"deployments/{request.deployment_id} does not exist",
+            field="rollout.deployment",
+            remedy="create it first, or name one of ListDeployments",
         )
-        wave, verdict = machine.open_wave(rollout), None
-        if wave is not None:
-            assert wave.admit_time is not None, "an admitted wave knows since when"
-            counts = await uow.evidence.count_inferences(
-                rollout.model_id, rollout.target_version, received_since=wave.admit_time
-            )
-            evidence = pool_evidence(rollout, wave, sight, counts)
-            strategy = rollout.strategy
-            verdict = evaluate(strategy.gate, evidence, bake_seconds=strategy.bake_seconds, now=now)
-        return machine.step(rollout, observe(rollout, sight), verdict, now)
-
-    def _announce(self, rollout: Rollout, changed: Sequence[AgentId]) -> None:
-        log.info(
-            observability.ROLLOUT_MOVED,
-            rollout=rollout.id,
-            deployment=rollout.deployment_id,
-            state=rollout.state,
-            reason=rollout.reason,
-            message=rollout.message,
-            revision=rollout.revision,
+    if request.model_id != deployment.model_id:
+        raise FieldInvalidError(
+            f"deployments/{deployment.id} runs models/{deployment.model_id}, not models/{request.model_id}",
+            field="rollout.target_version",
+            remedy="name a version of the deployment's model",
         )
-        self._notices.rollout_changed(rollout.id)
-        if changed:
-            log.info(observability.DESIRED_CHANGED, agents=len(changed))
-            self._notices.desired_changed(changed)
+    await check_version(uow, deployment.model_id, request.target_version, field="rollout.target_version")
+    if (request.model_id, request.target_version) in scene.yanked:
+        raise PreconditionError(
+            f"models/{request.model_id}/versions/{request.target_version} was yanked",
+            field="rollout.target_version",
+            remedy="name another version, or take the yank back first",
+            reason=Reason.VERSION_YANKED,
+        )
+    if not scene.targets[deployment.id]:
+        raise PreconditionError(
+            f"deployments/{deployment.id} holds no agent that it could move with {deployment.selector!r}",
+            field="rollout.deployment",
+            remedy="enrol an agent that matches first, or unpin one",
+            reason=Reason.SELECTION_EMPTY,
+        )
+    return deployment
 
 
-async def _read_fleet(uow: UnitOfWork) -> _Fleet:
-    records, deployments = await uow.agents.list_all(), await uow.deployments.list_all()
-    return _Fleet(
-        records={record.agent.id: record for record in records},
-        deployments={deployment.id: deployment for deployment in deployments},
-        held=select_targets(records, deployments),
-    )
+async def _unended(uow: UnitOfWork, deployment_id: DeploymentId) -> Sequence[Rollout]:
+    """Rollouts of the deployment that have not ended, active ones first."""
+    rollouts = [*await uow.rollouts.list_active(), *await uow.rollouts.list_queued()]
+    return [rollout for rollout in rollouts if rollout.deployment_id == deployment_id]
+
+
+def _arrange(when: WhenActive, unended: Sequence[Rollout], deployment_id: DeploymentId) -> _Arrangement:
+    """Decide about a new rollout and those that have not ended. Raises PreconditionError (ROLLOUT_ACTIVE) where it is
+    to be refused."""
+    if when is WhenActive.REFUSE and unended:
+        check_no_rollout(unended[0].id, deployment_id, field="rollout.deployment")
+    queued = tuple(rollout for rollout in unended if rollout.state is RolloutState.QUEUED)
+    active = next((rollout for rollout in unended if rollout.state is not RolloutState.QUEUED), None)
+    if active is None:
+        return _Arrangement(supersedes=queued)
+    waits = when is WhenActive.QUEUE or (when is WhenActive.RULE and active.state is not RolloutState.PAUSED)
+    if waits:
+        return _Arrangement(supersedes=queued, behind=active)
+    return _Arrangement(supersedes=(active, *queued))
 
 
 async def _find_active(uow: UnitOfWork, deployment_id: DeploymentId) -> RolloutId | None:
     active = await uow.rollouts.list_active()
     return next((rollout.id for rollout in active if rollout.deployment_id == deployment_id), None)
-
-
-async def _store(
-    uow: UnitOfWork, before: Rollout, decision: Decision, now: datetime
-) -> tuple[Rollout, Sequence[AgentId]]:
-    """Apply a decision within the transaction; return the stored rollout and whose desired state changed."""
-    stored = before if decision.rollout == before else await uow.rollouts.save(decision.rollout)
-    return stored, await _settle(uow, decision, now)
-
-
-async def _settle(uow: UnitOfWork, decision: Decision, now: datetime) -> Sequence[AgentId]:
-    if decision.set_version is not None or decision.raise_offer:
-        deployment = await uow.deployments.get(decision.rollout.deployment_id)
-        version = decision.set_version.version if decision.set_version is not None else deployment.version
-        offer = deployment.offer + decision.raise_offer
-        await uow.deployments.save(replace(deployment, version=version, offer=offer, update_time=now))
-    return await converge(uow)
 
 
 async def _check_last_succeeded(uow: UnitOfWork, rollout: Rollout) -> None:
@@ -359,25 +342,3 @@ async def _check_last_succeeded(uow: UnitOfWork, rollout: Rollout) -> None:
                 )
         assert newer, "the rollout itself is in the list"
         before = newer[-1].uid
-
-
-def _check_strategy(strategy: RolloutStrategy) -> None:
-    if not (math.isfinite(strategy.bake_seconds) and 0 <= strategy.bake_seconds <= limits.BAKE_SECONDS_MAX):
-        raise FieldInvalidError(
-            f"a wave cannot bake for {strategy.bake_seconds:g} s",
-            field="rollout.strategy.bake",
-            remedy=f"use 0 to {limits.BAKE_SECONDS_MAX:.0f} s",
-        )
-    _check_gate(strategy.gate)
-
-
-def _check_gate(gate: GatePolicy) -> None:
-    for name, number, largest in (
-        ("min_inferences", gate.min_inferences, limits.GATE_COUNT_MAX),
-        ("max_errors_per_mille", gate.max_errors_per_mille, 1000),
-        ("max_failed_installs", gate.max_failed_installs, limits.GATE_COUNT_MAX),
-    ):
-        if not 0 <= number <= largest:
-            raise FieldInvalidError(
-                f"{number} is out of bounds", field=f"rollout.strategy.gate.{name}", remedy=f"use 0 to {largest}"
-            )

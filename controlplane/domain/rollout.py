@@ -1,23 +1,26 @@
 """Rollouts: the move of a deployment to another version, in waves.
 
+This module holds what a rollout is and which moves there are; `rollout_step` carries one on, `rollout_commands` does
+what operators ask for, `admission` says which agents are released.
+
 Rules of the state machine, each held by a property in `tests/domain/test_rollout.py`:
-- Only the transitions of TRANSITIONS happen; ROLLED_BACK and ABORTED absorb.
-- A step admits at most one wave, and only after the gate of the wave before it passed.
+- Only the transitions of TRANSITIONS happen; ROLLED_BACK, ABORTED and SUPERSEDED absorb.
+- A step admits at most one wave, and only after the gate of the wave before it passed, its shadow run passed, it was
+  approved and its window opened, each where the strategy asks for it.
 - PAUSED, ROLLING_BACK and the ended states never expose another agent to the target version.
 - A step that moved nothing moves nothing when it is repeated.
-- While PAUSED only an operator moves the rollout; the gate's verdict is still kept for him to see.
+- While PAUSED only an operator or a yank moves the rollout; the gate's verdict is still kept for him to see.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, assert_never
 
-from controlplane.domain.deployment import Deployment
-from controlplane.domain.errors import PreconditionError, Reason
-from controlplane.domain.gate import FailureAction, GateOutcome, GatePolicy, GateVerdict, says_the_same
+from controlplane.domain.audit import Happening, Json
+from controlplane.domain.gate import GateOutcome, GatePolicy, GateVerdict
 from controlplane.domain.ids import AgentId, DeploymentId, ModelId, RolloutId
 
 
@@ -147,7 +150,8 @@ class Wave:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """Invariant: waves are PASSED up to the first that is not; at most one is ADMITTED or FAILED."""
+    """Invariant: waves are PASSED up to the first that is not, which may be in any state; those after it are PENDING.
+    A QUEUED one has no waves: they are planned when it starts."""
 
     id: RolloutId
     uid: str
@@ -173,28 +177,33 @@ class Rollout:
 
 
 ACTIVE_STATES = frozenset({RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK})
-"""A deployment has at most one rollout in these."""
+"""A deployment has at most one rollout in these, and at most one that is QUEUED behind it."""
 
-EXPOSED_WAVES = frozenset({WaveState.ADMITTED, WaveState.PASSED, WaveState.FAILED})
+ENDED_STATES = frozenset(
+    {RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED}
+)
 
 
 def exposed_agents(rollout: Rollout) -> frozenset[AgentId]:
-    """Return the agents to which the target version was offered, in whatever state the rollout is."""
-    return frozenset(agent for wave in rollout.waves if wave.state in EXPOSED_WAVES for agent in wave.agents)
+    """Return the agents that were released and not withdrawn: those that get the target version while the rollout is
+    RUNNING or PAUSED, whatever became of their wave."""
+    return frozenset(release.agent_id for wave in rollout.waves for release in wave.releases)
 
 
 def version_for(version: int | None, rollout: Rollout | None, *, exposed: bool) -> int | None:
-    """Return what an agent of a deployment at `version` should run while `rollout`, the deployment's active
-    one, stands so; `exposed` says whether the agent is one of its `exposed_agents`."""
-    if rollout is None:
+    """Return what an agent should run while `rollout`, its deployment's active one, stands so.
+
+    `version` is what the agent has without it (`deployment.version_of(agent_id)`: a rollback returns each agent
+    there); `exposed` says whether it is one of `exposed_agents`. Pins and yanked versions are the caller's.
+    """
+    if rollout is None or not exposed:
         return version
     match rollout.state:
         case RolloutState.RUNNING | RolloutState.PAUSED:
-            return rollout.target_version if exposed else version
-        case RolloutState.ROLLING_BACK:
-            return rollout.previous_version
+            return rollout.target_version
         case (
-            RolloutState.QUEUED
+            RolloutState.ROLLING_BACK
+            | RolloutState.QUEUED
             | RolloutState.SUCCEEDED
             | RolloutState.ROLLED_BACK
             | RolloutState.ABORTED
@@ -207,21 +216,39 @@ def version_for(version: int | None, rollout: Rollout | None, *, exposed: bool) 
 
 TRANSITIONS: Mapping[RolloutState, frozenset[RolloutState]] = MappingProxyType(
     {
+        RolloutState.QUEUED: frozenset({RolloutState.RUNNING, RolloutState.ABORTED, RolloutState.SUPERSEDED}),
         RolloutState.RUNNING: frozenset(
-            {RolloutState.PAUSED, RolloutState.ROLLING_BACK, RolloutState.SUCCEEDED, RolloutState.ABORTED}
+            {
+                RolloutState.PAUSED,
+                RolloutState.ROLLING_BACK,
+                RolloutState.SUCCEEDED,
+                RolloutState.ABORTED,
+                RolloutState.SUPERSEDED,
+            }
         ),
-        RolloutState.PAUSED: frozenset({RolloutState.RUNNING, RolloutState.ROLLING_BACK, RolloutState.ABORTED}),
-        RolloutState.ROLLING_BACK: frozenset({RolloutState.ROLLED_BACK, RolloutState.ABORTED}),
+        RolloutState.PAUSED: frozenset(
+            {RolloutState.RUNNING, RolloutState.ROLLING_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED}
+        ),
+        RolloutState.ROLLING_BACK: frozenset({RolloutState.ROLLED_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED}),
         RolloutState.SUCCEEDED: frozenset({RolloutState.ROLLING_BACK}),
         RolloutState.ROLLED_BACK: frozenset(),
         RolloutState.ABORTED: frozenset(),
         RolloutState.SUPERSEDED: frozenset(),
-        RolloutState.QUEUED: frozenset({RolloutState.RUNNING, RolloutState.ABORTED, RolloutState.SUPERSEDED}),
     }
 )
 """Every move there is."""
 
 PAUSED_BY_OPERATOR = "PAUSED_BY_OPERATOR"
+WAITS_FOR_APPROVAL = "WAITS_FOR_APPROVAL"
+WAITS_FOR_WINDOW = "WAITS_FOR_WINDOW"
+WAVE_ADMITTED = "WAVE_ADMITTED"
+SHADOWING = "SHADOWING"
+RELEASING = "RELEASING"
+HOLDING = "HOLDING_"
+"""Before the reason of a gate that is INCONCLUSIVE: the rollout holds, and goes on by itself when evidence comes."""
+DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+VERSION_YANKED = "VERSION_YANKED"
+
 NAMES_MAX = 5
 """Agents named in a message, so that it stays one line for any fleet."""
 
@@ -231,9 +258,9 @@ class Progress:
     """How far the agents that are still targets have come; revoked and no longer matching ones are in no field."""
 
     waiting: tuple[AgentId, ...] = ()
-    """Admitted and in reach, neither installed nor failed."""
+    """Released and in reach, neither installed nor failed."""
     silent: tuple[AgentId, ...] = ()
-    """Admitted and out of reach; counted as neither."""
+    """Released and out of reach; counted as neither."""
     returning: tuple[AgentId, ...] = ()
     """Exposed and in reach, not back at the version before."""
     stuck: tuple[AgentId, ...] = ()
@@ -251,7 +278,8 @@ class SetVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What follows: the rollout as it is to be stored, and what becomes of its deployment, as one change.
+    """What follows: the rollout as it is to be stored, what becomes of its deployment, and what to write down, as one
+    change.
 
     `rollout` equals the one that was given, `update_time` included, when there is nothing to do.
     """
@@ -260,283 +288,115 @@ class Decision:
     set_version: SetVersion | None = None
     raise_offer: bool = False
     """The deployment's offer rises by one."""
+    keep_versions: Mapping[AgentId, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Agents that stay on these versions: they are added to the deployment's `kept_versions`."""
+    clear_kept: bool = False
+    """The deployment forgets its `kept_versions`: every agent is at its version now."""
+    happenings: tuple[Happening, ...] = ()
+    """What was decided, in order."""
+
+    def then(self, following: "Decision") -> "Decision":
+        """This decision and the one that was made on its rollout, as one."""
+        return Decision(
+            rollout=following.rollout,
+            set_version=following.set_version or self.set_version,
+            raise_offer=self.raise_offer or following.raise_offer,
+            keep_versions={**self.keep_versions, **following.keep_versions},
+            clear_kept=self.clear_kept or following.clear_kept,
+            happenings=self.happenings + following.happenings,
+        )
 
 
 def open_wave(rollout: Rollout) -> Wave | None:
-    """Return the wave whose gate decides now; None when none is ADMITTED."""
-    return next((wave for wave in rollout.waves if wave.state is WaveState.ADMITTED), None)
+    """Return the wave that is judged now, ADMITTED or SHADOWING; None when none is."""
+    return next((wave for wave in rollout.waves if wave.state in {WaveState.ADMITTED, WaveState.SHADOWING}), None)
 
 
-def start(
-    deployment: Deployment,
+def coming_wave(rollout: Rollout) -> Wave | None:
+    """Return the first wave that is not admitted yet, PENDING or SHADOWING; None after the last."""
+    return next((wave for wave in rollout.waves if wave.state in {WaveState.PENDING, WaveState.SHADOWING}), None)
+
+
+def needs_approval(strategy: RolloutStrategy, index: int) -> bool:
+    """Whether the wave of this index is admitted only after somebody approved it."""
+    match strategy.approval:
+        case ApprovalScope.NONE:
+            return False
+        case ApprovalScope.AFTER_CANARY:
+            return index > 0
+        case ApprovalScope.EVERY_WAVE:
+            return True
+        case _:
+            assert_never(strategy.approval)
+
+
+def due_for_approval(rollout: Rollout) -> Wave | None:
+    """Return the wave that waits for nothing but an approval (and its window): the waves before it passed, and its
+    shadow run, where it has one."""
+    wave = coming_wave(rollout)
+    if rollout.state not in {RolloutState.RUNNING, RolloutState.PAUSED} or wave is None or wave.approver:
+        return None
+    if any(before.state is not WaveState.PASSED for before in rollout.waves[: wave.index]):
+        return None
+    if not needs_approval(rollout.strategy, wave.index):
+        return None
+    if wave.state is WaveState.SHADOWING:
+        return wave if wave.verdict is not None and wave.verdict.outcome is GateOutcome.PASS else None
+    return None if wave.index == 0 and rollout.strategy.shadow is not None else wave
+
+
+def failed_wave(rollout: Rollout) -> Wave | None:
+    """Return the wave whose gate failed; None when none did."""
+    return next((wave for wave in rollout.waves if wave.state is WaveState.FAILED), None)
+
+
+def resource_of(rollout: Rollout) -> str:
+    """The rollout's name."""
+    return f"rollouts/{rollout.id}"
+
+
+def moved(rollout: Rollout, now: datetime, **changes: Any) -> Rollout:
+    """Return the rollout with the changes; `update_time` moves exactly when something else does."""
+    after = replace(rollout, **changes)
+    assert after.state is rollout.state or after.state in TRANSITIONS[rollout.state], (rollout.state, after.state)
+    return rollout if after == rollout else replace(after, update_time=now)
+
+
+def with_wave(waves: tuple[Wave, ...], wave: Wave) -> tuple[Wave, ...]:
+    """Return the waves with this one in its place."""
+    return (*waves[: wave.index], wave, *waves[wave.index + 1 :])
+
+
+def happened(
+    rollout: Rollout,
+    actor: str,
+    action: str,
     *,
-    rollout_id: RolloutId,
-    uid: str,
-    target_version: int,
-    strategy: RolloutStrategy,
-    waves: tuple[Wave, ...],
-    now: datetime,
-) -> Decision:
-    """Return a rollout with its first wave admitted. `waves` are planned and not empty.
-
-    The offer rises, so that what agents last said of an earlier try of the version counts for nothing.
-    """
-    assert waves, "a rollout has targets"
-    first = replace(waves[0], state=WaveState.ADMITTED, admit_time=now)
-    rollout = Rollout(
-        id=rollout_id,
-        uid=uid,
-        create_time=now,
-        update_time=now,
-        deployment_id=deployment.id,
-        model_id=deployment.model_id,
-        target_version=target_version,
-        previous_version=deployment.version,
-        strategy=strategy,
-        state=RolloutState.RUNNING,
-        reason="WAVE_ADMITTED",
-        message=_admitted_text(first, len(waves)),
-        waves=(first, *waves[1:]),
-    )
-    return Decision(rollout=rollout, raise_offer=True)
-
-
-def step(rollout: Rollout, progress: Progress, verdict: GateVerdict | None, now: datetime) -> Decision:
-    """Return what follows from what is known. `verdict` is of the open wave, None exactly when there is none."""
-    match rollout.state:
-        case RolloutState.RUNNING:
-            return _run(rollout, progress, verdict, now)
-        case RolloutState.PAUSED:
-            return _moved(rollout, now, waves=_judged(rollout, verdict))
-        case RolloutState.ROLLING_BACK:
-            return _bring_back(rollout, progress, now)
-        case (
-            RolloutState.QUEUED
-            | RolloutState.SUCCEEDED
-            | RolloutState.ROLLED_BACK
-            | RolloutState.ABORTED
-            | RolloutState.SUPERSEDED
-        ):
-            return Decision(rollout=rollout)
-        case _:
-            assert_never(rollout.state)
-
-
-def _run(rollout: Rollout, progress: Progress, verdict: GateVerdict | None, now: datetime) -> Decision:
-    wave = open_wave(rollout)
-    assert wave is not None, "a running rollout has an admitted wave"
-    assert verdict is not None, "an admitted wave is judged at every step"
-    place = f"wave {wave.index + 1} of {len(rollout.waves)}: "
-    match verdict.outcome:
-        case GateOutcome.PENDING:
-            message = place + verdict.message + _awaited(progress)
-            return _moved(rollout, now, reason=verdict.reason, message=message, waves=_judged(rollout, verdict))
-        case GateOutcome.INCONCLUSIVE:
-            return _moved(
-                rollout,
-                now,
-                state=RolloutState.PAUSED,
-                reason=verdict.reason,
-                message=place + verdict.message,
-                waves=_judged(rollout, verdict),
-            )
-        case GateOutcome.FAIL:
-            return _fail(rollout, wave, verdict, now)
-        case GateOutcome.PASS:
-            return _pass(rollout, wave, verdict, now)
-        case _:
-            assert_never(verdict.outcome)
-
-
-def _fail(rollout: Rollout, wave: Wave, verdict: GateVerdict, now: datetime) -> Decision:
-    failed = replace(wave, state=WaveState.FAILED, complete_time=now, verdict=verdict)
-    message = f"wave {wave.index + 1} of {len(rollout.waves)} failed: {verdict.message}"
-    state = RolloutState.PAUSED
-    if rollout.strategy.gate.on_failure is FailureAction.ROLLBACK:
-        state = RolloutState.ROLLING_BACK
-        message += f"; returns to {_version_text(rollout)}"
-    return _moved(rollout, now, state=state, reason=verdict.reason, message=message, waves=_with_wave(rollout, failed))
-
-
-def _pass(rollout: Rollout, wave: Wave, verdict: GateVerdict, now: datetime) -> Decision:
-    waves = _with_wave(rollout, replace(wave, state=WaveState.PASSED, complete_time=now, verdict=verdict))
-    if wave.index == len(waves) - 1:
-        decision = _moved(
-            rollout,
-            now,
-            state=RolloutState.SUCCEEDED,
-            reason="EVERY_WAVE_PASSED",
-            message=f"the deployment is at version {rollout.target_version}: {verdict.message}",
-            waves=waves,
-            end_time=now,
-        )
-        return replace(decision, set_version=SetVersion(version=rollout.target_version))
-    following = replace(waves[wave.index + 1], state=WaveState.ADMITTED, admit_time=now)
-    return _moved(
-        rollout,
-        now,
-        reason="WAVE_ADMITTED",
-        message=_admitted_text(following, len(waves)),
-        waves=(*waves[: following.index], following, *waves[following.index + 1 :]),
+    evidence: Mapping[str, Json] | None = None,
+    related: Iterable[str] = (),
+    reason: str | None = None,
+    message: str | None = None,
+) -> Happening:
+    """A decision about the rollout, with its own reason and message unless told otherwise."""
+    return Happening(
+        actor=actor,
+        action=action,
+        resource=resource_of(rollout),
+        reason=rollout.reason if reason is None else reason,
+        message=rollout.message if message is None else message,
+        evidence=MappingProxyType(dict(evidence or {})),
+        related=(f"deployments/{rollout.deployment_id}", *related),
     )
 
 
-def _bring_back(rollout: Rollout, progress: Progress, now: datetime) -> Decision:
-    cause = f"{_cause(rollout)}; " if _cause(rollout) else ""
-    if progress.returning:
-        message = f"{cause}returns to {_version_text(rollout)}, waits for {_names(progress.returning)}"
-        return _moved(rollout, now, message=message)
-    message = f"{cause}every agent in reach was returned to {_version_text(rollout)}"
-    if progress.stuck:
-        message += f", which failed on {_names(progress.stuck)}"
-    if progress.missing:
-        message += f"; out of reach: {_names(progress.missing)}"
-    return _moved(rollout, now, state=RolloutState.ROLLED_BACK, message=message, end_time=now)
-
-
-def pause(rollout: Rollout, now: datetime) -> Decision:
-    """Admit nothing more until it is resumed. From RUNNING."""
-    _demand(rollout, "paused", RolloutState.RUNNING)
-    return _moved(rollout, now, state=RolloutState.PAUSED, reason=PAUSED_BY_OPERATOR, message="paused by an operator")
-
-
-def resume(rollout: Rollout, now: datetime) -> Decision:
-    """Go on. From PAUSED. A wave whose gate failed is judged anew, on what is measured from now on."""
-    _demand(rollout, "resumed", RolloutState.PAUSED)
-    return _moved(
-        rollout,
-        now,
-        state=RolloutState.RUNNING,
-        reason="RESUMED_BY_OPERATOR",
-        message="resumed by an operator",
-        waves=_reopened(rollout, now),
-    )
-
-
-def retry(rollout: Rollout, now: datetime) -> Decision:
-    """Offer the version again to targets whose install failed. From RUNNING and PAUSED.
-
-    What its gate stopped goes on, judged anew from now on; what an operator paused stays paused.
-    """
-    _demand(rollout, "retried", RolloutState.RUNNING, RolloutState.PAUSED)
-    held = rollout.state is RolloutState.PAUSED and rollout.reason == PAUSED_BY_OPERATOR
-    decision = _moved(
-        rollout,
-        now,
-        state=RolloutState.PAUSED if held else RolloutState.RUNNING,
-        reason=PAUSED_BY_OPERATOR if held else "RETRIED_BY_OPERATOR",
-        message="the version is offered again to targets whose install failed",
-        waves=_reopened(rollout, now),
-    )
-    return replace(decision, raise_offer=True)
-
-
-def abort(rollout: Rollout, now: datetime) -> Decision:
-    """End it; targets return by the deployment's standing intent. From every state that has not ended."""
-    _demand(rollout, "aborted", *ACTIVE_STATES)
-    return _moved(
-        rollout,
-        now,
-        state=RolloutState.ABORTED,
-        reason="ABORTED_BY_OPERATOR",
-        message="ended by an operator; its targets return to the version of the deployment",
-        end_time=now,
-    )
-
-
-def rollback(rollout: Rollout, now: datetime) -> Decision:
-    """Return every target and track it to the end. From RUNNING, PAUSED and SUCCEEDED.
-
-    Of a succeeded one the deployment gets its version from before; the caller has made sure that it is the
-    last that succeeded and that no other is active.
-    """
-    _demand(rollout, "rolled back", RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.SUCCEEDED)
-    decision = _moved(
-        rollout,
-        now,
-        state=RolloutState.ROLLING_BACK,
-        reason="ROLLED_BACK_BY_OPERATOR",
-        message=f"an operator returns it to {_version_text(rollout)}",
-        end_time=None,
-    )
-    if rollout.state is RolloutState.SUCCEEDED:
-        return replace(decision, set_version=SetVersion(version=rollout.previous_version))
-    return decision
-
-
-_REMEDIES: Mapping[RolloutState, str] = MappingProxyType(
-    {
-        RolloutState.RUNNING: "watch it, or pause, roll back or abort it",
-        RolloutState.PAUSED: "resume, retry, roll back or abort it",
-        RolloutState.ROLLING_BACK: "wait until its targets are back, or abort it",
-        RolloutState.SUCCEEDED: "start another rollout, or roll this one back",
-        RolloutState.ROLLED_BACK: "start another rollout",
-        RolloutState.ABORTED: "start another rollout",
-        RolloutState.SUPERSEDED: "start another rollout",
-        RolloutState.QUEUED: "wait until the one before it has ended, or abort it",
-    }
-)
-
-
-def _demand(rollout: Rollout, deed: str, *states: RolloutState) -> None:
-    if rollout.state not in states:
-        raise PreconditionError(
-            f"rollouts/{rollout.id} is {rollout.state} and cannot be {deed}",
-            field="name",
-            remedy=_REMEDIES[rollout.state],
-            reason=Reason.ROLLOUT_STATE,
-        )
-
-
-def _moved(rollout: Rollout, now: datetime, **changes: Any) -> Decision:
-    """The rollout with the changes; `update_time` moves exactly when something else does."""
-    moved = replace(rollout, **changes)
-    assert moved.state is rollout.state or moved.state in TRANSITIONS[rollout.state], (rollout.state, moved.state)
-    return Decision(rollout=rollout if moved == rollout else replace(moved, update_time=now))
-
-
-def _with_wave(rollout: Rollout, wave: Wave) -> tuple[Wave, ...]:
-    return (*rollout.waves[: wave.index], wave, *rollout.waves[wave.index + 1 :])
-
-
-def _judged(rollout: Rollout, verdict: GateVerdict | None) -> tuple[Wave, ...]:
-    """The waves with the verdict on the open one; the old verdict stays where the new one says the same."""
-    wave = open_wave(rollout)
-    if wave is None or verdict is None or says_the_same(verdict, wave.verdict):
-        return rollout.waves
-    return _with_wave(rollout, replace(wave, verdict=verdict))
-
-
-def _reopened(rollout: Rollout, now: datetime) -> tuple[Wave, ...]:
-    """The waves with a failed one admitted anew, so that what was measured before counts no longer."""
-    return tuple(
-        replace(wave, state=WaveState.ADMITTED, admit_time=now, complete_time=None, verdict=None)
-        if wave.state is WaveState.FAILED
-        else wave
-        for wave in rollout.waves
-    )
-
-
-def _cause(rollout: Rollout) -> str:
-    """What the failed gate said; empty for a rollback by hand."""
-    failed = next((wave for wave in rollout.waves if wave.state is WaveState.FAILED), None)
-    return failed.verdict.message if failed is not None and failed.verdict is not None else ""
-
-
-def _admitted_text(wave: Wave, waves: int) -> str:
-    agents = f"{len(wave.agents)} agent" + ("s" if len(wave.agents) != 1 else "")
-    return f"wave {wave.index + 1} of {waves} ({wave.size}) was admitted: {agents}"
-
-
-def _awaited(progress: Progress) -> str:
-    waiting = f"; not ready: {_names(progress.waiting)}" if progress.waiting else ""
-    return waiting + (f"; out of reach: {_names(progress.silent)}" if progress.silent else "")
-
-
-def _names(agents: tuple[AgentId, ...]) -> str:
+def names_of(agents: Sequence[AgentId]) -> str:
+    """The first NAMES_MAX of them, and how many more there are."""
     more = f" and {len(agents) - NAMES_MAX} more" if len(agents) > NAMES_MAX else ""
     return ", ".join(agents[:NAMES_MAX]) + more
 
 
-def _version_text(rollout: Rollout) -> str:
-    return f"version {rollout.previous_version}" if rollout.previous_version is not None else "no version"
+def previous_text(rollout: Rollout, *, yanked: bool = False) -> str:
+    """The version before, in words; `yanked` says whether it is forbidden by now."""
+    if rollout.previous_version is None:
+        return "no version"
+    return f"version {rollout.previous_version}" + (" (yanked, and where they were)" if yanked else "")

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import inf
@@ -55,17 +55,30 @@ def _grows(smaller: WaveSize, larger: WaveSize) -> bool:
     return larger.percent is not None or (smaller.count or 0) < (larger.count or 0)
 
 
-def plan_waves(sizes: Sequence[WaveSize], agents: Iterable[AgentId], *, seed: str) -> tuple[Wave, ...]:
+def plan_waves(
+    sizes: Sequence[WaveSize],
+    agents: Iterable[AgentId],
+    *,
+    seed: str,
+    device_classes: Mapping[AgentId, str] | None = None,
+) -> tuple[Wave, ...]:
     """Return the waves, all PENDING: each agent in exactly one, by a stable hash of its id with `seed`.
 
     A wave that would add nobody is left out (with two agents, "1,50%,100%" makes the waves 1 and 100%),
     so every wave has targets, and the last wave is written 100%. No agents make no waves.
+
+    With `device_classes` (of the agents whose class is known) and more than one wave, the first is enlarged: of each
+    class that it lacks it takes the first agent in the order. Those in later waves move up for nobody else.
     """
     order = sorted(agents, key=lambda agent_id: (hashlib.sha256(f"{seed}/{agent_id}".encode()).digest(), agent_id))
+    if device_classes and len(sizes) > 1:
+        order, canary = _with_canary(order, sizes[0].of(len(order)), device_classes)
+    else:
+        canary = 0
     waves: list[Wave] = []
     taken = 0
     for size in sizes:
-        upto = size.of(len(order))
+        upto = max(size.of(len(order)), canary)
         if upto > taken:
             waves.append(Wave(index=len(waves), size=size, agents=tuple(sorted(order[taken:upto]))))
             taken = upto
@@ -74,11 +87,27 @@ def plan_waves(sizes: Sequence[WaveSize], agents: Iterable[AgentId], *, seed: st
     return tuple(waves)
 
 
+def _with_canary(
+    order: Sequence[AgentId], size: int, device_classes: Mapping[AgentId, str]
+) -> tuple[list[AgentId], int]:
+    """The order with the first agent of each class that is not among the first `size` drawn up behind them, and how
+    many the first wave then has."""
+    seen = {device_classes[agent] for agent in order[:size] if agent in device_classes}
+    drawn: list[AgentId] = []
+    for agent in order[size:]:
+        if agent in device_classes and device_classes[agent] not in seen:
+            seen.add(device_classes[agent])
+            drawn.append(agent)
+    up = frozenset(drawn)
+    rest = [agent for agent in order[size:] if agent not in up]
+    return [*order[:size], *drawn, *rest], size + len(drawn)
+
+
 def enlist(waves: tuple[Wave, ...], agents: Iterable[AgentId]) -> tuple[Wave, ...]:
     """Return the waves with the agents that are in none appended to the last; nobody else moves."""
     known = {agent_id for wave in waves for agent_id in wave.agents}
     late = set(agents) - known
-    if not late:
+    if not late or not waves:
         return waves
     last = waves[-1]
     return (*waves[:-1], replace(last, agents=tuple(sorted({*last.agents, *late}))))

@@ -1,0 +1,281 @@
+"""Steps of rollouts: what is read for them, what `domain.rollout_step` makes of it, and how its decision is stored.
+
+What holds:
+- A decision is a function of what is stored and the time; nothing is remembered between two steps but when this
+  controller began to listen.
+- A rollout, its deployment, the desired states and the log of decisions change in one transaction, or not at all.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import lru_cache
+
+import structlog
+
+from controlplane import limits, observability
+from controlplane.app.audit import write_down
+from controlplane.app.convergence import converge
+from controlplane.app.ports import ChangeNotifier, Clock, IdSource, UnitOfWork
+from controlplane.app.windows import Windows
+from controlplane.domain.admission import TargetView, admit_targets, view_target
+from controlplane.domain.assignment import select_targets
+from controlplane.domain.deployment import Deployment
+from controlplane.domain.device_class import UNKNOWN, device_class
+from controlplane.domain.gate import GateVerdict, evaluate
+from controlplane.domain.ids import AgentId, DeploymentId, ModelId
+from controlplane.domain.inventory import AgentRecord
+from controlplane.domain.progress import Sight, observe, pool_evidence
+from controlplane.domain.rollout import (
+    ACTIVE_STATES,
+    Decision,
+    MaintenanceWindow,
+    Progress,
+    Rollout,
+    RolloutState,
+    RolloutStrategy,
+    Wave,
+    WaveState,
+    WindowScope,
+    coming_wave,
+    open_wave,
+)
+from controlplane.domain.rollout_step import ALWAYS, StartWindow, admit, enlist_late, step
+from controlplane.domain.selector import facts
+from controlplane.domain.wave import plan_waves
+
+log = structlog.get_logger(__name__)
+
+_MOVING = frozenset({RolloutState.RUNNING, RolloutState.PAUSED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What every rollout is judged against, read once a transaction."""
+
+    records: Mapping[AgentId, AgentRecord]
+    deployments: Mapping[DeploymentId, Deployment]
+    targets: Mapping[DeploymentId, Sequence[AgentId]]
+    """Agents that a rollout of the deployment may move, by id: pinned ones are not among them."""
+    yanked: frozenset[tuple[ModelId, int]]
+
+    def with_deployment(self, deployment: Deployment) -> "Scene":
+        """The scene with the deployment as it is by now."""
+        return replace(self, deployments={**self.deployments, deployment.id: deployment})
+
+    def yanked_of(self, model_id: ModelId) -> frozenset[int]:
+        """Forbidden versions of the model."""
+        return frozenset(number for model, number in self.yanked if model == model_id)
+
+
+async def read_scene(uow: UnitOfWork) -> Scene:
+    """Read everything that rollouts are judged against but their evidence."""
+    records, deployments = await uow.agents.list_all(), await uow.deployments.list_all()
+    return Scene(
+        records={record.agent.id: record for record in records},
+        deployments={deployment.id: deployment for deployment in deployments},
+        targets=select_targets(records, deployments, await uow.pins.list_all()),
+        yanked=await uow.models.list_yanked(),
+    )
+
+
+def plan_targets(strategy: RolloutStrategy, targets: Sequence[AgentId], scene: Scene, *, seed: str) -> tuple[Wave, ...]:
+    """Return the waves for these targets; empty without any."""
+    classes = None
+    if strategy.canary_per_device_class:
+        classes = {agent: device_class(scene.records[agent]) for agent in targets}
+        classes = {agent: known for agent, known in classes.items() if known != UNKNOWN}
+    return plan_waves(strategy.waves, targets, seed=seed, device_classes=classes)
+
+
+@lru_cache(maxsize=limits.WINDOWS_CACHED_MAX)
+def _windows(windows: tuple[MaintenanceWindow, ...]) -> Windows:
+    """Read once: a strategy does not change, and to read it a hundred times a minute costs."""
+    return Windows(windows)
+
+
+class RolloutSteps:
+    """Decides the next step of a rollout."""
+
+    def __init__(self, *, silent_seconds_max: float, listening_since: datetime) -> None:
+        self._silent_seconds_max = silent_seconds_max
+        self._listening_since = listening_since
+
+    async def decide(self, uow: UnitOfWork, scene: Scene, rollout: Rollout, now: datetime) -> Decision:
+        """Return what the rollout's next step is, by everything that is stored. Not of an ended one."""
+        yanked = scene.yanked_of(rollout.model_id)
+        if rollout.state not in ACTIVE_STATES or rollout.deployment_id not in scene.deployments:
+            return step(rollout, Progress(), None, now, yanked=yanked)
+        joined = Decision(rollout=rollout)
+        if rollout.state is RolloutState.RUNNING:
+            joined = enlist_late(rollout, scene.targets[rollout.deployment_id], now)
+        rollout = joined.rollout
+        sight = self.sight(scene, rollout, now)
+        views = look(rollout, sight) if rollout.state in _MOVING else {}
+        artifact_bytes = await _artifact_bytes(uow, rollout)
+        taken = step(
+            rollout,
+            observe(rollout, sight),
+            await _judge(uow, rollout, sight, now),
+            now,
+            admission=admit_targets(rollout, views, now, artifact_bytes=artifact_bytes),
+            start_window=_start_window(rollout, sight),
+            yanked=yanked,
+        )
+        if _has_admitted(rollout, taken.rollout):
+            admission = admit_targets(taken.rollout, views, now, artifact_bytes=artifact_bytes)
+            taken = admit(taken, admission, now)
+        return joined.then(taken)
+
+    def sight(self, scene: Scene, rollout: Rollout, now: datetime) -> Sight:
+        """How the rollout sees its targets. Its deployment exists."""
+        deployment = scene.deployments[rollout.deployment_id]
+        return Sight(
+            targets={agent_id: scene.records[agent_id] for agent_id in scene.targets[rollout.deployment_id]},
+            offer=deployment.offer,
+            now=now,
+            silent_seconds_max=self._silent_seconds_max,
+            listening_since=self._listening_since,
+            kept_versions=deployment.kept_versions,
+        )
+
+
+def look(rollout: Rollout, sight: Sight) -> Mapping[AgentId, TargetView]:
+    """Return what admission looks at of each target, at the time of the sight."""
+    windows = _windows(rollout.strategy.windows) if _binds(rollout, WindowScope.SWAP) else None
+    return {
+        agent_id: view_target(
+            record, rollout, sight, swap_open=windows is None or windows.swap_open(facts(record), sight.now)
+        )
+        for agent_id, record in sight.targets.items()
+    }
+
+
+def _binds(rollout: Rollout, scope: WindowScope) -> bool:
+    return any(window.scope is scope for window in rollout.strategy.windows)
+
+
+def _start_window(rollout: Rollout, sight: Sight) -> StartWindow:
+    """Whether the next wave may start: while the window of any of its agents is closed it waits."""
+    wave = coming_wave(rollout)
+    if wave is None or not _binds(rollout, WindowScope.START):
+        return ALWAYS
+    windows = _windows(rollout.strategy.windows)
+    labels = [facts(sight.targets[agent]) for agent in wave.agents if agent in sight.targets]
+    closed = [each for each in labels if not windows.start_open(each, sight.now)]
+    if not closed:
+        return ALWAYS
+    opens = [windows.next_open(WindowScope.START, each, sight.now) for each in closed]
+    known = [time for time in opens if time is not None]
+    return StartWindow(is_open=False, opens=max(known) if len(known) == len(opens) else None)
+
+
+def _has_admitted(before: Rollout, after: Rollout) -> bool:
+    def admitted(rollout: Rollout) -> int:
+        return sum(wave.state in {WaveState.ADMITTED, WaveState.PASSED, WaveState.FAILED} for wave in rollout.waves)
+
+    return after.state is RolloutState.RUNNING and admitted(after) > admitted(before)
+
+
+async def _artifact_bytes(uow: UnitOfWork, rollout: Rollout) -> int:
+    """Size of the target version; 0 where bytes are not paced."""
+    if rollout.state is not RolloutState.RUNNING or not rollout.strategy.bytes_per_second_per_site:
+        return 0
+    version = await uow.models.get_version(rollout.model_id, rollout.target_version)
+    return version.artifact.size_bytes
+
+
+async def _judge(uow: UnitOfWork, rollout: Rollout, sight: Sight, now: datetime) -> GateVerdict | None:
+    """What the open wave's gate, or its shadow run, says; None without an open wave."""
+    wave = open_wave(rollout)
+    if wave is None or rollout.state not in _MOVING:
+        return None
+    assert wave.admit_time is not None, "an admitted wave knows since when"
+    counts = await uow.evidence.count_inferences(
+        rollout.model_id, rollout.target_version, received_since=wave.admit_time
+    )
+    evidence = pool_evidence(rollout, wave, sight, counts)
+    return evaluate(rollout.strategy.gate, evidence, bake_seconds=rollout.strategy.bake_seconds, now=now)
+
+
+class RolloutChanges:
+    """Stores decisions, and tells of them once they are committed."""
+
+    def __init__(self, *, clock: Clock, ids: IdSource, notifier: ChangeNotifier) -> None:
+        self._clock = clock
+        self._ids = ids
+        self._notifier = notifier
+
+    async def store(self, uow: UnitOfWork, before: Rollout | None, decision: Decision, now: datetime) -> "Stored":
+        """Apply a decision on `before` (None for a new rollout) within the write transaction."""
+        if before is None:
+            await uow.rollouts.add(decision.rollout)
+            stored = decision.rollout
+        else:
+            stored = before if decision.rollout == before else await uow.rollouts.save(decision.rollout)
+        await _move_deployment(uow, decision, now)
+        await write_down(uow, decision.happenings, clock=self._clock, ids=self._ids)
+        changed = await converge(uow) if _moves_agents(before, decision) else ()
+        return Stored(rollout=stored, agents=changed)
+
+    def announce(self, *stored: "Stored") -> None:
+        """After the commit."""
+        for one in stored:
+            rollout = one.rollout
+            log.info(
+                observability.ROLLOUT_MOVED,
+                rollout=rollout.id,
+                deployment=rollout.deployment_id,
+                state=rollout.state,
+                reason=rollout.reason,
+                message=rollout.message,
+                revision=rollout.revision,
+            )
+            self._notifier.rollout_changed(rollout.id)
+            if one.agents:
+                log.info(observability.DESIRED_CHANGED, agents=len(one.agents))
+                self._notifier.desired_changed(one.agents)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A rollout as it was stored, and whose desired state changed with it."""
+
+    rollout: Rollout
+    agents: Sequence[AgentId] = ()
+
+
+async def _move_deployment(uow: UnitOfWork, decision: Decision, now: datetime) -> None:
+    moves = decision.set_version is not None or decision.raise_offer or decision.keep_versions or decision.clear_kept
+    if not moves:
+        return
+    deployment = await uow.deployments.get(decision.rollout.deployment_id)
+    version = decision.set_version.version if decision.set_version is not None else deployment.version
+    kept = {} if decision.clear_kept else {**deployment.kept_versions, **decision.keep_versions}
+    await uow.deployments.save(
+        replace(
+            deployment,
+            version=version,
+            offer=deployment.offer + decision.raise_offer,
+            kept_versions={agent: number for agent, number in kept.items() if number != version},
+            update_time=now,
+        )
+    )
+
+
+def _moves_agents(before: Rollout | None, decision: Decision) -> bool:
+    """Whether what any agent should run may have changed. Verdicts and messages move nobody."""
+    deployment = decision.set_version or decision.raise_offer or decision.keep_versions or decision.clear_kept
+    after = decision.rollout
+    if deployment or before is None:
+        return True
+    if before is after:
+        return False
+    return _orders(before) != _orders(after)
+
+
+def _orders(rollout: Rollout) -> tuple[object, ...]:
+    """What of a rollout reaches its agents."""
+    kind = "moving" if rollout.state in _MOVING else rollout.state
+    waves = tuple((wave.releases, wave.state is WaveState.SHADOWING) for wave in rollout.waves)
+    return (kind, rollout.prefetches, waves)

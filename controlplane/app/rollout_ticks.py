@@ -1,0 +1,97 @@
+"""Ticks: every rollout is carried one step on, again and again. Of several controllers the leader's job.
+
+What holds:
+- A tick reads what is stored, takes each rollout one step on and stores the outcome; a tick that finds nothing new
+  writes nothing. Whatever a crash cut short, the next tick does.
+- A deployment's queued rollout starts at the first tick that finds no other one active.
+- Notices go out after the commit. They only hurry: a lost one costs time.
+"""
+
+from datetime import datetime
+
+import structlog
+
+from controlplane import limits, observability
+from controlplane.app.ports import ChangeNotifier, Clock, IdSource, Store, UnitOfWork
+from controlplane.app.rollout_steps import RolloutChanges, RolloutSteps, Scene, plan_targets, read_scene
+from controlplane.domain.errors import Reason, StaleWriteError
+from controlplane.domain.ids import DeploymentId, RolloutId
+from controlplane.domain.rollout import Decision, Rollout, RolloutState
+from controlplane.domain.rollout_commands import dequeue, give_up
+
+log = structlog.get_logger(__name__)
+
+
+class RolloutTicks:
+    """Carries rollouts forward, through a store that refuses once another controller leads."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        ids: IdSource,
+        notices: ChangeNotifier,
+        silent_seconds_max: float = limits.AGENT_SILENT_SECONDS_MAX,
+    ) -> None:
+        self._store = store
+        self._steps = RolloutSteps(silent_seconds_max=silent_seconds_max, listening_since=clock.now())
+        self._changes = RolloutChanges(clock=clock, ids=ids, notifier=notices)
+
+    async def tick(self, now: datetime) -> None:
+        """Carry every rollout that has not ended forward by one step.
+
+        A rollout that fails to be carried does not hold up the others: what went wrong is raised at the end,
+        together, as an ExceptionGroup.
+        """
+        failures: list[Exception] = []
+        for rollout_id in await self._find_moving(now):
+            try:
+                await self._advance(rollout_id, now)
+            except StaleWriteError:
+                log.info(observability.ROLLOUT_TICK_OVERTAKEN, rollout=rollout_id)
+            except Exception as error:  # noqa: BLE001 - raised below, after the other rollouts had their turn
+                failures.append(error)
+        if failures:
+            raise ExceptionGroup("rollouts could not be carried forward", failures)
+
+    async def _find_moving(self, now: datetime) -> list[RolloutId]:
+        """Rollouts whose next step changes something, active ones first."""
+        async with self._store.read() as uow:
+            rollouts = [*await uow.rollouts.list_active(), *await uow.rollouts.list_queued()]
+            if not rollouts:
+                return []
+            scene = await read_scene(uow)
+            return [
+                rollout.id for rollout in rollouts if (await self._decide(uow, scene, rollout, now)).rollout != rollout
+            ]
+
+    async def _advance(self, rollout_id: RolloutId, now: datetime) -> None:
+        async with self._store.write() as uow:
+            rollout = await uow.rollouts.get(rollout_id)
+            decision = await self._decide(uow, await read_scene(uow), rollout, now)
+            if decision.rollout == rollout:
+                return
+            stored = await self._changes.store(uow, rollout, decision, now)
+        self._changes.announce(stored)
+
+    async def _decide(self, uow: UnitOfWork, scene: Scene, rollout: Rollout, now: datetime) -> Decision:
+        decision = await self._steps.decide(uow, scene, rollout, now)
+        if decision.rollout.state is not RolloutState.QUEUED:
+            return decision
+        deployment = scene.deployments.get(rollout.deployment_id)
+        if deployment is None:
+            message = f"deployments/{rollout.deployment_id} was deleted before it began"
+            return give_up(rollout, "DEPLOYMENT_DELETED", message, now)
+        if await _is_moved(uow, deployment.id):
+            return decision
+        targets = scene.targets[deployment.id]
+        if not targets:
+            message = f"deployments/{deployment.id} holds no agent that it could move"
+            return give_up(rollout, Reason.SELECTION_EMPTY, message, now)
+        waves = plan_targets(rollout.strategy, targets, scene, seed=rollout.uid)
+        return dequeue(rollout, deployment, waves, now)
+
+
+async def _is_moved(uow: UnitOfWork, deployment_id: DeploymentId) -> bool:
+    return any(active.deployment_id == deployment_id for active in await uow.rollouts.list_active())

@@ -1,0 +1,26 @@
+"""Device classes: agents on which a model is expected to behave alike.
+
+A class says what the box computes with: its architecture and the kinds of its devices, each with what it can do. Two
+GPUs of one kind are one kind; names and memory do not matter.
+"""
+
+from controlplane.domain.inventory import AgentRecord, Device
+
+UNKNOWN = "unknown"
+"""Of an agent that has not told its devices yet."""
+
+
+def device_class(record: AgentRecord) -> str:
+    """Return the agent's class, for example "x86_64/CPU(BF16,FP32,INT8)+GPU(FP16,FP32)"; UNKNOWN before its first
+    sync."""
+    observation = record.observation
+    if observation is None or not observation.devices:
+        return UNKNOWN
+    architecture = observation.host.architecture if observation.host is not None else ""
+    kinds = sorted({_kind(device) for device in observation.devices})
+    return f"{architecture or UNKNOWN}/{'+'.join(kinds)}"
+
+
+def _kind(device: Device) -> str:
+    name = device.device.partition(".")[0].upper()
+    return f"{name}({','.join(sorted(set(device.capabilities)))})"
