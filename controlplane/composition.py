@@ -1,5 +1,8 @@
 """The control process put together: which adapters stand behind the ports, which servicers on which listener."""
 
+import platform
+import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,10 +29,11 @@ from controlplane.app.desired import DesiredStates
 from controlplane.app.enrollment import Enrollment
 from controlplane.app.evidence import Evidence
 from controlplane.app.fleet import Fleet
+from controlplane.app.leadership import FencedStore, Leadership
 from controlplane.app.metrics import Metrics
-from controlplane.app.notices import Notices
+from controlplane.app.notices import Notice, NoticeKind, Notices
 from controlplane.app.observations import Observations
-from controlplane.app.ports import BlobStore
+from controlplane.app.ports import BlobStore, Store
 from controlplane.app.registry import Registry
 from controlplane.app.revocations import Revocations
 from controlplane.app.rollouts import Rollouts
@@ -37,7 +41,8 @@ from controlplane.app.samples import Samples
 from controlplane.app.tokens import JoinTokens
 from controlplane.artifacts.blob_store import open_blob_store
 from controlplane.config import Address, Settings
-from controlplane.folder import clear_workspace
+from controlplane.domain.ids import AgentId
+from controlplane.folder import clear_workspace, take_over
 from controlplane.identity.authority import LocalAuthority
 from controlplane.identity.peers import parse_peer
 from controlplane.inspection.inspector import OpenVinoInspector
@@ -54,6 +59,7 @@ from controlplane.rpc.results import ResultServicer
 from controlplane.rpc.rollouts import RolloutServicer
 from controlplane.rpc.samples import SampleServicer
 from controlplane.store import SqlStore, open_store
+from controlplane.store.notifications import PostgresNotices, open_notices
 from controlplane.system import SystemClock, SystemIds
 
 Registration = tuple[str, Callable[[grpc.aio.Server], None]]
@@ -77,6 +83,13 @@ class Parts:
     enrollment: Enrollment
     fleet: Fleet
     rollouts: Rollouts
+    leadership: Leadership
+    led_convergence: Convergence
+    """For the jobs: as `convergence`, behind the fence."""
+    led_rollouts: Rollouts
+    """For the jobs: as `rollouts`, behind the fence."""
+    bridge: PostgresNotices | None
+    """To the other controllers; None with SQLite."""
     endpoints: endpoints_pb2.Endpoints
     """Filled in once every listener is bound, before any of them answers."""
 
@@ -96,6 +109,25 @@ def compose(settings: Settings) -> Parts:
     revocations = Revocations(store=store, clock=clock)
     convergence = Convergence(store=store, notifier=notices)
     observations = Observations(store=store, convergence=convergence)
+    name = _process_name(ids)
+    leadership = Leadership(
+        store=store,
+        clock=clock,
+        ids=ids,
+        monotonic=time.monotonic,
+        holder=name,
+        predecessor=take_over(settings.dir, name=name),
+    )
+    fenced = FencedStore(store, leadership)
+    bridge = open_notices(settings.database_url, source=name, hear=_hearing(notices, revocations))
+    if bridge is not None:
+        notices.relay_to(bridge.tell)
+
+    def rollouts_over(its_store: Store) -> Rollouts:
+        return Rollouts(
+            store=its_store, clock=clock, ids=ids, notices=notices, silent_seconds_max=silent_seconds_max(settings)
+        )
+
     return Parts(
         settings=settings,
         authority=authority,
@@ -115,11 +147,31 @@ def compose(settings: Settings) -> Parts:
             desired_states=DesiredStates(store=store),
             revocations=revocations,
         ),
-        rollouts=Rollouts(
-            store=store, clock=clock, ids=ids, notices=notices, silent_seconds_max=silent_seconds_max(settings)
-        ),
+        rollouts=rollouts_over(store),
+        leadership=leadership,
+        led_convergence=Convergence(store=fenced, notifier=notices),
+        led_rollouts=rollouts_over(fenced),
+        bridge=bridge,
         endpoints=endpoints_pb2.Endpoints(),
     )
+
+
+def _process_name(ids: SystemIds) -> str:
+    """Of this run of the control process, told apart from every other one; shows the machine in logs and the audit."""
+    machine = re.sub(r"[^a-z0-9]+", "-", platform.node().lower()).strip("-")[:40]
+    return f"{machine or 'controller'}-{ids.short_id()}"
+
+
+def _hearing(notices: Notices, revocations: Revocations) -> Callable[[Notice], None]:
+    """What becomes of a notice of another controller."""
+
+    def hear(notice: Notice) -> None:
+        if notice.kind is NoticeKind.REVOKED:
+            for agent_id in notice.ids:
+                revocations.add(AgentId(agent_id))
+        notices.hear(notice)
+
+    return hear
 
 
 def fleet_listener(parts: Parts) -> server.Listener:

@@ -85,6 +85,18 @@ def hold(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def take_over(folder: Path, *, name: str) -> str | None:
+    """Note that the process `name` serves the folder from now on; return the one before, which is dead since this one
+    holds the folder. Raises StorageError."""
+    path = folder / "served-by"
+    try:
+        before = path.read_text().strip() if path.exists() else None
+        files.write_secret(path, name.encode())
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}", remedy="make the folder writable") from error
+    return before or None
+
+
 def clear_workspace(folder: Path) -> None:
     """Make the folder, empty and for its owner alone; what a killed process left in it is nobody's. Raises
     StorageError."""

@@ -110,7 +110,15 @@ async def serve(settings: Settings, *, fall_back: frozenset[str]) -> None:
         background.start(parts.observations.run(), name="observations")
         background.start(_renew_server_certificate(parts), name="server_certificate")
         background.start(bytes_process.supervise(), name="bytes_process")
-        jobs = start_jobs(rollouts=parts.rollouts, convergence=parts.convergence, clock=parts.clock)
+        background.start(parts.leadership.run(), name="leadership")
+        if parts.bridge is not None:
+            background.start(parts.bridge.run(), name="notices")
+        jobs = start_jobs(
+            leadership=parts.leadership,
+            rollouts=parts.led_rollouts,
+            convergence=parts.led_convergence,
+            clock=parts.clock,
+        )
         stack.callback(jobs.shutdown, wait=False)
         await fleet.serve()
         await api.serve()

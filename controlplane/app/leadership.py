@@ -143,7 +143,7 @@ class Leadership:
             evidence={"epoch": lease.epoch},
         )
         try:
-            async with self._store.write(lease=lease) as uow:
+            async with self._turn, self._store.write(lease=lease) as uow:
                 await write_down(uow, [happening], clock=self._clock, ids=self._ids)
             async with self._store.write() as uow:
                 await uow.leases.release(lease)
@@ -163,11 +163,9 @@ class FencedStore:
 
     @asynccontextmanager
     async def write(self, *, lease: Lease | None = None) -> AsyncGenerator[UnitOfWork, None]:
-        """As `Store.write`, always with the leadership's lease; a given one must be that."""
-        async with self._leadership.fenced() as held:
-            assert lease is None or lease == held, "a leader writes with its own lease"
-            async with self._store.write(lease=held) as uow:
-                yield uow
+        """As `Store.write`, with the leadership's lease unless another is given."""
+        async with self._leadership.fenced() as held, self._store.write(lease=lease or held) as uow:
+            yield uow
 
 
 def _taken(lease: Lease, before: Lease | None) -> Happening:

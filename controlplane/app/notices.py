@@ -1,14 +1,35 @@
 """Notices within the control process: whoever waits for a change is hurried.
 
 A notice carries nothing: the waiter reads the state anew (level-triggered). Whoever watches first and
-reads then cannot miss a change. Everything runs on one event loop.
+reads then cannot miss a change. Everything runs on one event loop. What is announced here may be relayed to other
+controllers, and what they announced is heard here.
 """
 
 import asyncio
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
 
 from controlplane.domain.ids import AgentId, RolloutId
+
+
+class NoticeKind(StrEnum):
+    DESIRED = "DESIRED"
+    """Of agents whose desired state changed."""
+    ROLLOUT = "ROLLOUT"
+    REVOKED = "REVOKED"
+    """Of agents."""
+    ALL = "ALL"
+    """Anything may have changed; without ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something changed."""
+
+    kind: NoticeKind
+    ids: tuple[str, ...] = ()
 
 
 class Changes:
@@ -36,16 +57,31 @@ class Notices:
 
     def __init__(self) -> None:
         self._watchers: dict[Hashable, set[Changes]] = {}
+        self._relay: Callable[[Notice], None] | None = None
+
+    def relay_to(self, relay: Callable[[Notice], None]) -> None:
+        """Pass on everything that is announced here; what is only heard is not passed on."""
+        self._relay = relay
 
     def desired_changed(self, agent_ids: Iterable[AgentId]) -> None:
-        for agent_id in agent_ids:
-            self._notice(("agent", agent_id))
+        self._announce(Notice(NoticeKind.DESIRED, tuple(agent_ids)))
 
     def agent_revoked(self, agent_id: AgentId) -> None:
-        self._notice(("agent", agent_id))
+        self._announce(Notice(NoticeKind.REVOKED, (agent_id,)))
 
     def rollout_changed(self, rollout_id: RolloutId) -> None:
-        self._notice(("rollout", rollout_id))
+        self._announce(Notice(NoticeKind.ROLLOUT, (rollout_id,)))
+
+    def hear(self, notice: Notice) -> None:
+        """Hurry whoever waits for what another controller announced."""
+        if notice.kind is NoticeKind.ALL:
+            for watchers in self._watchers.values():
+                for changes in watchers:
+                    changes.notice()
+            return
+        watched = "rollout" if notice.kind is NoticeKind.ROLLOUT else "agent"
+        for name in notice.ids:
+            self._notice((watched, name))
 
     @contextmanager
     def watch_agent(self, agent_id: AgentId) -> Iterator[Changes]:
@@ -63,6 +99,11 @@ class Notices:
         """Return at the next change of the agent's desired state or its revocation, from this call on."""
         with self.watch_agent(agent_id) as changes:
             await changes.wait()
+
+    def _announce(self, notice: Notice) -> None:
+        self.hear(notice)
+        if self._relay is not None:
+            self._relay(notice)
 
     def _notice(self, key: Hashable) -> None:
         for changes in self._watchers.get(key, ()):

@@ -1,8 +1,12 @@
-"""Jobs of the control process: what happens by itself, each one use case called at an interval.
+"""Jobs of the control process: what happens by itself, each one use case called at an interval while this controller
+leads.
 
 Truth stays in the tables: a job remembers nothing, so a tick that is missed, late or repeated changes nothing
 but the time.
 """
+
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from apscheduler.executors.asyncio import AsyncIOExecutor
 from apscheduler.jobstores.memory import MemoryJobStore
@@ -10,12 +14,16 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from controlplane import limits
 from controlplane.app.convergence import Convergence
+from controlplane.app.leadership import Leadership
 from controlplane.app.ports import Clock
 from controlplane.app.rollouts import Rollouts
 
 
-def start_jobs(*, rollouts: Rollouts, convergence: Convergence, clock: Clock) -> AsyncIOScheduler:
+def start_jobs(
+    *, leadership: Leadership, rollouts: Rollouts, convergence: Convergence, clock: Clock
+) -> AsyncIOScheduler:
     """Start the jobs on the running event loop and return their scheduler; end them with `shutdown(wait=False)`.
+    `rollouts` and `convergence` write behind the fence of `leadership`.
 
     A job never overlaps itself, and ticks that fell due meanwhile are made up by one.
     """
@@ -26,13 +34,11 @@ def start_jobs(*, rollouts: Rollouts, convergence: Convergence, clock: Clock) ->
         timezone="UTC",
     )
 
-    async def tick_rollouts() -> None:
-        await rollouts.tick(clock.now())
+    def add(name: str, work: Callable[[], Awaitable[object]], *, seconds: float) -> None:
+        job = partial(leadership.while_leading, work)
+        scheduler.add_job(job, "interval", seconds=seconds, id=name)
 
-    async def run_convergence() -> None:
-        await convergence.run()
-
-    scheduler.add_job(tick_rollouts, "interval", seconds=limits.ROLLOUT_TICK_SECONDS, id="rollouts")
-    scheduler.add_job(run_convergence, "interval", seconds=limits.CONVERGENCE_TICK_SECONDS, id="convergence")
+    add("rollouts", lambda: rollouts.tick(clock.now()), seconds=limits.ROLLOUT_TICK_SECONDS)
+    add("convergence", lambda: convergence.round(clock.now()), seconds=limits.CONVERGENCE_TICK_SECONDS)
     scheduler.start()
     return scheduler
