@@ -1,4 +1,4 @@
-"""`lineside agents`: list, show, revoke."""
+"""`lineside agents`: list, show, explain, label, pin, unpin, revoke."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,12 +6,14 @@ from datetime import datetime
 from lineside.v1 import agent_pb2, condition_pb2, slot_pb2
 
 from controlplane.cli.document import document_of, word
+from controlplane.cli.explanation import show_explanation
 from controlplane.cli.output import Column, Printer
-from controlplane.cli.quantity import bytes_text, labels_text, time_text
+from controlplane.cli.quantity import bytes_text, labels_text, parse_labels, time_text
 from controlplane.cli.session import SessionArgument, resource_app
-from controlplane.client.names import short
+from controlplane.client import InvalidInputError
+from controlplane.client.names import parse_reference, short
 
-app = resource_app("agents", "Look at the fleet; revoke an agent.")
+app = resource_app("agents", "Look at the fleet; explain, label, pin and revoke agents.")
 
 
 @app.command(name="list", help_epilogue="Example: lineside agents list --selector 'line in (3,4),station'")
@@ -40,6 +42,75 @@ def show(agent: str, /, *, session: SessionArgument) -> None:
         The agent's id.
     """
     _show(session.printer, session.client.agents.get(agent))
+
+
+@app.command(help_epilogue="Example: lineside agents explain st-1 --model solar")
+def explain(agent: str, /, *, model: str = "", session: SessionArgument) -> None:
+    """Say why an agent runs what it runs, and what would make it run something else.
+
+    Parameters
+    ----------
+    agent
+        The agent's id.
+    model
+        Only the slot of this model.
+    """
+    show_explanation(session.printer, session.client.agents.explain(agent, model=model))
+
+
+@app.command(help_epilogue="Example: lineside agents label st-1 line=4 old-")
+def label(agent: str, /, *labels: str, session: SessionArgument) -> None:
+    """Set labels, written KEY=VALUE, and remove others, written KEY-. Deployments follow at once.
+
+    Parameters
+    ----------
+    agent
+        The agent's id.
+    labels
+        KEY=VALUE to set, KEY- to remove.
+    """
+    removed = [word for word in labels if word.endswith("-") and "=" not in word]
+    try:
+        wanted = parse_labels(word for word in labels if word not in removed)
+    except ValueError as error:
+        raise InvalidInputError(str(error), field="labels", remedy="or KEY- to remove it") from error
+    if not labels or "-" in removed:
+        raise InvalidInputError("no label is named", field="labels", remedy="write KEY=VALUE or KEY-")
+    remove = [word.removesuffix("-") for word in removed]
+    _show(session.printer, session.client.agents.update_labels(agent, set=wanted, remove=remove))
+
+
+@app.command(help_epilogue="Example: lineside agents pin st-1 solar:1 --reason 'glare until the lamp is changed'")
+def pin(agent: str, version: str, /, *, reason: str, session: SessionArgument) -> None:
+    """Hold a slot of an agent on a version; rollouts leave it out until it is unpinned.
+
+    Parameters
+    ----------
+    agent
+        The agent's id.
+    version
+        NAME:VERSION.
+    reason
+        Why; whoever asks why the agent runs this is told.
+    """
+    model, number = parse_reference(version, field="version")
+    if number is None:
+        raise InvalidInputError(f"{version!r} names no version", field="version", remedy="write NAME:VERSION")
+    _show(session.printer, session.client.agents.pin(agent, model=model, version=number, reason=reason))
+
+
+@app.command(help_epilogue="Example: lineside agents unpin st-1 solar")
+def unpin(agent: str, model: str, /, *, session: SessionArgument) -> None:
+    """End a pin; the slot follows its deployment again.
+
+    Parameters
+    ----------
+    agent
+        The agent's id.
+    model
+        Model of the slot.
+    """
+    _show(session.printer, session.client.agents.unpin(agent, model=model))
 
 
 @app.command(help_epilogue="Example: lineside agents revoke st-1")
@@ -89,6 +160,7 @@ def _show(printer: Printer, agent: agent_pb2.Agent) -> None:
             ("certificate ends", time_text(agent.certificate_expire_time, now=now)),
             ("generation", f"{agent.observed_generation} of {agent.desired_generation}"),
             *(_host(host) if agent.HasField("host") else ()),
+            *(("pinned", _pin(pin, now)) for pin in agent.pins),
         ]
     )
     printer.section("devices", _DEVICES, agent.devices)
@@ -108,6 +180,7 @@ def _host(host: agent_pb2.Host) -> list[tuple[str, str]]:
 
 
 def _show_slot(printer: Printer, slot: slot_pb2.ObservedSlot, now: datetime) -> None:
+    prepared = short(slot.prefetched_version) or slot.prefetch_failure
     failure = f"{slot.failure_reason}: {slot.failure_message}" if slot.failure_reason else ""
     since = time_text(slot.serving_time, now=now)
     pairs = [
@@ -117,7 +190,22 @@ def _show_slot(printer: Printer, slot: slot_pb2.ObservedSlot, now: datetime) -> 
         ("device chosen", slot.device_reason),
     ]
     printer.pairs([(label, value or " ") for label, value in pairs] + ([("failure", failure)] if failure else []))
+    beside = [("prepared", prepared)] if prepared else []
+    if slot.HasField("shadow"):
+        beside.append(("shadow", _shadow(slot.shadow)))
+    if beside:
+        printer.pairs(beside)
     printer.section(f"measured for {slot.slot}", _MEASUREMENTS, slot.measurements)
+
+
+def _shadow(shadow: slot_pb2.ObservedShadow) -> str:
+    why = f", {shadow.message}" if shadow.message else ""
+    return f"{short(shadow.candidate_version)} {word(shadow, 'state')}, {shadow.compared_count} inputs compared{why}"
+
+
+def _pin(pin: agent_pb2.Pin, now: datetime) -> str:
+    when = time_text(pin.create_time, now=now)
+    return f"{short(pin.model_version)} by {short(pin.creator)} {when}: {pin.reason}"
 
 
 _DEVICES: Sequence[Column[agent_pb2.Device]] = (

@@ -24,13 +24,15 @@ app = App(
 
 for _name, _help in {
     "models": "Publish models and look at their versions.",
-    "agents": "Look at the fleet; revoke an agent.",
+    "agents": "Look at the fleet; explain, label, pin and revoke agents.",
     "tokens": "Join tokens, with which boxes become agents.",
     "deployments": "Standing intent: which model runs on which agents, and how.",
     "rollouts": "Move a deployment to another version in waves.",
     "samples": "Inputs that agents kept for training.",
     "results": "Every inference's outcome.",
     "metrics": "Counts and latencies by version.",
+    "audit": "Who or which rule decided what, and on what evidence.",
+    "operators": "Who may use this command line.",
 }.items():
     app.command(f"controlplane.cli.{_name}:app", name=_name, help=_help)
 

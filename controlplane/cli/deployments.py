@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
+from typing import Annotated
 
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from lineside.v1 import deployment_pb2, slot_pb2
 
 from controlplane.cli.agents import condition_columns
@@ -38,6 +41,7 @@ def create(
     sample_random: float | None = None,
     sample_below: float | None = None,
     sample_budget: BytesOption | None = None,
+    priority: Annotated[int, Parameter(validator=Number(gte=-(1 << 31), lt=1 << 31))] = 0,
     allow_empty: bool = False,
     session: SessionArgument,
 ) -> None:
@@ -63,6 +67,8 @@ def create(
         Inputs whose confidence is below this are kept, 0 to 1.
     sample_budget
         Most bytes of kept inputs an agent and day: 1000, 200MB, 1GiB.
+    priority
+        Where deployments of one model match one agent, the highest holds it; two of equal priority are refused.
     allow_empty
         Accept a selector that matches no agent yet.
     """
@@ -75,6 +81,7 @@ def create(
         runtime_policy=slot_pb2.RuntimePolicy(hint=hint.value, inference_precision=precision, devices=device),
         sample_policy=_sample_policy(sample_random, sample_below, sample_budget),
         allow_empty=allow_empty,
+        priority=priority,
     )
     if session.printer.json:
         session.printer.document(document_of(created))
@@ -152,6 +159,7 @@ def _show(printer: Printer, deployment: deployment_pb2.Deployment) -> None:
             ("deployment", short(deployment.name)),
             ("runs", _runs(deployment)),
             ("selector", deployment.selector),
+            ("priority", str(deployment.priority)),
             ("converged", f"{deployment.converged_agents} of {deployment.matched_agents} agents"),
             ("rollout", short(deployment.active_rollout)),
             ("hint", word(runtime, "hint")),

@@ -1,6 +1,7 @@
 """`lineside models`: publish, list, show."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from lineside.v1 import artifact_pb2, model_pb2
@@ -10,6 +11,7 @@ from controlplane.cli.output import Column
 from controlplane.cli.progress import publishing
 from controlplane.cli.quantity import bytes_text, time_text
 from controlplane.cli.session import Session, SessionArgument, resource_app
+from controlplane.client import InvalidInputError
 from controlplane.client.names import parse_reference, short
 
 app = resource_app("models", "Publish models and look at their versions.")
@@ -79,6 +81,40 @@ def show(reference: str, /, *, session: SessionArgument) -> None:
         _show_version(session, session.client.models.get_version(model, number))
 
 
+@app.command(help_epilogue="Example: lineside models yank solar:2 --reason 'reads glare as cracks'")
+def yank(reference: str, /, *, reason: str, session: SessionArgument) -> None:
+    """Forbid a version: no agent is newly given it, and a rollout to it returns its targets. Lines that run it go on.
+
+    Parameters
+    ----------
+    reference
+        NAME:VERSION.
+    reason
+        Why; whoever asks for the version is told.
+    """
+    model, number = _version(reference)
+    _show_version(session, session.client.models.yank(model, number, reason=reason))
+
+
+@app.command(help_epilogue="Example: lineside models unyank solar:2")
+def unyank(reference: str, /, *, session: SessionArgument) -> None:
+    """Allow a yanked version again.
+
+    Parameters
+    ----------
+    reference
+        NAME:VERSION.
+    """
+    _show_version(session, session.client.models.unyank(*_version(reference)))
+
+
+def _version(reference: str) -> tuple[str, int]:
+    model, number = parse_reference(reference, field="reference")
+    if number is None:
+        raise InvalidInputError(f"{reference!r} names no version", field="reference", remedy="write NAME:VERSION")
+    return model, number
+
+
 def _show_model(session: Session, name: str) -> None:
     printer, model = session.printer, session.client.models.get(name)
     versions = list(session.client.models.list_versions(name))
@@ -98,6 +134,7 @@ def _show_model(session: Session, name: str) -> None:
         Column(header="PRECISION", cell=lambda version: version.signature.precision),
         Column(header="SIZE", cell=lambda version: bytes_text(version.artifact.size_bytes), number=True),
         Column(header="CREATED", cell=lambda version: time_text(version.create_time, now=printer.now)),
+        Column(header="YANKED", cell=lambda version: version.yank_reason if version.HasField("yank_time") else "-"),
         Column(header="NOTES", cell=lambda version: version.notes),
     )
     printer.section("versions", columns, versions)
@@ -112,6 +149,7 @@ def _show_version(session: Session, version: model_pb2.ModelVersion) -> None:
         ("version", short(version.name)),
         ("created", time_text(version.create_time, now=printer.now)),
         ("notes", version.notes),
+        *([("yanked", _yank_text(version, printer.now))] if version.HasField("yank_time") else []),
         ("format", f"{signature.format}, read from {signature.entry_path}"),
         ("precision", signature.precision),
         ("artifact", version.artifact.digest),
@@ -129,6 +167,10 @@ def _show_version(session: Session, version: model_pb2.ModelVersion) -> None:
     if signature.rt_info:
         printer.note("")
         printer.pairs((key, signature.rt_info[key]) for key in sorted(signature.rt_info))
+
+
+def _yank_text(version: model_pb2.ModelVersion, now: datetime) -> str:
+    return f"{time_text(version.yank_time, now=now)}: {version.yank_reason}"
 
 
 def _tensor(spec: model_pb2.TensorSpec) -> str:

@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from google.protobuf.timestamp_pb2 import Timestamp
 
 _UNIT_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -13,6 +15,7 @@ _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _BYTES = re.compile(r"(\d+)\s*([kMGT]i?)?B?")
 _BYTE_UNITS = {None: 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 _BYTE_UNITS["ki"] = 1 << 10
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%|(0(?:\.\d{1,6})?|1(?:\.0{1,6})?)")
 _DURATION_DAYS_MAX = 36500
 
 
@@ -33,7 +36,26 @@ def parse_bytes(written: str) -> int:
     match = _BYTES.fullmatch(written)
     if match is None:
         raise ValueError(f"{written!r} is not a number of bytes; write it as 1000, 200MB or 1GiB")
-    return int(match[1]) * _BYTE_UNITS[match[2]]
+    size_bytes = int(match[1]) * _BYTE_UNITS[match[2]]
+    if size_bytes >= 1 << 63:
+        raise ValueError(f"{written!r} is more than any disk holds; write a smaller number")
+    return size_bytes
+
+
+def parse_share(written: str) -> int:
+    """Return a share, `95%`, `99.5%` or `0.95`, in thousandths. Raises ValueError."""
+    match = _SHARE.fullmatch(written)
+    thousandths = None if match is None else Decimal(match[1] or match[2]) * (10 if match[1] else 1000)
+    if thousandths is None or thousandths > 1000:
+        raise ValueError(f"{written!r} is not a share; write it as 95%, 99.5% or 0.95")
+    if thousandths != int(thousandths):
+        raise ValueError(f"{written!r} is finer than a thousandth; write it as 99.5% or 0.995")
+    return int(thousandths)
+
+
+def share_text(thousandths: int) -> str:
+    """Return thousandths in percent: `95%`, `99.5%`."""
+    return f"{thousandths / 10:g}%"
 
 
 def parse_labels(written: Iterable[str]) -> dict[str, str]:
@@ -95,3 +117,7 @@ def _one(parse: Any, show: Any) -> Parameter:
 
 DurationOption = Annotated[timedelta, _one(parse_duration, duration_text)]
 BytesOption = Annotated[int, _one(parse_bytes, bytes_text)]
+ShareOption = Annotated[int, _one(parse_share, share_text)]
+CountOption = Annotated[int, Parameter(validator=Number(gte=0, lte=(1 << 31) - 1))]
+"""What an integer of the contract can hold."""
+MillisecondsOption = Annotated[float, Parameter(validator=Number(gte=0))]

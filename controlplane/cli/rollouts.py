@@ -1,28 +1,92 @@
-"""`lineside rollouts`: start, watch, look, and take part by hand."""
+"""`lineside rollouts`: plan, rehearse, start, watch, look, and take part by hand."""
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import Enum
 
-from lineside.v1 import rollout_pb2
+from lineside.v1 import rollout_pb2, rollout_service_pb2
 
 from controlplane.cli import exits
-from controlplane.cli.document import document_of, word
-from controlplane.cli.output import Column, Printer
-from controlplane.cli.progress import RolloutTeller
-from controlplane.cli.quantity import DurationOption, duration_text, time_text
+from controlplane.cli.document import document_of
+from controlplane.cli.progress import RolloutTeller, playing
+from controlplane.cli.quantity import CountOption, DurationOption
+from controlplane.cli.rollout_plan import show_plan
+from controlplane.cli.rollout_rehearsal import NOTHING_WRONG, AssumptionOptions, assumptions_of, show_report
+from controlplane.cli.rollout_strategy import UNSAID, StrategyOptions, strategy_of
+from controlplane.cli.rollout_view import rollout_columns, show_rollout
 from controlplane.cli.session import Session, SessionArgument, resource_app
+from controlplane.client import InvalidInputError
 from controlplane.client.names import parse_number, parse_reference, short
 
 app = resource_app("rollouts", "Move a deployment to another version in waves.")
 Rollout = rollout_pb2.Rollout
 
 
-class FailureAction(Enum):
-    """What a failed gate does."""
+class WhenActive(Enum):
+    """What becomes of a rollout that moves the deployment already."""
 
-    ROLLBACK = rollout_pb2.GatePolicy.FAILURE_ACTION_ROLLBACK
-    PAUSE = rollout_pb2.GatePolicy.FAILURE_ACTION_PAUSE
+    RULE = rollout_service_pb2.CreateRolloutRequest.WHEN_ACTIVE_UNSPECIFIED
+    REFUSE = rollout_service_pb2.CreateRolloutRequest.WHEN_ACTIVE_REFUSE
+    QUEUE = rollout_service_pb2.CreateRolloutRequest.WHEN_ACTIVE_QUEUE
+    SUPERSEDE = rollout_service_pb2.CreateRolloutRequest.WHEN_ACTIVE_SUPERSEDE
+
+
+@app.command(
+    help_epilogue="Example: lineside rollouts plan line-3 --version 2 --waves 1,50%,100% --agents-per-minute 10"
+)
+def plan(deployment: str, /, *, version: str, options: StrategyOptions = UNSAID, session: SessionArgument) -> None:
+    """Say what such a rollout would do on the fleet as it is: waves, bytes, windows, who is left out. Changes nothing.
+
+    Parameters
+    ----------
+    deployment
+        The deployment's id.
+    version
+        Version to move to: a number, or NAME:NUMBER.
+    """
+    strategy = strategy_of(options)
+    number, model = _target(session, deployment, version)
+    show_plan(session.printer, session.client.rollouts.plan(deployment, model=model, version=number, strategy=strategy))
+
+
+@app.command(help_epilogue="Example: lineside rollouts rehearse line-3 --version 2 --plays 100 --loss 200 --errors 20")
+def rehearse(
+    deployment: str,
+    /,
+    *,
+    version: str,
+    plays: CountOption = 0,
+    first_seed: int = 0,
+    assumptions: AssumptionOptions = NOTHING_WRONG,
+    options: StrategyOptions = UNSAID,
+    session: SessionArgument,
+) -> None:
+    """Play such a rollout many times on a simulated copy of the fleet, under stated failures. Changes nothing.
+
+    Parameters
+    ----------
+    deployment
+        The deployment's id.
+    version
+        Version to move to: a number, or NAME:NUMBER.
+    plays
+        How often to play it; else the controller's default.
+    first_seed
+        Seed of the first play; the same seeds on the same fleet give the same report.
+    """
+    strategy = strategy_of(options)
+    number, model = _target(session, deployment, version)
+    with playing(session.printer) as progress:
+        report = session.client.rollouts.rehearse(
+            deployment,
+            model=model,
+            version=number,
+            strategy=strategy,
+            assumptions=assumptions_of(assumptions),
+            plays=plays,
+            first_seed=first_seed,
+            progress=progress,
+        )
+    show_report(session.printer, report)
 
 
 @app.command(help_epilogue="Example: lineside rollouts start line-3 --version 2 --waves 1,50%,100% --bake 10s --wait")
@@ -31,12 +95,8 @@ def start(
     /,
     *,
     version: str,
-    waves: str = "100%",
-    bake: DurationOption = timedelta(),
-    min_inferences: int | None = None,
-    max_errors_per_mille: int | None = None,
-    max_failed_installs: int | None = None,
-    on_failure: FailureAction = FailureAction.ROLLBACK,
+    options: StrategyOptions = UNSAID,
+    when_active: WhenActive = WhenActive.RULE,
     wait: bool = False,
     timeout: DurationOption | None = None,
     session: SessionArgument,
@@ -49,32 +109,19 @@ def start(
         The deployment's id.
     version
         Version to move to: a number, or NAME:NUMBER.
-    waves
-        Cumulative sizes, counts or percentages, the last 100%.
-    bake
-        Least age of a wave before its gate may pass: 10s, 5m, 1h.
-    min_inferences
-        Inferences by the new version that a gate wants to see; else the controller's default.
-    max_errors_per_mille
-        Most failed inferences in 1,000; else the controller's default.
-    max_failed_installs
-        Most agents where the new version may fail to install; else none.
-    on_failure
-        What a failed gate does.
+    when_active
+        Where another rollout moves the deployment: refuse this one, queue it, or supersede the other; by the rule
+        it queues behind one that runs and supersedes one that is paused or queued.
     wait
         Wait until it has ended, showing progress on stderr.
     timeout
         Wait no longer than this; the rollout goes on.
     """
+    strategy = strategy_of(options)
     number, model = _target(session, deployment, version)
-    gate = rollout_pb2.GatePolicy(
-        min_inferences=min_inferences,
-        max_errors_per_mille=max_errors_per_mille,
-        max_failed_installs=max_failed_installs,
-        on_failure=on_failure.value,
+    started = session.client.rollouts.start(
+        deployment, model=model, version=number, strategy=strategy, when_active=when_active.value
     )
-    sizes = [size.strip() for size in waves.split(",")]
-    started = session.client.rollouts.start(deployment, model=model, version=number, waves=sizes, bake=bake, gate=gate)
     if not session.printer.json:
         session.printer.line(short(started.name))
     elif not wait:
@@ -95,7 +142,7 @@ def list_(*, deployment: str = "", limit: int | None = None, session: SessionArg
     """
     printer = session.printer
     rollouts = session.client.rollouts.list(deployment=deployment, limit=limit)
-    printer.messages(rollouts, _columns(printer.now), none="no rollouts; see `lineside rollouts start --help`")
+    printer.messages(rollouts, rollout_columns(printer.now), none="no rollouts; see `lineside rollouts start --help`")
 
 
 @app.command(help_epilogue="Example: lineside rollouts show r1")
@@ -107,14 +154,15 @@ def show(rollout: str, /, *, session: SessionArgument) -> None:
     rollout
         The rollout's id.
     """
-    _show(session.printer, session.client.rollouts.get(rollout))
+    show_rollout(session.printer, session.client.rollouts.get(rollout))
 
 
 @app.command(help_epilogue="Example: lineside rollouts watch r1 --timeout 10m")
 def watch(rollout: str, /, *, timeout: DurationOption | None = None, session: SessionArgument) -> int:
-    """Follow a rollout until it has ended. Exits with 0 when it succeeded, else with 3.
+    """Follow a rollout until it has ended: its waves, what it waits for, and each decision with who or which rule took
+    it. Exits with 0 when it succeeded, else with 3.
 
-    With --output json every change is one JSON object on a line of its own.
+    With --output json every change is one JSON object on a line of its own, with what was decided in `events`.
 
     Parameters
     ----------
@@ -125,11 +173,12 @@ def watch(rollout: str, /, *, timeout: DurationOption | None = None, session: Se
     """
     printer, last = session.printer, None
     teller = RolloutTeller(printer.line)
-    for last in session.client.rollouts.watch(rollout, timeout_seconds=_seconds(timeout)):
+    for change in session.client.rollouts.watch(rollout, timeout_seconds=_seconds(timeout)):
+        last = change.rollout
         if printer.json:
-            printer.compact(document_of(last))
+            printer.compact(document_of(last) | {"events": [document_of(event) for event in change.events]})
         else:
-            teller.tell(last)
+            teller.tell(change)
     return _status(last)
 
 
@@ -142,7 +191,7 @@ def pause(rollout: str, /, *, session: SessionArgument) -> None:
     rollout
         The rollout's id.
     """
-    _show(session.printer, session.client.rollouts.pause(rollout))
+    show_rollout(session.printer, session.client.rollouts.pause(rollout))
 
 
 @app.command(help_epilogue="Example: lineside rollouts resume r1")
@@ -154,19 +203,42 @@ def resume(rollout: str, /, *, session: SessionArgument) -> None:
     rollout
         The rollout's id.
     """
-    _show(session.printer, session.client.rollouts.resume(rollout))
+    show_rollout(session.printer, session.client.rollouts.resume(rollout))
 
 
-@app.command(help_epilogue="Example: lineside rollouts abort r1")
-def abort(rollout: str, /, *, session: SessionArgument) -> None:
-    """End a rollout; its targets return to the version before.
+@app.command(help_epilogue="Example: lineside rollouts approve r1 --wave 2")
+def approve(rollout: str, /, *, wave: int | None = None, session: SessionArgument) -> None:
+    """Approve the next wave that waits for it.
 
     Parameters
     ----------
     rollout
         The rollout's id.
+    wave
+        Number of the wave that is meant, from 1; refused when another is next.
     """
-    _show(session.printer, session.client.rollouts.abort(rollout))
+    if wave is not None and wave < 1:
+        raise InvalidInputError(f"{wave} is no wave", field="wave", remedy="count waves from 1")
+    index = None if wave is None else wave - 1
+    show_rollout(session.printer, session.client.rollouts.approve(rollout, wave=index))
+
+
+@app.command(help_epilogue="Example: lineside rollouts abort r1 --keep")
+def abort(rollout: str, /, *, keep: bool = False, revert: bool = False, session: SessionArgument) -> None:
+    """End a rollout; its targets return to the version before, or keep what they have.
+
+    Parameters
+    ----------
+    rollout
+        The rollout's id.
+    keep
+        Targets keep the version that they have until a later rollout moves them.
+    revert
+        Targets return to the version before; so unless --keep is said.
+    """
+    if keep and revert:
+        raise InvalidInputError("--keep and --revert exclude each other", field="keep", remedy="leave one out")
+    show_rollout(session.printer, session.client.rollouts.abort(rollout, keep=keep))
 
 
 @app.command(help_epilogue="Example: lineside rollouts rollback r1")
@@ -178,7 +250,7 @@ def rollback(rollout: str, /, *, session: SessionArgument) -> None:
     rollout
         The rollout's id, which may be the deployment's last succeeded one.
     """
-    _show(session.printer, session.client.rollouts.rollback(rollout))
+    show_rollout(session.printer, session.client.rollouts.rollback(rollout))
 
 
 @app.command(help_epilogue="Example: lineside rollouts retry r1")
@@ -190,7 +262,7 @@ def retry(rollout: str, /, *, session: SessionArgument) -> None:
     rollout
         The rollout's id.
     """
-    _show(session.printer, session.client.rollouts.retry(rollout))
+    show_rollout(session.printer, session.client.rollouts.retry(rollout))
 
 
 def _target(session: Session, deployment: str, version: str) -> tuple[int, str]:
@@ -215,62 +287,3 @@ def _status(last: Rollout | None) -> int:
 
 def _seconds(timeout: timedelta | None) -> float | None:
     return None if timeout is None else timeout.total_seconds()
-
-
-def _waves_text(rollout: Rollout) -> str:
-    passed = sum(wave.state == rollout_pb2.Wave.STATE_PASSED for wave in rollout.waves)
-    return f"{passed} of {len(rollout.waves)} passed"
-
-
-def _columns(now: datetime) -> Sequence[Column[Rollout]]:
-    return (
-        Column(header="ROLLOUT", cell=lambda rollout: short(rollout.name), whole=True),
-        Column(header="DEPLOYMENT", cell=lambda rollout: short(rollout.deployment), whole=True),
-        Column(header="TO", cell=lambda rollout: short(rollout.target_version), whole=True),
-        Column(header="STATE", cell=lambda rollout: word(rollout, "state")),
-        Column(header="WAVES", cell=_waves_text),
-        Column(header="STARTED", cell=lambda rollout: time_text(rollout.create_time, now=now)),
-        Column(header="REASON", cell=lambda rollout: rollout.reason),
-    )
-
-
-def _show(printer: Printer, rollout: Rollout) -> None:
-    if printer.json:
-        printer.document(document_of(rollout))
-        return
-    strategy, now = rollout.strategy, printer.now
-    gate = strategy.gate
-    limits = [
-        f"{gate.min_inferences} inferences" if gate.HasField("min_inferences") else "",
-        f"at most {gate.max_errors_per_mille}/1000 errors" if gate.HasField("max_errors_per_mille") else "",
-        f"at most {gate.max_failed_installs} failed installs",
-        f"on failure {word(gate, 'on_failure')}",
-    ]
-    printer.pairs(
-        [
-            ("rollout", short(rollout.name)),
-            ("deployment", short(rollout.deployment)),
-            ("from", short(rollout.previous_version)),
-            ("to", short(rollout.target_version)),
-            ("state", word(rollout, "state")),
-            ("reason", f"{rollout.reason}: {rollout.message}" if rollout.reason else rollout.message),
-            ("waves", ", ".join(strategy.waves)),
-            ("bake", duration_text(strategy.bake.ToTimedelta())),
-            ("gate", ", ".join(filter(None, limits))),
-            ("started", time_text(rollout.create_time, now=now)),
-            ("ended", time_text(rollout.end_time, now=now)),
-        ]
-    )
-    printer.section("waves", _wave_columns(now), rollout.waves)
-
-
-def _wave_columns(now: datetime) -> Sequence[Column[rollout_pb2.Wave]]:
-    return (
-        Column(header="WAVE", cell=lambda wave: str(wave.index + 1)),
-        Column(header="SIZE", cell=lambda wave: wave.size),
-        Column(header="STATE", cell=lambda wave: word(wave, "state")),
-        Column(header="ADMITTED", cell=lambda wave: time_text(wave.admit_time, now=now)),
-        Column(header="AGENTS", cell=lambda wave: "\n".join(map(short, wave.agents))),
-        Column(header="GATE", cell=lambda wave: word(wave.verdict, "outcome") if wave.HasField("verdict") else "-"),
-        Column(header="WHY", cell=lambda wave: wave.verdict.message),
-    )
