@@ -3,6 +3,7 @@
 The spool's bytes are the wire's bytes: a record is serialized once, on the way to disk.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -45,11 +46,15 @@ def result_message(result: Result) -> evidence_pb2.Result:
 
 def timestamp(time: datetime) -> Timestamp:
     """The aware `time` as a protobuf timestamp, exact to the microsecond."""
-    since = time - _EPOCH
+    since = time - EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def new_sketch() -> ddsketch.DDSketch:
+    return ddsketch.DDSketch(relative_accuracy=limits.LATENCY_RELATIVE_ACCURACY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +77,9 @@ class WindowBuilder:
     start_ns: int | None = None
     end_ns: int | None = None
     histogram: list[int] = field(default_factory=lambda: [0] * limits.CONFIDENCE_BINS)
-    sketch: ddsketch.DDSketch = field(
-        default_factory=lambda: ddsketch.DDSketch(relative_accuracy=limits.LATENCY_RELATIVE_ACCURACY)
-    )
+    labels: Counter[str] = field(default_factory=Counter)
+    """Of the top label; as many as the model has classes, at most."""
+    sketch: ddsketch.DDSketch = field(default_factory=new_sketch)
 
     def add(self, result: evidence_pb2.Result) -> None:
         time_ns = result.infer_time.seconds * NANOSECONDS_PER_SECOND + result.infer_time.nanos
@@ -87,6 +92,7 @@ class WindowBuilder:
         self.sketch.add(result.latency_us / 1_000)
         if result.labels:
             self.histogram[confidence_bin(result.labels[0].score)] += 1
+            self.labels[result.labels[0].label] += 1
 
     def message(self, *, otherwise_ns: int) -> evidence_pb2.MetricWindow:
         """The window; `otherwise_ns` is its time where it holds refusals alone."""
@@ -101,9 +107,20 @@ class WindowBuilder:
             inference_count=self.inference_count,
             error_count=self.error_count,
             refused_count=self.refused_count,
-            latency=_sketch_message(self.sketch),
+            latency=sketch_message(self.sketch),
             confidence_histogram=self.histogram,
+            label_counts=bounded_counts(self.labels),
         )
+
+
+def bounded_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """The counts of the most frequent labels, at most LABELS_COUNTED_MAX, and of all others together under ""."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    kept = dict(ordered[: limits.LABELS_COUNTED_MAX])
+    rest = sum(count for _, count in ordered[limits.LABELS_COUNTED_MAX :])
+    if rest:
+        kept[""] = kept.get("", 0) + rest
+    return kept
 
 
 def confidence_bin(score: float) -> int:
@@ -156,7 +173,7 @@ def _timestamp_ns(time_ns: int) -> Timestamp:
     return Timestamp(seconds=seconds, nanos=nanos)
 
 
-def _sketch_message(sketch: ddsketch.DDSketch) -> evidence_pb2.LatencySketch:
+def sketch_message(sketch: ddsketch.DDSketch) -> evidence_pb2.LatencySketch:
     message = evidence_pb2.LatencySketch(
         relative_accuracy=limits.LATENCY_RELATIVE_ACCURACY,
         zero_count=round(sketch._zero_count),  # noqa: SLF001 - the library offers no reader of the zero bin

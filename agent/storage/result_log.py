@@ -3,7 +3,8 @@
 Rules kept here:
 - A result is in the file (write(2)) when `append` returns: killing the process loses nothing.
 - A sealed segment is a batch, its number the batch's: exactly once follows from the controller storing a number once.
-- A number is used once for good, over restarts, lost counters and a new folder for the same agent.
+- A number is used once for good, over restarts, lost counters, a new folder for the same agent, and folders restored
+  from an old image or copied: each start goes on at a random distance above all that its folder knows of.
 - The bytes on disk are bounded: over the bound the oldest segments lose their results and keep their windows, and
   last of all whole files go.
 - A disk that cannot be written never fails an inference: metrics go on in memory under a reserved number, and the
@@ -12,16 +13,20 @@ Rules kept here:
 
 import contextlib
 import os
+import secrets
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from agent import limits
 from agent.app.evidence import NANOSECONDS_PER_SECOND, Windows, result_message, version_name
 from agent.app.ports import Clock, EvidenceBatch
+from agent.app.shadow_evidence import ShadowWindows, encode_comparison, encode_skipped
 from agent.domain.errors import Reason, StateError
 from agent.domain.result import Result
+from agent.domain.shadow import Comparison, ShadowPair
 from agent.storage import durable, segment
 
 _COUNTER = "next"
@@ -41,7 +46,8 @@ class _Open:
 class _Unwritten:
     """What could not be written: metrics without results."""
 
-    windows: Windows
+    windows: Windows = field(default_factory=Windows)
+    shadow: ShadowWindows = field(default_factory=ShadowWindows)
     results: int = 0
 
 
@@ -56,13 +62,16 @@ class DiskResultLog:
         bytes_max: int = limits.SPOOL_BYTES_MAX,
         segment_bytes: int = limits.SEGMENT_BYTES_MAX,
         on_writable: Callable[[str], None] = lambda _: None,
+        new_distance: Callable[[], int] = lambda: secrets.randbits(limits.BATCH_DISTANCE_BITS),
     ) -> None:
-        """`on_writable` is told, from any thread, the error's words when writing begins to fail, "" when it works."""
+        """`on_writable` is told, from any thread, the error's words when writing begins to fail, "" when it works.
+        `new_distance` gives how far above the numbers that the folder knows of this process begins."""
         self._folder = folder
         self._clock = clock
         self._bytes_max = bytes_max
         self._segment_bytes = segment_bytes
         self._on_writable = on_writable
+        self._new_distance = new_distance
         self._lock = threading.Lock()
         """Guards everything below; held for one write at most, never for reading a segment."""
         self._open: _Open | None = None
@@ -70,7 +79,7 @@ class DiskResultLog:
         """Sizes in bytes by number."""
         self._sealed_bytes = 0
         self._memory: dict[int, EvidenceBatch] = {}
-        self._unwritten = _Unwritten(Windows())
+        self._unwritten = _Unwritten()
         self._error = ""
         self._next = 0
         self._reserved = 0
@@ -92,6 +101,20 @@ class DiskResultLog:
         with self._lock:
             if not self._write(segment.frame_refused(slot, name, 1)):
                 self._unwritten.windows.add_refused(slot, name, 1)
+
+    # --- shadow runs ---
+
+    def append_comparisons(self, comparisons: Sequence[Comparison]) -> None:
+        content = b"".join(segment.frame(segment.Kind.COMPARISON, encode_comparison(each)) for each in comparisons)
+        with self._lock:
+            if not self._write(content):
+                for comparison in comparisons:
+                    self._unwritten.shadow.add(comparison)
+
+    def count_skipped(self, pair: ShadowPair, time: datetime, count: int) -> None:
+        with self._lock:
+            if not self._write(segment.frame(segment.Kind.SKIPPED, encode_skipped(pair, time, count))):
+                self._unwritten.shadow.add_skipped(pair, time, count)
 
     # --- reporting ---
 
@@ -193,19 +216,21 @@ class DiskResultLog:
     def _seal_unwritten(self) -> None:
         """Make what could not be written a batch in memory. Without a number, or while enough such batches wait, it
         goes on growing where it is: windows of any length take the same room."""
-        if not self._unwritten.windows or len(self._memory) >= limits.MEMORY_BATCHES_MAX:
+        empty = not self._unwritten.windows and not self._unwritten.shadow
+        if empty or len(self._memory) >= limits.MEMORY_BATCHES_MAX:
             return
         try:
             number = self._take_number()
         except OSError:
             return
-        kept, self._unwritten = self._unwritten, _Unwritten(Windows())
+        kept, self._unwritten = self._unwritten, _Unwritten()
         windows = kept.windows.messages(otherwise_ns=self._now_ns())
         self._memory[number] = EvidenceBatch(
             number=number,
             windows=tuple(window.SerializeToString() for window in windows),
             results=(),
             dropped_results=kept.results,
+            shadow_windows=kept.shadow.serialized(),
         )
 
     def _write_memory(self) -> None:
@@ -282,10 +307,14 @@ class DiskResultLog:
         except OSError as error:
             self._tell(error.strerror or str(error))
             counter = None
-        # Without a counter the clock's milliseconds are above every number of an earlier folder of this agent, since
-        # segments are sealed far less often than that.
+        # A new folder of the same agent knows of no number at all: it begins at the clock's milliseconds, where only a
+        # folder that was as new at the same time would begin as well, and even these two are a random distance apart.
         first = self._now_ns() // 1_000_000 if counter is None else counter
-        self._next = self._reserved = max([first, *(number + 1 for number in self._sealed)])
+        known = max([first, *(number + 1 for number in self._sealed)])
+        # The folder may be an old image, or one of two copies: another process has used numbers that it does not know
+        # of, and the controller would take ours for duplicates of those. Two random distances do not meet.
+        jumped = known + 1 + self._new_distance()
+        self._next = self._reserved = jumped if jumped <= limits.BATCH_NUMBER_JUMPED_MAX else known
 
     def _cut_torn_tail(self, number: int) -> None:
         path = self._path(number)

@@ -1,10 +1,13 @@
 """The format of one file of the result log: records one after another, each whole or not there.
 
     record   length (u32) checksum (u32, CRC-32 of kind and payload) kind (u8) payload
-    kinds    RESULT    a serialized lineside.v1.Result
-             REFUSED   count (u32) and "{slot}\\0{model version}" in UTF-8
-             WINDOW    a serialized lineside.v1.MetricWindow, in a file whose results were dropped
-             DROPPED   count (u64) of the results that such a file no longer has
+    kinds    RESULT         a serialized lineside.v1.Result
+             REFUSED        count (u32) and "{slot}\\0{model version}" in UTF-8
+             WINDOW         a serialized lineside.v1.MetricWindow, in a file whose results were dropped
+             DROPPED        count (u64) of the results that such a file no longer has
+             COMPARISON     one input of a shadow run, as agent.app.shadow_evidence writes it
+             SKIPPED        inputs that a shadow run was not given, likewise
+             SHADOW_WINDOW  a serialized lineside.v1.ShadowWindow, in a file whose results were dropped
 All numbers are little-endian. Whatever follows the last whole record was torn by a kill or a power cut.
 """
 
@@ -17,6 +20,7 @@ from enum import IntEnum
 from agent import limits
 from agent.app.evidence import compute_windows
 from agent.app.ports import EvidenceBatch
+from agent.app.shadow_evidence import compute_shadow_windows
 
 _HEADER = struct.Struct("<IIB")
 _COUNT = struct.Struct("<I")
@@ -28,6 +32,9 @@ class Kind(IntEnum):
     REFUSED = 2
     WINDOW = 3
     DROPPED = 4
+    COMPARISON = 5
+    SKIPPED = 6
+    SHADOW_WINDOW = 7
 
 
 def frame(kind: Kind, payload: bytes) -> bytes:
@@ -75,26 +82,29 @@ class Segment:
     refused: dict[tuple[str, str], int]
     windows: tuple[bytes, ...]
     dropped_results: int
+    comparisons: tuple[bytes, ...]
+    skipped: tuple[bytes, ...]
+    shadow_windows: tuple[bytes, ...]
 
     @classmethod
     def parse(cls, content: bytes) -> "Segment":
-        results: list[bytes] = []
-        refused: dict[tuple[str, str], int] = {}
-        windows: list[bytes] = []
-        dropped_results = 0
+        held: dict[Kind, list[bytes]] = {kind: [] for kind in Kind}
         for kind, payload, _ in records(content):
-            match kind:
-                case Kind.RESULT:
-                    results.append(payload)
-                case Kind.REFUSED:
-                    slot, _, model_version = payload[_COUNT.size :].decode().partition("\0")
-                    key = (slot, model_version)
-                    refused[key] = refused.get(key, 0) + _COUNT.unpack_from(payload)[0]
-                case Kind.WINDOW:
-                    windows.append(payload)
-                case Kind.DROPPED:
-                    dropped_results += _LONG_COUNT.unpack(payload)[0]
-        return cls(results=tuple(results), refused=refused, windows=tuple(windows), dropped_results=dropped_results)
+            held[kind].append(payload)
+        refused: dict[tuple[str, str], int] = {}
+        for payload in held[Kind.REFUSED]:
+            slot, _, model_version = payload[_COUNT.size :].decode().partition("\0")
+            key = (slot, model_version)
+            refused[key] = refused.get(key, 0) + _COUNT.unpack_from(payload)[0]
+        return cls(
+            results=tuple(held[Kind.RESULT]),
+            refused=refused,
+            windows=tuple(held[Kind.WINDOW]),
+            dropped_results=sum(_LONG_COUNT.unpack(payload)[0] for payload in held[Kind.DROPPED]),
+            comparisons=tuple(held[Kind.COMPARISON]),
+            skipped=tuple(held[Kind.SKIPPED]),
+            shadow_windows=tuple(held[Kind.SHADOW_WINDOW]),
+        )
 
     def batch(self, number: int, *, otherwise_ns: int) -> EvidenceBatch:
         """The batch that this segment is; `otherwise_ns` dates windows that hold refusals alone."""
@@ -104,10 +114,14 @@ class Segment:
             windows=(*self.windows, *computed),
             results=self.results,
             dropped_results=self.dropped_results,
+            shadow_windows=(*self.shadow_windows, *compute_shadow_windows(self.comparisons, self.skipped)),
         )
 
 
 def encode_without_results(batch: EvidenceBatch) -> bytes:
     """A file that keeps the batch's windows and only counts its results."""
     dropped = _LONG_COUNT.pack(batch.dropped_results + len(batch.results))
-    return frame(Kind.DROPPED, dropped) + b"".join(frame(Kind.WINDOW, window) for window in batch.windows)
+    frames = [frame(Kind.DROPPED, dropped)]
+    frames.extend(frame(Kind.WINDOW, window) for window in batch.windows)
+    frames.extend(frame(Kind.SHADOW_WINDOW, window) for window in batch.shadow_windows)
+    return b"".join(frames)

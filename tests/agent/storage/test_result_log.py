@@ -1,7 +1,9 @@
 """The result log: nothing lost or doubled by a kill, numbers used once for good, bytes bounded."""
 
 import os
+import shutil
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +20,15 @@ from agent.storage.result_log import DiskResultLog
 from tests.support.clock import START, LoopClock
 
 
-def result(part: str = "p", *, latency_us: int = 1500, score: float = 0.9, error: str = "", version: int = 1) -> Result:
+def result(
+    part: str = "p",
+    *,
+    latency_us: int = 1500,
+    score: float = 0.9,
+    error: str = "",
+    version: int = 1,
+    label: str = "ok",
+) -> Result:
     return Result(
         slot="cells",
         version=version,
@@ -27,7 +37,7 @@ def result(part: str = "p", *, latency_us: int = 1500, score: float = 0.9, error
         part_id=part,
         request_id="",
         outcome=Outcome.ERROR if error else Outcome.OK,
-        labels=() if error else (LabelScore(label="ok", score=score),),
+        labels=() if error else (LabelScore(label=label, score=score),),
         latency_us=latency_us,
         error=error,
     )
@@ -118,15 +128,37 @@ def test_a_number_is_used_once_for_good(tmp_path: Path, clock: LoopClock) -> Non
     assert used == sorted(used)
 
 
-def test_numbers_go_on_above_those_of_a_folder_that_was_lost(tmp_path: Path, clock: LoopClock) -> None:
-    first = DiskResultLog(tmp_path / "one", clock=clock)
-    first.append([result()])
-    first.seal(force=True)
-    clock.move(1.0)
-    second = DiskResultLog(tmp_path / "two", clock=clock)
-    second.append([result()])
-    second.seal(force=True)
-    assert min(second.pending()) > max(first.pending())
+def numbers_of_a_run(folder: Path, clock: LoopClock, batches: int = 20) -> set[int]:
+    log = DiskResultLog(folder, clock=clock)
+    for _ in range(batches):
+        log.append([result()])
+        log.seal(force=True)
+    return set(log.pending())
+
+
+def test_a_folder_that_was_lost_shares_no_number_with_the_next(tmp_path: Path, clock: LoopClock) -> None:
+    first = numbers_of_a_run(tmp_path / "one", clock)
+    second = numbers_of_a_run(tmp_path / "two", clock)
+    assert not first & second
+
+
+def test_runs_from_one_copied_folder_share_no_number(tmp_path: Path, clock: LoopClock) -> None:
+    """A disk image that is restored knows an old counter; the controller would take its numbers for duplicates."""
+    numbers_of_a_run(tmp_path / "image", clock)
+    runs = []
+    for name in ("first", "restored", "restored-again"):
+        shutil.copytree(tmp_path / "image", tmp_path / name)
+        old = set(DiskResultLog(tmp_path / name, clock=clock).pending())
+        runs.append(numbers_of_a_run(tmp_path / name, clock) - old)
+    assert all(len(run) == 20 for run in runs)
+    assert len(set().union(*runs)) == 60
+    assert all(0 < number < 1 << 63 for run in runs for number in run)
+
+
+def test_numbers_stay_below_the_wires_bound(tmp_path: Path, clock: LoopClock) -> None:
+    (tmp_path / "next").write_text(str(limits.BATCH_NUMBER_JUMPED_MAX - 1))
+    (number,) = numbers_of_a_run(tmp_path, clock, batches=1)
+    assert number < 1 << 63
 
 
 def test_segments_are_sealed_by_age_and_by_size(tmp_path: Path, clock: LoopClock) -> None:
@@ -160,6 +192,7 @@ def test_windows_count_exactly_the_results(tmp_path: Path, clock: LoopClock) -> 
     assert (refusals.inference_count, refusals.refused_count, refusals.device) == (0, 7, "")
     assert second.inference_count == 1
     assert list(first.confidence_histogram) == [5] * 20
+    assert dict(first.label_counts) == {"ok": 100}, "failed inferences have no label"
     sketch = first.latency
     assert sketch.count == 100 == sum(sketch.bin_counts) + sketch.zero_count
     assert sketch.min_ms == pytest.approx(1)
@@ -289,3 +322,30 @@ def test_a_pile_of_batches_is_sealed_less_often(tmp_path: Path, clock: LoopClock
     clock.move(timedelta(seconds=limits.SEGMENT_AGE_OFFLINE_SECONDS).total_seconds())
     log.seal()
     assert len(log.pending()) == limits.SEGMENT_BACKLOG_MANY + 1
+
+
+def test_labels_are_counted_up_to_a_bound_and_the_rest_together(tmp_path: Path, clock: LoopClock) -> None:
+    log = DiskResultLog(tmp_path, clock=clock, bytes_max=20_000)
+    for n in range(100):
+        log.append([result(label=f"c{n:02d}")] * (3 if n >= 90 else 1))
+    log.seal(force=True)
+    (window,) = (evidence_pb2.MetricWindow.FromString(w) for n in log.pending() for w in log.read(n).windows)
+    counts = dict(window.label_counts)
+    assert len(counts) == limits.LABELS_COUNTED_MAX + 1
+    assert all(counts[f"c{n}"] == 3 for n in range(90, 100)), "the frequent ones keep their names"
+    assert counts[""] == 36
+    assert sum(counts.values()) == 120 == window.inference_count
+
+
+def test_label_counts_stay_exact_when_results_are_dropped(tmp_path: Path, clock: LoopClock) -> None:
+    log = DiskResultLog(tmp_path, clock=clock, bytes_max=20_000, segment_bytes=4000)
+    for n in range(1000):
+        log.append([result(f"p{n}", label=f"c{n % 3}")])
+        log.seal()
+    log.seal(force=True)
+    assert sum(log.read(number).dropped_results for number in log.pending()) > 0
+    counted_labels: Counter[str] = Counter()
+    for number in log.pending():
+        for content in log.read(number).windows:
+            counted_labels.update(evidence_pb2.MetricWindow.FromString(content).label_counts)
+    assert counted_labels == {"c0": 334, "c1": 333, "c2": 333}
