@@ -33,9 +33,10 @@ from controlplane.app.leadership import FencedStore, Leadership
 from controlplane.app.metrics import Metrics
 from controlplane.app.notices import Notice, NoticeKind, Notices
 from controlplane.app.observations import Observations
-from controlplane.app.ports import BlobStore, Store
+from controlplane.app.ports import BlobStore
 from controlplane.app.registry import Registry
 from controlplane.app.revocations import Revocations
+from controlplane.app.rollout_ticks import RolloutTicks
 from controlplane.app.rollouts import Rollouts
 from controlplane.app.samples import Samples
 from controlplane.app.tokens import JoinTokens
@@ -86,8 +87,8 @@ class Parts:
     leadership: Leadership
     led_convergence: Convergence
     """For the jobs: as `convergence`, behind the fence."""
-    led_rollouts: Rollouts
-    """For the jobs: as `rollouts`, behind the fence."""
+    led_rollouts: RolloutTicks
+    """For the jobs: behind the fence."""
     bridge: PostgresNotices | None
     """To the other controllers; None with SQLite."""
     endpoints: endpoints_pb2.Endpoints
@@ -123,11 +124,7 @@ def compose(settings: Settings) -> Parts:
     if bridge is not None:
         notices.relay_to(bridge.tell)
 
-    def rollouts_over(its_store: Store) -> Rollouts:
-        return Rollouts(
-            store=its_store, clock=clock, ids=ids, notices=notices, silent_seconds_max=silent_seconds_max(settings)
-        )
-
+    silence = silent_seconds_max(settings)
     return Parts(
         settings=settings,
         authority=authority,
@@ -147,10 +144,10 @@ def compose(settings: Settings) -> Parts:
             desired_states=DesiredStates(store=store),
             revocations=revocations,
         ),
-        rollouts=rollouts_over(store),
+        rollouts=Rollouts(store=store, clock=clock, ids=ids, notices=notices, silent_seconds_max=silence),
         leadership=leadership,
         led_convergence=Convergence(store=fenced, notifier=notices),
-        led_rollouts=rollouts_over(fenced),
+        led_rollouts=RolloutTicks(store=fenced, clock=clock, ids=ids, notices=notices, silent_seconds_max=silence),
         bridge=bridge,
         endpoints=endpoints_pb2.Endpoints(),
     )

@@ -16,11 +16,11 @@ from controlplane import limits
 from controlplane.app.convergence import Convergence
 from controlplane.app.leadership import Leadership
 from controlplane.app.ports import Clock
-from controlplane.app.rollouts import Rollouts
+from controlplane.app.rollout_ticks import RolloutTicks
 
 
 def start_jobs(
-    *, leadership: Leadership, rollouts: Rollouts, convergence: Convergence, clock: Clock
+    *, leadership: Leadership, rollouts: RolloutTicks, convergence: Convergence, clock: Clock
 ) -> AsyncIOScheduler:
     """Start the jobs on the running event loop and return their scheduler; end them with `shutdown(wait=False)`.
     `rollouts` and `convergence` write behind the fence of `leadership`.

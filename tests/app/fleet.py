@@ -1,6 +1,6 @@
 """A small fleet around the use cases of deployments and rollouts, in memory and in virtual time."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,7 +9,8 @@ from controlplane.app.convergence import Convergence
 from controlplane.app.deployments import DeploymentRequest, Deployments, DeploymentView
 from controlplane.app.notices import Notices
 from controlplane.app.ports import Store, UnitOfWork
-from controlplane.app.rollouts import RolloutRequest, Rollouts
+from controlplane.app.rollout_ticks import RolloutTicks
+from controlplane.app.rollouts import RolloutRequest, Rollouts, WhenActive
 from controlplane.domain.deployment import RuntimePolicy, SamplePolicy
 from controlplane.domain.gate import GatePolicy
 from controlplane.domain.ids import AgentId, DeploymentId, ModelId
@@ -72,6 +73,12 @@ class Fleet:
         return Rollouts(store=self.store, clock=self.clock, ids=self.ids, notices=self.notices)
 
     @property
+    def ticks(self) -> RolloutTicks:
+        """A controller that has been listening since the beginning."""
+        start = VirtualClock()
+        return RolloutTicks(store=self.store, clock=start, ids=self.ids, notices=self.notices)
+
+    @property
     def convergence(self) -> Convergence:
         return Convergence(store=self.store, notifier=self.notices)
 
@@ -103,13 +110,25 @@ class Fleet:
         return await self.deployments.create(DeploymentRequest(**(fields | overrides)), actor=ANNA)
 
     async def roll_out(
-        self, version: int = 2, *, waves: str = "1,100%", bake: float = 0.0, request_id: str = "", **gate: Any
+        self,
+        version: int = 2,
+        *,
+        waves: str = "1,100%",
+        request_id: str = "",
+        when_active: WhenActive = WhenActive.RULE,
+        strategy: Mapping[str, Any] | None = None,
+        **gate: Any,
     ) -> Rollout:
-        strategy = RolloutStrategy(
-            waves=parse_wave_sizes(waves), bake_seconds=bake, gate=GatePolicy(**({"min_inferences": 0} | gate))
-        )
+        """Start one by ANNA with this gate, and whatever else of the strategy is given."""
+        fields: dict[str, Any] = {"gate": GatePolicy(**({"min_inferences": 0} | gate)), **(strategy or {})}
         request = RolloutRequest(
-            deployment_id=LINE_3, model_id=SOLAR, target_version=version, strategy=strategy, request_id=request_id
+            deployment_id=LINE_3,
+            model_id=SOLAR,
+            target_version=version,
+            strategy=RolloutStrategy(waves=parse_wave_sizes(waves), **fields),
+            actor=ANNA,
+            when_active=when_active,
+            request_id=request_id,
         )
         return await self.rollouts.create(request)
 
@@ -154,7 +173,7 @@ class Fleet:
                 )
 
     async def tick(self, seconds: float = 1.0) -> None:
-        await self.rollouts.tick(self.clock.advance(seconds))
+        await self.ticks.tick(self.clock.advance(seconds))
 
     async def _heard(self, work: UnitOfWork, agent: str, failing: Sequence[int]) -> Observation:
         desired = await work.desired.find(AgentId(agent))
