@@ -1,66 +1,44 @@
-"""What must hold after each event. Each checker is a function of what is stored and what truly happened.
+"""What must hold after each event, of the whole fleet. Each checker is a function of what is stored and what truly
+happened.
 
 They are written from the rules and not from the code they check: none calls a decision of the domain.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
-from controlplane.domain.assignment import DesiredState
+from controlplane.domain.audit import AuditEvent
 from controlplane.domain.deployment import Deployment
-from controlplane.domain.ids import AgentId
-from controlplane.domain.inventory import AgentRecord
+from controlplane.domain.ids import AgentId, ModelId
 from controlplane.domain.rollout import Rollout, RolloutState, WaveState
+from tests.simulation.rollout_checkers import check_rollout
+from tests.simulation.snapshot import ACTIVE, Snapshot, Truth, ViolationError
 
-ACTIVE = {RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK}
-
-
-class ViolationError(AssertionError):
-    """A rule was broken; the text names it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """Everything that is stored."""
-
-    agents: Mapping[AgentId, AgentRecord]
-    desired: Mapping[AgentId, DesiredState]
-    deployments: Sequence[Deployment]
-    rollouts: Sequence[Rollout]
-    versions: frozenset[int]
-
-
-@dataclass(slots=True)
-class Truth:
-    """What truly happened at the stations, whatever the controller heard of it."""
-
-    installed: dict[int, set[AgentId]] = field(default_factory=dict)
-    """Agents on which a version served at some time."""
-    inferences: dict[int, int] = field(default_factory=dict)
-    """By version, as many as ever reached the controller."""
+WAITS_FOR_OPERATOR = ("WAITS_FOR_APPROVAL", "HOLDING_", "PAUSED_BY_OPERATOR")
+"""How the reason begins of a running rollout that may stand still for ever: a person, or a line that starts again."""
 
 
 def check(before: Snapshot, after: Snapshot, truth: Truth) -> None:
     """Raise ViolationError if an event that led from one snapshot to the other broke a rule."""
     check_generations(before, after)
     check_versions(after)
-    check_exposure(after)
+    check_exposure(before, after)
+    check_pins(after)
+    check_yanks(before, after)
     check_one_active(after)
+    check_audit(before, after)
     was = {rollout.id: rollout for rollout in before.rollouts}
     for rollout in after.rollouts:
-        check_waves(rollout)
-        if (old := was.get(rollout.id)) is not None:
-            check_admission(old, rollout, truth)
-            check_ended(old, rollout)
+        check_rollout(was.get(rollout.id), rollout, after, truth)
 
 
 def check_generations(before: Snapshot, after: Snapshot) -> None:
     """A generation never falls, and rises when the slots change; no agent is ahead of it."""
     for agent_id, state in after.desired.items():
         old = before.desired.get(agent_id)
-        fell = old is not None and state.generation < old.generation
-        if fell or (old is not None and (state.slots != old.slots) != (state.generation > old.generation)):
-            raise ViolationError(f"generation: {agent_id} is at {state.generation}, and its slots moved otherwise")
+        if old is not state and old is not None:
+            fell = state.generation < old.generation
+            if fell or (state.slots != old.slots) != (state.generation > old.generation):
+                raise ViolationError(f"generation: {agent_id} is at {state.generation}, and its slots moved otherwise")
         observation = after.agents[agent_id].observation
         if observation is not None and observation.observed.generation > state.generation:
             raise ViolationError(f"generation: {agent_id} is ahead of what it was told")
@@ -70,82 +48,137 @@ def check_versions(after: Snapshot) -> None:
     """A version that is desired exists."""
     for agent_id, state in after.desired.items():
         for slot in state.slots:
-            if slot.version not in after.versions:
-                raise ViolationError(f"versions: {agent_id} is to run {slot.version}, which does not exist")
+            for version in {slot.version, slot.prefetch_version or slot.version}:
+                if (slot.slot, version) not in after.versions:
+                    raise ViolationError(f"versions: {agent_id} is to have {version}, which does not exist")
 
 
-def check_exposure(after: Snapshot) -> None:
-    """An agent is told to run the deployment's version, or the target of a rollout that admitted it; while targets
-    are returned, the version before."""
-    deployment = after.deployments[0]
-    active = next((rollout for rollout in after.rollouts if rollout.state in ACTIVE), None)
-    for agent_id, record in after.agents.items():
-        if record.agent.revoked or agent_id not in after.desired:
+def intended(after: Snapshot, agent_id: AgentId, deployment: Deployment) -> int | None:
+    """What an agent should run by its deployment: the target of the rollout that released it, else its standing
+    version."""
+    rollout = after.active(deployment)
+    if rollout is not None and rollout.state is not RolloutState.ROLLING_BACK and _is_released(rollout, agent_id):
+        return rollout.target_version
+    return deployment.kept_versions.get(agent_id, deployment.version)
+
+
+def _is_released(rollout: Rollout, agent_id: AgentId) -> bool:
+    return any(release.agent_id == agent_id for wave in rollout.waves for release in wave.releases)
+
+
+def check_exposure(before: Snapshot, after: Snapshot) -> None:
+    """An agent is told to run its deployment's version, or the target of a rollout whose admitted wave released it.
+    Where that is forbidden it stays on what it had."""
+    for agent_id, state in after.desired.items():
+        if after.agents[agent_id].agent.revoked:
             continue
-        allowed = {deployment.version}
-        if active is not None and active.state is RolloutState.ROLLING_BACK:
-            allowed = {active.previous_version}
-        elif active is not None and _is_admitted(active, agent_id):
-            allowed = {active.target_version}
-        for slot in after.desired[agent_id].slots:
+        for slot in state.slots:
+            if (agent_id, slot.slot) in after.pins:
+                continue
+            deployment = after.holder(agent_id, slot.slot)
+            if deployment is None:
+                raise ViolationError(f"exposure: {agent_id} has a slot of {slot.slot} and no deployment")
+            allowed = {intended(after, agent_id, deployment)}
+            if any((slot.slot, version) in after.yanked for version in allowed if version is not None):
+                old = before.desired.get(agent_id)
+                allowed |= {old.version_of(slot.slot) if old is not None else None}
             if slot.version not in allowed:
                 raise ViolationError(f"exposure: {agent_id} is to run {slot.version}, allowed is {allowed}")
+    for rollout in after.rollouts:
+        for wave in rollout.waves:
+            closed = wave.state in {WaveState.PENDING, WaveState.SHADOWING}
+            stray = [release.agent_id for release in wave.releases if release.agent_id not in wave.agents]
+            if (closed and wave.releases) or stray:
+                raise ViolationError(f"exposure: {rollout.id} released agents of wave {wave.index}, not admitted")
 
 
-def _is_admitted(rollout: Rollout, agent_id: AgentId) -> bool:
-    return any(agent_id in wave.agents and wave.state is not WaveState.PENDING for wave in rollout.waves)
+def check_pins(after: Snapshot) -> None:
+    """A pinned slot stays on its version, whatever rollouts do."""
+    for (agent_id, model_id), pin in after.pins.items():
+        state = after.desired.get(agent_id)
+        version = state.version_of(model_id) if state is not None else None
+        if version not in {None, pin.version} and not after.agents[agent_id].agent.revoked:
+            raise ViolationError(f"pins: {agent_id} is pinned to {pin.version} and is to run {version}")
+
+
+def check_yanks(before: Snapshot, after: Snapshot) -> None:
+    """Nobody is newly given a yanked version, but who is returned to it by the end of a rollout that took it away."""
+    for agent_id, state in after.desired.items():
+        old = before.desired.get(agent_id)
+        if old is state:
+            continue
+        for slot in state.slots:
+            key = (slot.slot, slot.version)
+            had = old.version_of(slot.slot) if old is not None else None
+            if key not in after.yanked or key not in before.yanked or had == slot.version:
+                continue
+            if not _returns(before, agent_id, slot.slot, had):
+                raise ViolationError(f"yanks: {agent_id} is newly given {slot.slot}:{slot.version}, which is yanked")
+
+
+def _returns(before: Snapshot, agent_id: AgentId, model_id: ModelId, had: int | None) -> bool:
+    """Whether what the agent had came from a rollout."""
+    return any(
+        rollout.model_id == model_id and rollout.target_version == had and _is_released(rollout, agent_id)
+        for rollout in before.rollouts
+    )
 
 
 def check_one_active(after: Snapshot) -> None:
-    """A deployment has one active rollout at most."""
-    if sum(rollout.state in ACTIVE for rollout in after.rollouts) > 1:
-        raise ViolationError("one active: two rollouts move the deployment")
+    """A deployment has one active rollout at most, and one that waits."""
+    for deployment in after.deployments:
+        states = [rollout.state for rollout in after.rollouts if rollout.deployment_id == deployment.id]
+        if sum(state in ACTIVE for state in states) > 1:
+            raise ViolationError(f"one active: two rollouts move {deployment.id}")
+        if states.count(RolloutState.QUEUED) > 1:
+            raise ViolationError(f"one active: two rollouts wait for {deployment.id}")
 
 
-def check_waves(rollout: Rollout) -> None:
-    """Behind the first wave that did not pass, none is admitted; each target is in one wave."""
-    open_seen = False
-    for wave in rollout.waves:
-        if open_seen and wave.state is not WaveState.PENDING:
-            raise ViolationError(f"waves: {rollout.id} admitted wave {wave.index} behind one that did not pass")
-        open_seen = open_seen or wave.state is not WaveState.PASSED
-    agents = [agent for wave in rollout.waves for agent in wave.agents]
-    if len(agents) != len(set(agents)):
-        raise ViolationError(f"waves: {rollout.id} has a target in two waves")
+def check_audit(before: Snapshot, after: Snapshot) -> None:
+    """Each change of a rollout, of what is forbidden and of what is pinned is in the log."""
+    was = {rollout.id: rollout for rollout in before.rollouts}
+    told = {name for event in after.news for name in _names(event)}
+    for rollout in after.rollouts:
+        old = was.get(rollout.id)
+        if (old is None or _essence(old) != _essence(rollout)) and f"rollouts/{rollout.id}" not in told:
+            raise ViolationError(f"audit: {rollout.id} became {rollout.state} {rollout.reason}, and nobody says why")
+    changed = {f"models/{model}/versions/{number}" for model, number in after.yanked ^ before.yanked}
+    changed |= {f"agents/{agent_id}" for agent_id, _ in after.pins.keys() ^ before.pins.keys()}
+    if changed - told:
+        raise ViolationError(f"audit: nothing is said of {sorted(changed - told)}")
 
 
-def check_admission(before: Rollout, after: Rollout, truth: Truth) -> None:
-    """A wave is admitted one at a time, while running, and only after the version truly served and inferred."""
-    admitted = [
-        new.index
-        for old, new in zip(before.waves, after.waves, strict=True)
-        if old.state is WaveState.PENDING and new.state is not WaveState.PENDING
-    ]
-    if len(admitted) > 1 or (admitted and before.state is not RolloutState.RUNNING):
-        raise ViolationError(f"admission: {after.id} went from {before.state} and admitted {admitted}")
-    succeeded = after.state is RolloutState.SUCCEEDED and before.state is not RolloutState.SUCCEEDED
-    if admitted or succeeded:
-        version = after.target_version
-        exposed = {agent for wave in before.waves if wave.state is not WaveState.PENDING for agent in wave.agents}
-        if not exposed & truth.installed.get(version, set()):
-            raise ViolationError(f"admission: {after.id} went on, and no target ever served version {version}")
-        if truth.inferences.get(version, 0) < after.strategy.gate.min_inferences:
-            raise ViolationError(f"admission: {after.id} went on with too few inferences by version {version}")
+def _names(event: AuditEvent) -> tuple[str, ...]:
+    return (event.happening.resource, *event.happening.related)
 
 
-def check_ended(before: Rollout, after: Rollout) -> None:
-    """What has ended stays as it is, but that a success may be rolled back by hand."""
-    undone = before.state is RolloutState.SUCCEEDED and after.reason == "ROLLED_BACK_BY_OPERATOR"
-    if before.state not in ACTIVE and before != after and not undone:
-        raise ViolationError(f"ended: {after.id} was {before.state} and became {after.state}")
+def _essence(rollout: Rollout) -> tuple[object, ...]:
+    """What of a rollout is decided, and not measured."""
+    waves = tuple((wave.state, wave.approver, wave.releases) for wave in rollout.waves)
+    return rollout.state, rollout.reason, waves
 
 
 def check_liveness(after: Snapshot, unsettled: Mapping[AgentId, str]) -> None:
-    """After the faults every rollout has ended or waits for an operator, and every agent has come to rest."""
+    """After the faults every rollout has ended or waits for a person, nothing waits behind nothing, and every agent
+    has come to rest."""
     restless = [
-        f"{rollout.id} {rollout.state}: {rollout.message}"
+        f"{rollout.id} {rollout.state} {rollout.reason}: {rollout.message}"
         for rollout in after.rollouts
-        if rollout.state in ACTIVE and rollout.state is not RolloutState.PAUSED
+        if not _rests(rollout, after)
     ]
     if restless or unsettled:
         raise ViolationError(f"liveness: {restless} {dict(unsettled)}")
+
+
+def _rests(rollout: Rollout, after: Snapshot) -> bool:
+    match rollout.state:
+        case RolloutState.RUNNING:
+            return rollout.reason.startswith(WAITS_FOR_OPERATOR)
+        case RolloutState.ROLLING_BACK:
+            return False
+        case RolloutState.QUEUED:
+            return any(
+                other.state in ACTIVE for other in after.rollouts if other.deployment_id == rollout.deployment_id
+            )
+        case _:
+            return True

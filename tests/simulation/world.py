@@ -1,34 +1,32 @@
 """A whole controller and its fleet under one seed: the real domain and use cases over a store in memory."""
 
-import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from controlplane import limits
 from controlplane.app.deployments import DeploymentRequest, Deployments
 from controlplane.app.notices import Notices
 from controlplane.domain.assignment import DesiredState
 from controlplane.domain.deployment import RuntimePolicy, SamplePolicy
-from controlplane.domain.evidence import EvidenceBatch, LatencySketch, MetricWindow, ShadowWindow
 from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import Observation, ObservedState
-from tests.simulation.agent import Compared, Counted, Sealed, SimulatedAgent, Work
+from tests.simulation.agent import Sealed, SimulatedAgent, Work
 from tests.simulation.checkers import check, check_liveness
 from tests.simulation.controller import Replica
 from tests.simulation.events import Event, EventHeap
+from tests.simulation.measurements import WINDOW_SECONDS, make_evidence, make_weights
 from tests.simulation.network import Network
-from tests.simulation.operators import ALICE, BOB, draw_request
+from tests.simulation.operators import ALICE, Operators
 from tests.simulation.rollout_checkers import TICK_SECONDS
 from tests.simulation.scenario import Scenario, Station, draw_scenario
 from tests.simulation.snapshot import Snapshot, Swap, Truth, ViolationError, take_snapshot
-from tests.support.factories import make_agent, make_artifact, make_model, make_version
+from tests.support.factories import make_agent, make_model, make_version
 from tests.support.memory_store import MemoryStore
 from tests.support.virtual_time import CountingIds
 
-SYNC_SECONDS, WINDOW_SECONDS, CONVERGENCE_SECONDS = 4.0, 10.0, 10.0
-ACCURACY = 0.01
-GAMMA = (1 + ACCURACY) / (1 - ACCURACY)
+SYNC_SECONDS, CONVERGENCE_SECONDS = 4.0, 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +47,12 @@ class World:
         self.scenario = scenario
         self.rng = random.Random(f"world/{scenario.seed}")
         self.heap = EventHeap()
-        self.memory = MemoryStore(self.heap.clock.now)
+        self.memory = MemoryStore(now=self.heap.clock.now)
         self.ids = CountingIds()
         self.network = Network(self.heap, scenario.faults, random.Random(f"network/{scenario.seed}"))
         self.replicas = [self._replica(number) for number in range(scenario.controllers)]
         self.agents: dict[AgentId, SimulatedAgent] = {}
-        self.revoked: set[AgentId] = set()
+        self.people = Operators(scenario, self.replicas, random.Random(f"people/{scenario.seed}"), self.snapshot)
         self.calm = False
         self._truth = Truth()
         self._events = 0
@@ -113,7 +111,7 @@ class World:
         return {
             agent.id: f"generation {agent.generation}, wants {agent.disk.wanted}, has {agent.disk.slots}"
             for agent in self.agents.values()
-            if not (agent.settled or agent.dead) and agent.id not in self.revoked
+            if not (agent.settled or agent.dead) and not self._is_revoked(agent.id)
         }
 
     # --- setting the scene ---
@@ -124,9 +122,9 @@ class World:
             for model_id, versions in scenario.versions.items():
                 await work.models.add(make_model(id=model_id))
                 for version in versions:
-                    content = "w" * 1_000_000 if False else f"{model_id}:{version.number}"
+                    artifact = make_weights(f"{model_id}:{version.number}")
                     await work.models.add_version(
-                        make_version(model_id=model_id, number=version.number, artifact=make_artifact(content))
+                        make_version(model_id=model_id, number=version.number, artifact=artifact)
                     )
         for station in scenario.stations:
             if not station.late:
@@ -147,18 +145,24 @@ class World:
                 actor=ALICE,
             )
         for replica in self.replicas:
+            await replica.lead()
+            self._repeat(limits.LEASE_RENEW_SECONDS, replica.lead)
             self._repeat(TICK_SECONDS, lambda replica=replica: self._tick(replica))
             self._repeat(CONVERGENCE_SECONDS, lambda replica=replica: self._converge(replica))
         self._plan_events()
 
     def _plan_events(self) -> None:
-        scenario, faults = self.scenario, self.scenario.faults
+        scenario, faults, people = self.scenario, self.scenario.faults, self.people
         for station in scenario.stations:
             if station.late:
                 self.heap.at(self._some_time(), lambda station=station: self._join_late(station))
         for count, act in (
-            (scenario.commands, self._command),
-            (scenario.acts.get("revoke", 0), self._revoke),
+            (scenario.commands, people.command),
+            (scenario.acts.get("relabel", 0), people.relabel),
+            (scenario.acts.get("pin", 0), people.pin),
+            (scenario.acts.get("yank", 0), people.yank),
+            (scenario.acts.get("revoke", 0), people.revoke),
+            (6, people.approve),
             (faults.restarts, self._restart_one),
             (faults.absences, self._send_away),
             (faults.flaps, self._flap),
@@ -168,7 +172,7 @@ class World:
         ):
             for _ in range(count):
                 self.heap.at(self._some_time(), act)
-        self.heap.at(self.rng.uniform(1.0, 20.0), self._start_rollout)
+        self.heap.at(self.rng.uniform(1.0, 20.0), people.start)
 
     def _some_time(self) -> float:
         return self.rng.uniform(1.0, self.scenario.fault_seconds)
@@ -189,10 +193,10 @@ class World:
     # --- controllers ---
 
     async def _tick(self, replica: Replica) -> None:
-        await replica.act(lambda: replica.rollouts.tick(self.heap.clock.now()))
+        await replica.work(lambda: replica.ticks.tick(self.heap.clock.now()))
 
     async def _converge(self, replica: Replica) -> None:
-        await replica.act(replica.convergence.run)
+        await replica.work(lambda: replica.convergence.round(self.heap.clock.now()))
 
     async def _stop_controller(self) -> None:
         if self.calm:
@@ -200,40 +204,6 @@ class World:
         replica = self.rng.choice(self.replicas)
         replica.stop_at_next_write()
         self.heap.after(self.rng.uniform(5.0, 60.0), replica.wake)
-
-    # --- operators ---
-
-    async def _command(self) -> None:
-        rng, snapshot = self.rng, await self.snapshot()
-        if not snapshot.rollouts or rng.random() < 0.3:
-            await self._start_rollout()
-            return
-        rollout_id = rng.choice(snapshot.rollouts[-3:]).id
-        replica, actor = rng.choice(self.replicas), rng.choice([ALICE, BOB])
-        rollouts = replica.rollouts
-        commands: Sequence[Callable[..., Any]] = [
-            rollouts.pause,
-            rollouts.resume,
-            rollouts.abort,
-            rollouts.rollback,
-            rollouts.retry,
-        ]
-        command = rng.choice(commands)
-        await replica.act(lambda: command(rollout_id, actor=actor))
-
-    async def _start_rollout(self) -> None:
-        request = draw_request(self.scenario, self.rng)
-        replica = self.rng.choice(self.replicas)
-        await replica.act(lambda: replica.rollouts.create(request))
-
-    async def _revoke(self) -> None:
-        agent_id = self.rng.choice(sorted(self.agents))
-        if agent_id in self.revoked:
-            return
-        self.revoked.add(agent_id)
-        async with self.memory.write() as work:
-            record = await work.agents.get(agent_id)
-            await work.agents.save(make_revoked(record.agent))
 
     # --- agents ---
 
@@ -251,10 +221,12 @@ class World:
 
     async def _join_late(self, station: Station) -> None:
         await self._enrol(station)
-        await self._converge(self.rng.choice(self.replicas))
+
+    def _is_revoked(self, agent_id: AgentId) -> bool:
+        return self.memory._tables.agents[agent_id].revoked
 
     def _talks(self, agent: SimulatedAgent) -> bool:
-        return not agent.dead and agent.id not in self.revoked
+        return not agent.dead and not self._is_revoked(agent.id)
 
     async def _sync(self, agent: SimulatedAgent) -> None:
         """The agent sends everything it observes."""
@@ -263,7 +235,7 @@ class World:
             observed, host = agent.observe(self.heap.clock.now()), agent.host(self.heap.seconds)
 
             async def arrive() -> None:
-                if agent.id not in self.revoked:
+                if not self._is_revoked(agent.id):
                     await self._hear(agent, observed, host)
 
             self.network.stream(agent.id, "up", arrive)
@@ -292,9 +264,7 @@ class World:
         for slot in desired.slots:
             if newer and serving[slot.slot] != slot.version:
                 now = self.heap.clock.now()
-                self._truth.swaps.append(
-                    Swap(time=now, agent_id=agent.id, model_id=slot.slot, version=slot.version)
-                )
+                self._truth.swaps.append(Swap(time=now, agent_id=agent.id, model_id=slot.slot, version=slot.version))
 
     def _begin(self, agent: SimulatedAgent, works: Sequence[Work]) -> None:
         for work in works:
@@ -315,10 +285,10 @@ class World:
                 self.network.call(agent.id, lambda sealed=sealed: self._store_batch(agent, sealed))  # type: ignore[misc]
 
     async def _store_batch(self, agent: SimulatedAgent, sealed: Sealed) -> None:
-        if agent.id in self.revoked:
+        if self._is_revoked(agent.id):
             return
         async with self.memory.write() as work:
-            stored = await work.evidence.add(make_evidence(agent.id, sealed, self.heap))
+            stored = await work.evidence.add(make_evidence(agent.id, sealed, self.heap.clock.now()))
         if stored:
             for counted in sealed.windows:
                 key = (counted.model_id, counted.version)
@@ -365,86 +335,6 @@ class World:
         site = self._anybody().station.site
         agents = tuple(agent.id for agent in self.agents.values() if agent.station.site == site)
         self.network.cut(agents, self.rng.uniform(10.0, 70.0))
-
-
-def make_revoked(agent: Any) -> Any:
-    """The agent, revoked."""
-    from dataclasses import replace
-
-    return replace(agent, revoked=True)
-
-
-def make_sketch(latency_ms: float, count: int) -> LatencySketch:
-    """A sketch of so many equal latencies."""
-    if not count:
-        return LatencySketch(relative_accuracy=ACCURACY)
-    key = math.ceil(math.log(latency_ms) / math.log(GAMMA))
-    return LatencySketch(
-        relative_accuracy=ACCURACY,
-        first_bin_key=key,
-        bin_counts=(count,),
-        count=count,
-        sum_ms=latency_ms * count,
-        min_ms=latency_ms,
-        max_ms=latency_ms,
-    )
-
-
-def make_evidence(agent_id: AgentId, sealed: Sealed, heap: EventHeap) -> EvidenceBatch:
-    """The batch as the controller stores it, received now."""
-    now = heap.clock.now()
-    return EvidenceBatch(
-        agent_id=agent_id,
-        batch=sealed.batch,
-        receive_time=now,
-        results=(),
-        windows=tuple(_make_window(agent_id, sealed.batch, counted, heap) for counted in sealed.windows),
-        shadow_windows=tuple(_make_shadow(agent_id, sealed.batch, compared, heap) for compared in sealed.shadows),
-    )
-
-
-def _times(heap: EventHeap) -> dict[str, Any]:
-    from datetime import timedelta
-
-    now = heap.clock.now()
-    return {"start_time": now - timedelta(seconds=WINDOW_SECONDS), "end_time": now}
-
-
-def _make_window(agent_id: AgentId, batch: int, counted: Counted, heap: EventHeap) -> MetricWindow:
-    answered = counted.inferences - counted.errors
-    return MetricWindow(
-        agent_id=agent_id,
-        batch=batch,
-        slot=counted.model_id,
-        version=counted.version,
-        device="CPU",
-        inference_count=counted.inferences,
-        error_count=counted.errors,
-        refused_count=0,
-        latency=make_sketch(counted.latency_ms, answered),
-        confidence_histogram=(0,) * 18 + (answered // 2, answered - answered // 2),
-        label_counts={"good": answered} if answered else {},
-        **_times(heap),
-    )
-
-
-def _make_shadow(agent_id: AgentId, batch: int, compared: Compared, heap: EventHeap) -> ShadowWindow:
-    return ShadowWindow(
-        agent_id=agent_id,
-        batch=batch,
-        slot=compared.model_id,
-        serving_version=compared.serving,
-        candidate_version=compared.candidate,
-        device="CPU",
-        compared=compared.compared,
-        agreed=compared.agreed,
-        errors=compared.errors,
-        skipped=0,
-        candidate_latency=make_sketch(8.0, compared.compared),
-        serving_latency=make_sketch(8.0, compared.compared),
-        score_distance_histogram=(compared.compared,) + (0,) * 19,
-        **_times(heap),
-    )
 
 
 async def simulate(seed: int) -> Outcome:
