@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import grpc
 from lineside.v1 import (
     agent_service_pb2_grpc,
+    audit_service_pb2_grpc,
     deployment_service_pb2_grpc,
     endpoints_pb2,
     enrollment_service_pb2_grpc,
@@ -16,6 +17,7 @@ from lineside.v1 import (
     fleet_service_pb2_grpc,
     join_token_service_pb2_grpc,
     model_service_pb2_grpc,
+    operator_service_pb2_grpc,
     result_service_pb2_grpc,
     rollout_service_pb2_grpc,
     sample_service_pb2_grpc,
@@ -23,6 +25,7 @@ from lineside.v1 import (
 
 from controlplane import limits
 from controlplane.app.agents import Agents
+from controlplane.app.audit import Audit
 from controlplane.app.convergence import Convergence
 from controlplane.app.deployments import Deployments
 from controlplane.app.desired import DesiredStates
@@ -33,6 +36,8 @@ from controlplane.app.leadership import FencedStore, Leadership
 from controlplane.app.metrics import Metrics
 from controlplane.app.notices import Notice, NoticeKind, Notices
 from controlplane.app.observations import Observations
+from controlplane.app.operators import Operators
+from controlplane.app.pins import Pins
 from controlplane.app.ports import BlobStore
 from controlplane.app.registry import Registry
 from controlplane.app.revocations import Revocations
@@ -49,6 +54,7 @@ from controlplane.identity.peers import parse_peer
 from controlplane.inspection.inspector import OpenVinoInspector
 from controlplane.rpc import server
 from controlplane.rpc.agents import AgentServicer
+from controlplane.rpc.audit import AuditServicer
 from controlplane.rpc.authentication import AgentGuard, Anyone, OperatorGuard
 from controlplane.rpc.deployments import DeploymentServicer
 from controlplane.rpc.enrollment import EnrollmentServicer
@@ -56,6 +62,7 @@ from controlplane.rpc.evidence import EvidenceServicer
 from controlplane.rpc.fleet import FleetServicer
 from controlplane.rpc.join_tokens import JoinTokenServicer
 from controlplane.rpc.models import ModelServicer
+from controlplane.rpc.operators import OperatorServicer
 from controlplane.rpc.results import ResultServicer
 from controlplane.rpc.rollouts import RolloutServicer
 from controlplane.rpc.samples import SampleServicer
@@ -224,6 +231,8 @@ def _identity_services(parts: Parts) -> tuple[Registration, ...]:
             ca_certificate_der=parts.authority.ca_certificate_der,
         )
     )
+    operators = OperatorServicer(Operators(store=parts.store, clock=parts.clock, ids=parts.ids))
+    audit = AuditServicer(Audit(store=parts.store))
     agents = AgentServicer(
         Agents(
             store=parts.store,
@@ -232,6 +241,7 @@ def _identity_services(parts: Parts) -> tuple[Registration, ...]:
             notifier=parts.notices,
             revocations=parts.revocations,
         ),
+        Pins(store=parts.store, clock=parts.clock, ids=parts.ids, notifier=parts.notices),
         clock=parts.clock,
         silent_seconds_max=silent_seconds_max(parts.settings),
     )
@@ -245,6 +255,11 @@ def _identity_services(parts: Parts) -> tuple[Registration, ...]:
             lambda to: join_token_service_pb2_grpc.add_JoinTokenServiceServicer_to_server(tokens, to),
         ),
         ("lineside.v1.AgentService", lambda to: agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agents, to)),
+        (
+            "lineside.v1.OperatorService",
+            lambda to: operator_service_pb2_grpc.add_OperatorServiceServicer_to_server(operators, to),
+        ),
+        ("lineside.v1.AuditService", lambda to: audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit, to)),
     )
 
 

@@ -65,3 +65,17 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         return model_service_pb2.ListModelVersionsResponse(
             model_versions=map(version_to_proto, page.items), next_page_token=page.next_token
         )
+
+    async def YankModelVersion(
+        self, request: model_service_pb2.YankModelVersionRequest, context: Context
+    ) -> model_pb2.ModelVersion:
+        model_id, number = parse_version_name(request.name, field="name")
+        return version_to_proto(
+            await self._registry.yank(model_id, number, reason=request.reason, actor=current_actor())
+        )
+
+    async def UnyankModelVersion(
+        self, request: model_service_pb2.UnyankModelVersionRequest, context: Context
+    ) -> model_pb2.ModelVersion:
+        model_id, number = parse_version_name(request.name, field="name")
+        return version_to_proto(await self._registry.unyank(model_id, number, actor=current_actor()))

@@ -7,6 +7,7 @@ from lineside.v1 import rollout_pb2, rollout_service_pb2, rollout_service_pb2_gr
 
 from controlplane.app.rollouts import Rollouts
 from controlplane.rpc.authentication import Context, current_actor
+from controlplane.rpc.convert.audit import event_to_proto
 from controlplane.rpc.convert.etags import parse_etag
 from controlplane.rpc.convert.names import parse_deployment_name, parse_rollout_name
 from controlplane.rpc.convert.rollouts import rollout_request_from_proto, rollout_to_proto
@@ -43,36 +44,56 @@ class RolloutServicer(rollout_service_pb2_grpc.RolloutServiceServicer):
         self, request: rollout_service_pb2.WatchRolloutRequest, context: Context
     ) -> AsyncIterator[rollout_service_pb2.WatchRolloutResponse]:
         rollout_id = parse_rollout_name(request.name, field="name")
-        async with aclosing(self._rollouts.watch(rollout_id)) as rollouts:
-            async for rollout in rollouts:
-                yield rollout_service_pb2.WatchRolloutResponse(rollout=rollout_to_proto(rollout))
+        async with aclosing(self._rollouts.watch(rollout_id)) as changes:
+            async for change in changes:
+                yield rollout_service_pb2.WatchRolloutResponse(
+                    rollout=rollout_to_proto(change.rollout), events=map(event_to_proto, change.events)
+                )
 
     async def PauseRollout(
         self, request: rollout_service_pb2.PauseRolloutRequest, context: Context
     ) -> rollout_pb2.Rollout:
         rollout_id = parse_rollout_name(request.name, field="name")
-        return rollout_to_proto(await self._rollouts.pause(rollout_id, revision=parse_etag(request.etag)))
+        revision = parse_etag(request.etag)
+        return rollout_to_proto(await self._rollouts.pause(rollout_id, actor=current_actor(), revision=revision))
 
     async def ResumeRollout(
         self, request: rollout_service_pb2.ResumeRolloutRequest, context: Context
     ) -> rollout_pb2.Rollout:
         rollout_id = parse_rollout_name(request.name, field="name")
-        return rollout_to_proto(await self._rollouts.resume(rollout_id, revision=parse_etag(request.etag)))
+        revision = parse_etag(request.etag)
+        return rollout_to_proto(await self._rollouts.resume(rollout_id, actor=current_actor(), revision=revision))
 
     async def AbortRollout(
         self, request: rollout_service_pb2.AbortRolloutRequest, context: Context
     ) -> rollout_pb2.Rollout:
         rollout_id = parse_rollout_name(request.name, field="name")
-        return rollout_to_proto(await self._rollouts.abort(rollout_id, revision=parse_etag(request.etag)))
+        aborted = await self._rollouts.abort(
+            rollout_id, keep=request.keep, actor=current_actor(), revision=parse_etag(request.etag)
+        )
+        return rollout_to_proto(aborted)
 
     async def RollbackRollout(
         self, request: rollout_service_pb2.RollbackRolloutRequest, context: Context
     ) -> rollout_pb2.Rollout:
         rollout_id = parse_rollout_name(request.name, field="name")
-        return rollout_to_proto(await self._rollouts.rollback(rollout_id, revision=parse_etag(request.etag)))
+        revision = parse_etag(request.etag)
+        return rollout_to_proto(await self._rollouts.rollback(rollout_id, actor=current_actor(), revision=revision))
 
     async def RetryRollout(
         self, request: rollout_service_pb2.RetryRolloutRequest, context: Context
     ) -> rollout_pb2.Rollout:
         rollout_id = parse_rollout_name(request.name, field="name")
-        return rollout_to_proto(await self._rollouts.retry(rollout_id, revision=parse_etag(request.etag)))
+        revision = parse_etag(request.etag)
+        return rollout_to_proto(await self._rollouts.retry(rollout_id, actor=current_actor(), revision=revision))
+
+    async def ApproveRollout(
+        self, request: rollout_service_pb2.ApproveRolloutRequest, context: Context
+    ) -> rollout_pb2.Rollout:
+        approved = await self._rollouts.approve(
+            parse_rollout_name(request.name, field="name"),
+            wave=request.wave if request.HasField("wave") else None,
+            actor=current_actor(),
+            revision=parse_etag(request.etag),
+        )
+        return rollout_to_proto(approved)

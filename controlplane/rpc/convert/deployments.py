@@ -30,6 +30,7 @@ def deployment_request_from_proto(message: deployment_service_pb2.CreateDeployme
         selector=deployment.selector,
         runtime_policy=runtime_policy_from_proto(deployment.runtime_policy),
         sample_policy=sample_policy_from_proto(deployment.sample_policy) if has_samples else SamplePolicy(),
+        priority=deployment.priority,
         allow_empty=message.allow_empty,
         request_id=message.request_id,
     )

@@ -72,8 +72,10 @@ def gate_from_proto(message: rollout_pb2.GatePolicy) -> GatePolicy:
     default = GatePolicy()
     pauses = message.on_failure == rollout_pb2.GatePolicy.FAILURE_ACTION_PAUSE
 
+    stated = {field.name for field, _ in message.ListFields()}
+
     def given(name: str) -> int:
-        return int(getattr(message if message.HasField(name) else default, name))
+        return int(getattr(message if name in stated else default, name))
 
     return GatePolicy(
         min_inferences=given("min_inferences"),
