@@ -1,7 +1,9 @@
 """Rows and entities map both ways without loss."""
 
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,12 +11,13 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.domain.assignment import DesiredSlot, DesiredState
-from controlplane.domain.catalog import Artifact, ArtifactFile, Model, ModelSignature, ModelVersion, TensorSpec
+from controlplane.domain.assignment import DesiredSlot, DesiredState, ShadowRun
+from controlplane.domain.audit import AuditEvent, Happening
+from controlplane.domain.catalog import Artifact, ArtifactFile, Model, ModelSignature, ModelVersion, TensorSpec, Yank
 from controlplane.domain.condition import Condition
 from controlplane.domain.deployment import Deployment, RuntimePolicy, SamplePolicy
 from controlplane.domain.evidence import EvidenceBatch, LabelScore, LatencySketch, MetricWindow, Result
-from controlplane.domain.gate import Evidence, GateVerdict
+from controlplane.domain.gate import Evidence, GateCheck, GatePolicy, GateVerdict
 from controlplane.domain.identity import AgentCertificate, JoinToken, OperatorToken
 from controlplane.domain.inventory import (
     Agent,
@@ -23,19 +26,40 @@ from controlplane.domain.inventory import (
     DeviceMeasurement,
     Host,
     Observation,
+    ObservedShadow,
     ObservedSlot,
     ObservedState,
 )
-from controlplane.domain.rollout import Rollout, RolloutStrategy, Wave
+from controlplane.domain.pin import Pin
+from controlplane.domain.rollout import (
+    MaintenanceWindow,
+    Release,
+    Rollout,
+    RolloutStrategy,
+    ShadowPolicy,
+    Wave,
+    WaveState,
+)
 from controlplane.domain.sample import Sample
 from controlplane.store import tables
-from controlplane.store.mapping import assignment, catalog, deployment, evidence, identity, inventory, rollout
+from controlplane.store.mapping import (
+    assignment,
+    audit,
+    catalog,
+    deployment,
+    evidence,
+    identity,
+    inventory,
+    pin,
+    rollout,
+)
 from controlplane.store.mapping.values import float_from_json, float_to_json
-from tests.support.factories import digest_of
+from tests.support.factories import after_seconds, digest_of, make_rollout, make_wave
 
 text = st.text(max_size=8)
 texts = st.dictionaries(text, text, max_size=3)
 times = st.datetimes(timezones=st.just(UTC), min_value=datetime(1970, 1, 1))  # noqa: DTZ001
+seconds = times.map(lambda time: time.replace(microsecond=0))
 floats = st.floats(allow_nan=False)
 digests = text.map(digest_of)
 
@@ -60,7 +84,13 @@ signatures = st.builds(
     outputs=tuples_of(st.builds(TensorSpec)),
     rt_info=texts,
 )
-versions = st.builds(ModelVersion, create_time=times, artifact=artifacts, signature=signatures)
+versions = st.builds(
+    ModelVersion,
+    create_time=times,
+    artifact=artifacts,
+    signature=signatures,
+    yank=st.none() | st.builds(Yank, time=times),
+)
 runtime_policies = st.builds(RuntimePolicy, inference_precision=st.sampled_from(["", "f32", "bf16", "f16"]))
 sample_policies = st.builds(
     SamplePolicy,
@@ -75,6 +105,7 @@ observed_slots = st.builds(
         st.builds(DeviceMeasurement, latency_ms_p50=floats, throughput_per_second=floats, compile_seconds=floats)
     ),
     serving_time=st.none() | times,
+    shadow=st.none() | st.builds(ObservedShadow),
 )
 observations = st.builds(
     Observation,
@@ -85,15 +116,38 @@ observations = st.builds(
     host=st.none() | st.builds(Host),
     devices=st.none() | tuples_of(st.builds(Device, properties=texts)),
 )
-verdicts = st.builds(GateVerdict, evidence=st.builds(Evidence, wave_age_seconds=floats), evaluate_time=times)
-waves = st.builds(Wave, admit_time=st.none() | times, complete_time=st.none() | times, verdict=st.none() | verdicts)
+checks = st.builds(GateCheck, observed=floats, low=floats, high=floats, limit=floats)
+verdicts = st.builds(
+    GateVerdict, evidence=st.builds(Evidence, wave_age_seconds=floats), evaluate_time=times, checks=tuples_of(checks)
+)
+releases = tuples_of(st.builds(Release, agent_id=text, time=seconds))
+waves = st.builds(
+    Wave,
+    admit_time=st.none() | times,
+    complete_time=st.none() | times,
+    verdict=st.none() | verdicts,
+    releases=releases,
+    approve_time=st.none() | times,
+    shadow_time=st.none() | times,
+)
+strategies = st.builds(
+    RolloutStrategy,
+    bake_seconds=floats,
+    deadline_seconds=floats,
+    install_seconds_max=floats,
+    offline_wait_seconds=floats,
+    gate=st.builds(GatePolicy, max_latency_ms_p95=floats, max_latency_ms_p99=floats, idle_seconds=floats),
+    windows=tuples_of(st.builds(MaintenanceWindow, duration_seconds=floats)),
+    shadow=st.none() | st.builds(ShadowPolicy, serving_latency_ms_p99_max=floats),
+)
 rollouts = st.builds(
     Rollout,
     create_time=times,
     update_time=times,
-    strategy=st.builds(RolloutStrategy, bake_seconds=floats),
+    strategy=strategies,
     waves=tuples_of(waves),
     end_time=st.none() | times,
+    prefetches=releases,
 )
 results = st.builds(Result, infer_time=times, labels=tuples_of(st.builds(LabelScore, score=floats)))
 sketches = st.builds(
@@ -108,7 +162,24 @@ windows = st.builds(MetricWindow, start_time=times, end_time=times, latency=sket
 samples = st.builds(Sample, capture_time=times, create_time=times, digest=digests, result=results)
 desired_states = st.builds(
     DesiredState,
-    slots=tuples_of(st.builds(DesiredSlot, runtime_policy=runtime_policies, sample_policy=sample_policies)),
+    slots=tuples_of(
+        st.builds(
+            DesiredSlot,
+            runtime_policy=runtime_policies,
+            sample_policy=sample_policies,
+            shadow=st.none() | st.builds(ShadowRun, serving_latency_ms_p99_max=floats),
+        )
+    ),
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | floats.filter(math.isfinite) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=6,
+)
+events = st.builds(
+    AuditEvent,
+    create_time=times,
+    happening=st.builds(Happening, evidence=st.dictionaries(text, json_values, max_size=3), related=tuples_of(text)),
 )
 
 
@@ -180,6 +251,8 @@ def test_certificates(certificate: AgentCertificate) -> None:
         update_time=times,
         runtime_policy=runtime_policies,
         sample_policy=sample_policies,
+        kept_versions=st.dictionaries(text, st.integers(), max_size=3),
+        conditions=tuples_of(conditions),
     )
 )
 def test_deployments(one: Deployment) -> None:
@@ -189,6 +262,56 @@ def test_deployments(one: Deployment) -> None:
 @given(rollouts)
 def test_rollouts(one: Rollout) -> None:
     assert rollout.rollout_from_row(stored(tables.rollout, rollout.rollout_to_row(one))) == one
+
+
+def test_a_wave_of_the_release_before_was_given_to_all_of_its_agents_when_it_was_admitted() -> None:
+    admitted = make_wave(
+        agents=("st-1", "st-2"), state=WaveState.PASSED, admit_time=after_seconds(1).replace(microsecond=123)
+    )
+    pending = make_wave(index=1, agents=("st-3",))
+    row = stored(tables.rollout, rollout.rollout_to_row(make_rollout(waves=(admitted, pending))))
+    of_before = {"index", "size", "agents", "state", "admit_time", "complete_time", "verdict"}
+    row["waves"] = [{key: value for key, value in wave.items() if key in of_before} for wave in row["waves"]]
+    row["strategy"] = {
+        "waves": [{"count": 1, "percent": None}],
+        "bake_seconds": 5.0,
+        "gate": {"min_inferences": 1, "max_errors_per_mille": 2, "max_failed_installs": 3, "on_failure": "PAUSE"},
+    }
+    # What the database fills in.
+    row |= {"creator": "", "related_id": None, "prefetches": {}}
+    read = rollout.rollout_from_row(row)
+    assert [(one.agent_id, one.time) for one in read.waves[0].releases] == [
+        ("st-1", after_seconds(1)),
+        ("st-2", after_seconds(1)),
+    ]
+    assert read.waves[1].releases == ()
+    assert (read.creator, read.related_id, read.prefetches) == ("", None, ())
+    defaults = RolloutStrategy(waves=read.strategy.waves)
+    assert replace(read.strategy, bake_seconds=0.0, gate=defaults.gate) == defaults
+    gate = read.strategy.gate
+    assert (gate.min_inferences, gate.max_errors_per_mille, gate.max_failed_installs) == (1, 2, 3)
+    assert gate.confidence_per_mille == GatePolicy().confidence_per_mille
+
+
+@given(events)
+def test_audit_events(event: AuditEvent) -> None:
+    assert audit.event_from_row(stored(tables.audit_event, audit.event_to_row(event))) == event
+    rows = [stored(tables.audit_resource, row) for row in audit.event_to_resource_rows(event)]
+    assert {row["resource"] for row in rows} == {event.happening.resource, *event.happening.related}
+    assert len(rows) == len({row["resource"] for row in rows})
+
+
+@given(st.floats(allow_nan=True))
+def test_a_number_that_is_none_does_not_hinder_the_log(value: float) -> None:
+    happening = Happening(actor="rules/gate", action="wave.fail", resource="rollouts/r", evidence={"a": [{"b": value}]})
+    event = AuditEvent(id="uid", create_time=after_seconds(0), happening=happening)
+    kept = audit.event_from_row(stored(tables.audit_event, audit.event_to_row(event))).happening.evidence
+    assert kept == {"a": [{"b": value if math.isfinite(value) else str(value)}]}
+
+
+@given(st.builds(Pin, create_time=times))
+def test_pins(one: Pin) -> None:
+    assert pin.pin_from_row(stored(tables.pin, pin.pin_to_row(one))) == one
 
 
 @given(desired_states)

@@ -1,6 +1,7 @@
 """The migrations: up, down and up again, as the tables are written, by many processes at once."""
 
 import ast
+import json
 import re
 import stat
 import subprocess
@@ -166,3 +167,60 @@ def test_any_other_url_is_refused(database_url: str) -> None:
         migrate(database_url)
     assert refusal.value.field == "database_url"
     assert "sqlite:///PATH" in refusal.value.remedy
+
+
+def old_rollout(state: str, wave_state: str) -> str:
+    """A row as the release before wrote it."""
+    strategy = '{"waves": [], "bake_seconds": 1.0, "gate": {}}'
+    wave = f'[{{"index": 0, "agents": ["st-1"], "state": "{wave_state}", "admit_time": null}}]'
+    return (
+        "INSERT INTO rollout (id, uid, create_time, update_time, deployment_id, model_id, target_version, strategy,"
+        " state, reason, message, waves, revision) VALUES ('r', 'u', '2026-11-22 10:00:00.000000',"
+        f" '2026-11-22 10:00:01.000000', 'd', 'm', 2, '{strategy}', '{state}', '', '', '{wave}', 3)"
+    )
+
+
+def test_a_row_of_the_release_before_is_completed_by_the_database(empty_database_url: str) -> None:
+    with connected(empty_database_url) as connection:
+        command.upgrade(alembic_config(connection), "5b1f0c9e7a42")
+        connection.exec_driver_sql(old_rollout("RUNNING", "ADMITTED"))
+    migrate(empty_database_url)
+    with connected(empty_database_url) as connection:
+        row = connection.execute(sa.select(metadata.tables["rollout"])).mappings().one()
+    assert (row["id"], row["state"], row["revision"]) == ("r", "RUNNING", 3)
+    assert (row["creator"], row["related_id"], row["prefetches"]) == ("", None, {})
+
+
+def test_a_controller_of_the_release_before_goes_on_writing(database_url: str) -> None:
+    with connected(database_url) as connection:
+        connection.exec_driver_sql(old_rollout("RUNNING", "ADMITTED"))
+        assert connection.exec_driver_sql("SELECT count(*) FROM rollout").scalar() == 1
+
+
+def test_the_way_back_leaves_states_that_the_release_before_knows(database_url: str) -> None:
+    with connected(database_url) as connection:
+        connection.exec_driver_sql(old_rollout("QUEUED", "SHADOWING"))
+        command.downgrade(alembic_config(connection), "5b1f0c9e7a42")
+        state, waves, ended = connection.exec_driver_sql("SELECT state, waves, end_time FROM rollout").one()
+    assert state == "ABORTED"
+    assert '"state": "PENDING"' in (waves if isinstance(waves, str) else json.dumps(waves))
+    assert ended is not None
+
+
+@pytest.mark.parametrize("statement", ["UPDATE {} SET {} = 'x'", "DELETE FROM {}"])
+@pytest.mark.parametrize(("table", "column"), [("audit_event", "message"), ("audit_resource", "resource")])
+def test_the_database_refuses_to_change_the_audit_log(
+    database_url: str, statement: str, table: str, column: str
+) -> None:
+    with connected(database_url) as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO audit_event VALUES ('u', '2026-11-22 10:00:00.000000', 'a', 'b', 'c', '', '', '{}', '[]')"
+        )
+        connection.exec_driver_sql("INSERT INTO audit_resource VALUES ('c', 'u')")
+
+    def change() -> None:
+        with connected(database_url) as connection:
+            connection.exec_driver_sql(statement.format(table, column))
+
+    with pytest.raises(sa.exc.DBAPIError, match="the audit log only grows"):
+        change()

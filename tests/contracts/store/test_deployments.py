@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 
 from controlplane.app.ports import Store
+from controlplane.domain.assignment import ShadowRun
+from controlplane.domain.condition import Condition, ConditionState
 from controlplane.domain.deployment import PerformanceHint, RuntimePolicy, SamplePolicy
 from controlplane.domain.errors import ResourceExistsError, ResourceNotFoundError, StaleWriteError
 from controlplane.domain.ids import DeploymentId, RolloutId
-from controlplane.domain.rollout import RolloutState, WaveSize, WaveState
+from controlplane.domain.rollout import Release, RolloutState, WaveSize, WaveState
 from tests.support.factories import (
     ST_1,
     ST_2,
@@ -208,3 +210,76 @@ async def test_a_blob_is_assigned_while_the_agent_should_run_a_version_with_it(f
 
         await work.desired.save([make_desired(generation=3, slots=())])
         assert not await work.desired.is_assigned(ST_1, digest_of("graph"))
+
+
+CONDITION = Condition(
+    type="Converged", state=ConditionState.FALSE, reason="BEHIND", message="1 of 2", transition_time=after_seconds(5)
+)
+
+
+async def test_conditions_are_replaced_without_a_change_of_the_deployment(store: Store) -> None:
+    async with store.write() as work:
+        await work.deployments.add(make_deployment())
+        await work.deployments.set_conditions(make_deployment().id, [CONDITION])
+        assert await work.deployments.get(make_deployment().id) == make_deployment(conditions=(CONDITION,))
+        await work.deployments.set_conditions(make_deployment().id, [])
+        assert await work.deployments.get(make_deployment().id) == make_deployment()
+        with pytest.raises(ResourceNotFoundError, match="deployments/nobody"):
+            await work.deployments.set_conditions(DeploymentId("nobody"), [])
+
+
+async def test_a_save_leaves_the_conditions_as_they_are_stored(store: Store) -> None:
+    async with store.write() as work:
+        await work.deployments.add(make_deployment())
+        await work.deployments.set_conditions(make_deployment().id, [CONDITION])
+        saved = await work.deployments.save(make_deployment(version=2))
+        assert saved == make_deployment(version=2, revision=1, conditions=(CONDITION,))
+        assert await work.deployments.get(saved.id) == saved
+
+
+async def test_kept_versions_and_priority_are_kept(store: Store) -> None:
+    deployment = make_deployment(priority=-7, kept_versions={ST_1: 3, ST_2: 1})
+    async with store.write() as work:
+        await work.deployments.add(deployment)
+        assert await work.deployments.get(deployment.id) == deployment
+        saved = await work.deployments.save(replace(deployment, kept_versions={ST_2: 1}, priority=9))
+        assert await work.deployments.list_all() == [saved]
+        assert (dict(saved.kept_versions), saved.priority) == ({ST_2: 1}, 9)
+
+
+async def test_queued_rollouts_are_listed_oldest_first(store: Store) -> None:
+    async with store.write() as work:
+        for number, state in ((3, RolloutState.QUEUED), (1, RolloutState.QUEUED), (2, RolloutState.RUNNING)):
+            await work.rollouts.add(make_rollout(id=f"r-{number}", uid=f"uid-{number}", state=state))
+        assert [rollout.uid for rollout in await work.rollouts.list_queued()] == ["uid-1", "uid-3"]
+
+
+async def test_releases_and_prefetches_are_kept(store: Store) -> None:
+    wave = make_wave(
+        agents=("st-1", "st-2"),
+        state=WaveState.ADMITTED,
+        admit_time=after_seconds(1),
+        releases=(Release(ST_2, after_seconds(1)), Release(ST_1, after_seconds(61))),
+        approver="operators/ben",
+        approve_time=after_seconds(0),
+    )
+    rollout = make_rollout(
+        waves=(wave,),
+        creator="operators/anna",
+        related_id=RolloutId("rollout-0"),
+        prefetches=(Release(ST_1, after_seconds(0)),),
+    )
+    async with store.write() as work:
+        await work.rollouts.add(rollout)
+        assert await work.rollouts.get(rollout.id) == rollout
+
+
+async def test_a_shadow_run_and_a_prefetch_are_kept_in_the_slot(fleet: Store) -> None:
+    slot = make_desired_slot(
+        prefetch_version=3,
+        shadow=ShadowRun(candidate_version=3, comparisons_max=500, serving_latency_ms_p99_max=12.5),
+        fetch_bytes_per_second_max=1 << 40,
+    )
+    async with fleet.write() as work:
+        await work.desired.save([make_desired(slots=(slot,))])
+        assert await work.desired.find(ST_1) == make_desired(slots=(slot,))

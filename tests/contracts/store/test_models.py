@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from controlplane.app.ports import Store
+from controlplane.domain.catalog import Yank
 from controlplane.domain.errors import ResourceExistsError, ResourceNotFoundError, StaleWriteError
 from controlplane.domain.ids import ModelId
-from tests.support.factories import SOLAR, WELD, digest_of, make_artifact, make_model, make_version
+from tests.support.factories import SOLAR, WELD, after_seconds, digest_of, make_artifact, make_model, make_version
 
 
 @pytest.fixture
@@ -132,3 +133,23 @@ async def test_a_version_of_an_unknown_model_is_refused(store: Store) -> None:
 
     with pytest.raises(ResourceNotFoundError):
         await add()
+
+
+async def test_a_version_is_yanked_and_allowed_again(with_model: Store) -> None:
+    yank = Yank(time=after_seconds(1), reason="wrong classes", actor="operators/anna")
+    async with with_model.write() as work:
+        await work.models.add_version(make_version(number=1))
+        await work.models.add_version(make_version(number=2, uid="another"))
+        assert await work.models.list_yanked() == frozenset()
+        assert await work.models.set_yank(SOLAR, 2, yank) == make_version(number=2, uid="another", yank=yank)
+        assert await work.models.list_yanked() == {(SOLAR, 2)}
+        assert (await work.models.get_version(SOLAR, 2)).yank == yank
+        assert (await work.models.get_version(SOLAR, 1)).yank is None
+        assert (await work.models.set_yank(SOLAR, 2, None)).yank is None
+        assert await work.models.list_yanked() == frozenset()
+
+
+async def test_a_version_that_does_not_exist_is_not_yanked(with_model: Store) -> None:
+    async with with_model.write() as work:
+        with pytest.raises(ResourceNotFoundError, match="models/solar/versions/3"):
+            await work.models.set_yank(SOLAR, 3, None)

@@ -74,3 +74,25 @@ async def test_a_request_id_is_remembered_once(store: Store) -> None:
         with pytest.raises(ResourceExistsError):
             await work.requests.add("r-1", fingerprint="g", resource="models/weld", create_time=NOW)
         assert await work.requests.find("r-1") == ("f", "models/solar")
+
+
+async def test_operators_are_listed_by_id_and_revoked_once_and_for_all(store: Store) -> None:
+    async with store.write() as work:
+        for name in ("c", "a", "b-1", "b"):
+            await work.tokens.add_operator_token(make_operator_token(id=name, secret_sha256=f"sha-{name}"))
+        first = await work.tokens.list_operator_tokens(after=None, limit=2)
+        rest = await work.tokens.list_operator_tokens(after=first[-1].id, limit=5)
+        assert [token.id for token in (*first, *rest)] == ["a", "b", "b-1", "c"]
+        revoked = await work.tokens.revoke_operator_token("b")
+        assert revoked == make_operator_token(id="b", secret_sha256="sha-b", revoked=True)
+        assert await work.tokens.revoke_operator_token("b") == revoked
+        assert await work.tokens.get_operator_token("b") == revoked
+        assert not (await work.tokens.get_operator_token("b-1")).revoked
+
+
+async def test_a_missing_operator_is_named(store: Store) -> None:
+    async with store.write() as work:
+        with pytest.raises(ResourceNotFoundError, match="operators/nobody"):
+            await work.tokens.get_operator_token("nobody")
+        with pytest.raises(ResourceNotFoundError, match="operators/nobody"):
+            await work.tokens.revoke_operator_token("nobody")
