@@ -79,13 +79,18 @@ async def read_scene(uow: UnitOfWork) -> Scene:
     )
 
 
-def plan_targets(strategy: RolloutStrategy, targets: Sequence[AgentId], scene: Scene, *, seed: str) -> tuple[Wave, ...]:
-    """Return the waves for these targets; empty without any."""
-    classes = None
+def plan_targets(
+    strategy: RolloutStrategy, deployment: Deployment, target_version: int, scene: Scene
+) -> tuple[Wave, ...]:
+    """Return the waves of a rollout that starts on this scene; empty without targets.
+
+    Deployment and version alone draw the order, so that a plan shows the waves that the rollout will have.
+    """
+    targets, classes = scene.targets[deployment.id], None
     if strategy.canary_per_device_class:
         classes = {agent: device_class(scene.records[agent]) for agent in targets}
         classes = {agent: known for agent, known in classes.items() if known != UNKNOWN}
-    return plan_waves(strategy.waves, targets, seed=seed, device_classes=classes)
+    return plan_waves(strategy.waves, targets, seed=f"{deployment.uid}/{target_version}", device_classes=classes)
 
 
 @lru_cache(maxsize=limits.WINDOWS_CACHED_MAX)

@@ -85,11 +85,10 @@ class RolloutTicks:
             return give_up(rollout, "DEPLOYMENT_DELETED", message, now)
         if await _is_moved(uow, deployment.id):
             return decision
-        targets = scene.targets[deployment.id]
-        if not targets:
+        if not scene.targets[deployment.id]:
             message = f"deployments/{deployment.id} holds no agent that it could move"
             return give_up(rollout, Reason.SELECTION_EMPTY, message, now)
-        waves = plan_targets(rollout.strategy, targets, scene, seed=rollout.uid)
+        waves = plan_targets(rollout.strategy, deployment, rollout.target_version, scene)
         return dequeue(rollout, deployment, waves, now)
 
 

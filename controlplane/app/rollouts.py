@@ -70,7 +70,7 @@ class RolloutChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Arrangement:
+class Arrangement:
     """What becomes of a new rollout and those of its deployment that have not ended."""
 
     supersedes: tuple[Rollout, ...] = ()
@@ -208,8 +208,8 @@ class Rollouts:
     async def _begin(self, uow: UnitOfWork, request: RolloutRequest, now: datetime) -> Sequence[Stored]:
         """What was stored, the new rollout last."""
         scene = await read_scene(uow)
-        deployment = await _check_request(uow, request, scene)
-        arrangement = _arrange(request.when_active, await _unended(uow, deployment.id), deployment.id)
+        deployment = await check_request(uow, request, scene)
+        arrangement = arrange(request.when_active, await find_unended(uow, deployment.id), deployment.id)
         rollout_id, uid = RolloutId(self._ids.short_id()), self._ids.uid()
         stored = [
             await self._changes.store(uow, old, commands.supersede(old, rollout_id, now, actor=request.actor), now)
@@ -236,7 +236,7 @@ class Rollouts:
             uid=uid,
             target_version=request.target_version,
             strategy=request.strategy,
-            waves=plan_targets(request.strategy, scene.targets[deployment.id], scene, seed=uid),
+            waves=plan_targets(request.strategy, deployment, request.target_version, scene),
             actor=request.actor,
             now=now,
         )
@@ -263,7 +263,7 @@ class Rollouts:
         return stored.rollout
 
 
-async def _check_request(uow: UnitOfWork, request: RolloutRequest, scene: Scene) -> Deployment:
+async def check_request(uow: UnitOfWork, request: RolloutRequest, scene: Scene) -> Deployment:
     """Return the deployment, or raise for what cannot be rolled out to it."""
     deployment = scene.deployments.get(request.deployment_id)
     if deployment is None:
@@ -296,13 +296,13 @@ async def _check_request(uow: UnitOfWork, request: RolloutRequest, scene: Scene)
     return deployment
 
 
-async def _unended(uow: UnitOfWork, deployment_id: DeploymentId) -> Sequence[Rollout]:
+async def find_unended(uow: UnitOfWork, deployment_id: DeploymentId) -> Sequence[Rollout]:
     """Rollouts of the deployment that have not ended, active ones first."""
     rollouts = [*await uow.rollouts.list_active(), *await uow.rollouts.list_queued()]
     return [rollout for rollout in rollouts if rollout.deployment_id == deployment_id]
 
 
-def _arrange(when: WhenActive, unended: Sequence[Rollout], deployment_id: DeploymentId) -> _Arrangement:
+def arrange(when: WhenActive, unended: Sequence[Rollout], deployment_id: DeploymentId) -> Arrangement:
     """Decide about a new rollout and those that have not ended. Raises PreconditionError (ROLLOUT_ACTIVE) where it is
     to be refused."""
     if when is WhenActive.REFUSE and unended:
@@ -310,11 +310,11 @@ def _arrange(when: WhenActive, unended: Sequence[Rollout], deployment_id: Deploy
     queued = tuple(rollout for rollout in unended if rollout.state is RolloutState.QUEUED)
     active = next((rollout for rollout in unended if rollout.state is not RolloutState.QUEUED), None)
     if active is None:
-        return _Arrangement(supersedes=queued)
+        return Arrangement(supersedes=queued)
     waits = when is WhenActive.QUEUE or (when is WhenActive.RULE and active.state is not RolloutState.PAUSED)
     if waits:
-        return _Arrangement(supersedes=queued, behind=active)
-    return _Arrangement(supersedes=(active, *queued))
+        return Arrangement(supersedes=queued, behind=active)
+    return Arrangement(supersedes=(active, *queued))
 
 
 async def _find_active(uow: UnitOfWork, deployment_id: DeploymentId) -> RolloutId | None:
