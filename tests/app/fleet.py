@@ -150,6 +150,14 @@ class Fleet:
         async with self.store.write() as work:
             await work.agents.record([await self._heard(work, agent, failing) for agent in agents])
 
+    async def report_devices(self, agent: str, *devices: str) -> None:
+        """The agent says that it has these devices, and nothing else anew."""
+        async with self.store.write() as work:
+            observation = (await work.agents.get(AgentId(agent))).observation
+            assert observation is not None
+            found = tuple(make_device(device=device) for device in devices)
+            await work.agents.record([replace(observation, devices=found)])
+
     async def infer(self, *agents: str, version: int, inferences: int = 100, errors: int = 0) -> None:
         """Evidence of each agent arrives now."""
         self.batches += 1
@@ -190,6 +198,7 @@ class Fleet:
                     target_version=wanted.version,
                     state=SlotState.FAILED if failed else SlotState.SERVING,
                     offer=wanted.offer,
+                    prefetched_version=wanted.prefetch_version,
                 )
             )
         observed = ObservedState(generation=desired.generation if desired else 0, slots=tuple(slots), boot_count=1)

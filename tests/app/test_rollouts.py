@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from controlplane.app.rollouts import RolloutRequest
+from controlplane.app.rollouts import RolloutRequest, WhenActive
 from controlplane.domain.errors import DomainError, PreconditionError, Reason, StaleWriteError
 from controlplane.domain.gate import FailureAction, GatePolicy
 from controlplane.domain.ids import DeploymentId, ModelId
 from controlplane.domain.rollout import Rollout, RolloutState, RolloutStrategy, WaveState
 from controlplane.domain.wave import parse_wave_sizes
-from tests.app.fleet import LINE_3, SOLAR, CrashError, CrashingStore, Fleet
+from tests.app.fleet import ANNA, LINE_3, SOLAR, CrashError, CrashingStore, Fleet
 
 STATIONS = ("st-1", "st-2", "st-3")
 REQUEST_ID = "8c4ff0a6-6a3f-4d0e-9f38-0f6a3c1d2b11"
@@ -66,13 +66,13 @@ async def test_waves_pass_one_after_the_other_and_the_deployment_gets_the_versio
 
 async def test_nothing_is_admitted_before_the_bake_time_and_enough_inferences() -> None:
     fleet = await make_fleet()
-    rollout = await fleet.roll_out(bake=10.0, min_inferences=20)
+    rollout = await fleet.roll_out(strategy={"bake_seconds": 10.0}, min_inferences=20)
     await fleet.tick()
     assert (await look(fleet, rollout)).reason == "INSTALLING"
     await fleet.sync(*STATIONS)
     await fleet.tick()
     assert (await look(fleet, rollout)).reason == "TOO_FEW_INFERENCES"
-    await fleet.infer(canary_of(rollout), version=2, inferences=20)
+    await fleet.infer(canary_of(rollout), version=2, inferences=2000)
     await fleet.tick()
     assert (await look(fleet, rollout)).reason == "BAKING"
     await fleet.tick(6.5)
@@ -117,7 +117,7 @@ async def test_inference_errors_pause_where_the_gate_says_so() -> None:
     fleet = await make_fleet()
     rollout = await fleet.roll_out(min_inferences=20, on_failure=FailureAction.PAUSE)
     await fleet.sync(*STATIONS)
-    await fleet.infer(canary_of(rollout), version=2, inferences=100, errors=2)
+    await fleet.infer(canary_of(rollout), version=2, inferences=2000, errors=200)
     await fleet.tick()
     paused = await look(fleet, rollout)
     assert (paused.state, paused.reason) == (RolloutState.PAUSED, "ERROR_RATE_EXCEEDED")
@@ -130,7 +130,7 @@ async def test_a_retry_offers_again_and_old_failures_count_no_longer() -> None:
     await fleet.sync(*STATIONS, failing=[2])
     await fleet.tick()
     assert (await look(fleet, rollout)).state is RolloutState.PAUSED
-    await fleet.rollouts.retry(rollout.id)
+    await fleet.rollouts.retry(rollout.id, actor=ANNA)
     await fleet.tick()
     waiting = await look(fleet, rollout)
     assert (waiting.state, waiting.reason) == (RolloutState.RUNNING, "INSTALLING")
@@ -143,7 +143,7 @@ async def test_a_new_rollout_forgets_the_failures_of_the_one_before() -> None:
     fleet = await make_fleet()
     first = await fleet.roll_out()
     await fleet.sync(*STATIONS, failing=[2])
-    await fleet.rollouts.abort(first.id)
+    await fleet.rollouts.abort(first.id, actor=ANNA)
     second = await fleet.roll_out(waves="100%")
     await fleet.tick()
     assert (await look(fleet, second)).state is RolloutState.RUNNING
@@ -164,14 +164,15 @@ async def test_a_silent_target_holds_the_wave_and_a_revoked_one_does_not() -> No
     assert (await look(fleet, rollout)).state is RolloutState.SUCCEEDED
 
 
-async def test_without_any_target_left_it_pauses() -> None:
+async def test_without_any_target_left_it_holds() -> None:
     fleet = await make_fleet()
     rollout = await fleet.roll_out()
     for station in STATIONS:
         await fleet.revoke(station)
     await fleet.tick()
-    paused = await look(fleet, rollout)
-    assert (paused.state, paused.reason) == (RolloutState.PAUSED, "NO_TARGETS")
+    holding = await look(fleet, rollout)
+    assert (holding.state, holding.reason) == (RolloutState.RUNNING, "HOLDING_NO_TARGETS")
+    assert "goes on by itself" in holding.message
 
 
 async def test_an_agent_that_joins_later_is_moved_with_the_last_wave() -> None:
@@ -183,18 +184,22 @@ async def test_an_agent_that_joins_later_is_moved_with_the_last_wave() -> None:
     await fleet.sync(*STATIONS)
     await fleet.tick()
     assert "st-4" in (await look(fleet, rollout)).waves[1].agents
+    assert await fleet.desired("st-4") == {SOLAR: 1}
+    await fleet.sync("st-4")
+    await fleet.tick()
     assert await fleet.desired("st-4") == {SOLAR: 2}
 
 
 async def test_no_agent_joins_while_it_is_paused() -> None:
     fleet = await make_fleet()
     rollout = await fleet.roll_out(waves="100%")
-    await fleet.rollouts.pause(rollout.id)
+    await fleet.rollouts.pause(rollout.id, actor=ANNA)
     await fleet.enrol("st-4")
     await fleet.tick()
     await fleet.convergence.run()
     assert await fleet.desired("st-4") == {SOLAR: 1}
-    await fleet.rollouts.resume(rollout.id)
+    await fleet.rollouts.resume(rollout.id, actor=ANNA)
+    await fleet.sync("st-4")
     await fleet.tick()
     assert await fleet.desired("st-4") == {SOLAR: 2}
 
@@ -202,7 +207,7 @@ async def test_no_agent_joins_while_it_is_paused() -> None:
 async def test_abort_returns_the_targets() -> None:
     fleet = await make_fleet()
     rollout = await fleet.roll_out()
-    assert (await fleet.rollouts.abort(rollout.id)).state is RolloutState.ABORTED
+    assert (await fleet.rollouts.abort(rollout.id, actor=ANNA)).state is RolloutState.ABORTED
     assert await versions(fleet) == [1, 1, 1]
 
 
@@ -211,7 +216,7 @@ async def test_the_first_rollout_of_a_deployment_returns_to_nothing() -> None:
     rollout = await fleet.roll_out(version=1)
     assert (await versions(fleet)).count(1) == 1
     await fleet.sync(*STATIONS)
-    await fleet.rollouts.rollback(rollout.id)
+    await fleet.rollouts.rollback(rollout.id, actor=ANNA)
     await fleet.sync(*STATIONS)
     await fleet.tick()
     ended = await look(fleet, rollout)
@@ -231,7 +236,7 @@ async def test_the_last_succeeded_rollout_can_be_rolled_back() -> None:
     fleet = await make_fleet()
     rollout = await succeed(fleet, 2)
     assert rollout.state is RolloutState.SUCCEEDED
-    rolling = await fleet.rollouts.rollback(rollout.id)
+    rolling = await fleet.rollouts.rollback(rollout.id, actor=ANNA)
     assert (rolling.state, rolling.end_time) == (RolloutState.ROLLING_BACK, None)
     assert await fleet.version() == 1
     await fleet.sync(*STATIONS)
@@ -244,11 +249,11 @@ async def test_a_succeeded_rollout_that_another_followed_cannot_be_rolled_back()
     fleet = await make_fleet()
     first, second = await succeed(fleet, 2), await succeed(fleet, 3)
     with pytest.raises(PreconditionError) as refusal:
-        await fleet.rollouts.rollback(first.id)
+        await fleet.rollouts.rollback(first.id, actor=ANNA)
     assert f"rollouts/{second.id}" in refusal.value.message
     third = await fleet.roll_out(version=1)
     with pytest.raises(PreconditionError) as active:
-        await fleet.rollouts.rollback(second.id)
+        await fleet.rollouts.rollback(second.id, actor=ANNA)
     assert active.value.reason is Reason.ROLLOUT_ACTIVE
     assert f"rollouts/{third.id}" in active.value.message
     assert await fleet.version() == 3
@@ -262,7 +267,7 @@ async def test_a_rollout_to_the_present_version_verifies_it() -> None:
 
 async def test_a_tick_that_finds_nothing_new_writes_nothing() -> None:
     fleet = await make_fleet()
-    rollout = await fleet.roll_out(bake=100.0)
+    rollout = await fleet.roll_out(strategy={"bake_seconds": 100.0})
     await fleet.tick()
     before, notices = await look(fleet, rollout), list(fleet.notices.rollouts)
     generations = [await fleet.generation(station) for station in STATIONS]
@@ -322,7 +327,7 @@ async def test_a_refused_start_names_field_and_remedy_and_changes_nothing(
         bake_seconds=overrides.pop("bake_seconds", 0.0),
         gate=overrides.pop("gate", GatePolicy()),
     )
-    request = RolloutRequest(deployment_id=LINE_3, model_id=SOLAR, target_version=2, strategy=strategy)
+    request = RolloutRequest(deployment_id=LINE_3, model_id=SOLAR, target_version=2, strategy=strategy, actor=ANNA)
     with pytest.raises(DomainError) as refusal:
         await fleet.rollouts.create(replace(request, **overrides))
     assert (refusal.value.reason, refusal.value.field) == (reason, field)
@@ -332,11 +337,11 @@ async def test_a_refused_start_names_field_and_remedy_and_changes_nothing(
     assert await fleet.generation("st-1") == 1
 
 
-async def test_a_second_rollout_of_a_deployment_is_refused_while_the_first_is_active() -> None:
+async def test_a_second_rollout_of_a_deployment_is_refused_where_that_is_asked_for() -> None:
     fleet = await make_fleet()
     first = await fleet.roll_out()
     with pytest.raises(PreconditionError) as refusal:
-        await fleet.roll_out(version=3)
+        await fleet.roll_out(version=3, when_active=WhenActive.REFUSE)
     assert refusal.value.reason is Reason.ROLLOUT_ACTIVE
     assert f"rollouts/{first.id}" in refusal.value.message
 
@@ -362,15 +367,15 @@ async def test_a_repeated_request_starts_one_rollout() -> None:
 async def test_a_command_with_an_old_etag_is_refused() -> None:
     fleet = await make_fleet()
     rollout = await fleet.roll_out()
-    await fleet.rollouts.pause(rollout.id, revision=rollout.revision)
+    await fleet.rollouts.pause(rollout.id, actor=ANNA, revision=rollout.revision)
     with pytest.raises(StaleWriteError):
-        await fleet.rollouts.resume(rollout.id, revision=rollout.revision)
+        await fleet.rollouts.resume(rollout.id, actor=ANNA, revision=rollout.revision)
 
 
 async def test_a_list_is_newest_first_and_of_one_deployment() -> None:
     fleet = await make_fleet()
     first = await fleet.roll_out()
-    await fleet.rollouts.abort(first.id)
+    await fleet.rollouts.abort(first.id, actor=ANNA)
     second = await fleet.roll_out()
     page = await fleet.rollouts.list(deployment_id=LINE_3, page_size=1)
     rest = await fleet.rollouts.list(deployment_id=LINE_3, page_size=1, page_token=page.next_token)
@@ -386,14 +391,14 @@ async def test_a_watch_shows_each_change_and_ends_with_the_rollout() -> None:
     async def watch() -> None:
         async with aclosing(fleet.rollouts.watch(rollout.id)) as watched:
             async for one in watched:
-                seen.put_nowait(one.state)
+                seen.put_nowait(one.rollout.state)
 
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(watch())
         assert await seen.get() is RolloutState.RUNNING
-        await fleet.rollouts.pause(rollout.id)
+        await fleet.rollouts.pause(rollout.id, actor=ANNA)
         assert await seen.get() is RolloutState.PAUSED
-        await fleet.rollouts.abort(rollout.id)
+        await fleet.rollouts.abort(rollout.id, actor=ANNA)
         await watching
     assert await seen.get() is RolloutState.ABORTED
     assert seen.empty()
@@ -405,10 +410,15 @@ async def test_one_broken_rollout_does_not_hold_up_the_others() -> None:
     broken = await fleet.roll_out(waves="100%")
     await fleet.enrol("st-9", line="9")
     await fleet.deploy(deployment_id="line-9", model_id="weld", selector="line=9")
+    await fleet.sync("st-9")
     strategy = RolloutStrategy(waves=parse_wave_sizes("100%"), gate=GatePolicy(min_inferences=0))
     other = await fleet.rollouts.create(
         RolloutRequest(
-            deployment_id=DeploymentId("line-9"), model_id=ModelId("weld"), target_version=1, strategy=strategy
+            deployment_id=DeploymentId("line-9"),
+            model_id=ModelId("weld"),
+            target_version=1,
+            strategy=strategy,
+            actor=ANNA,
         )
     )
     await fleet.sync(*STATIONS, "st-9")
