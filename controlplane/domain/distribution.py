@@ -13,12 +13,9 @@ from itertools import zip_longest
 from math import fsum, inf
 from types import MappingProxyType
 
-from controlplane.domain.evidence import LatencySketch, ShadowTally, Tally
+from controlplane.domain.evidence import TOGETHER, LatencySketch, ShadowTally, Tally
 from controlplane.domain.ids import AgentId
 from controlplane.domain.interval import Interval, Side, share_side
-
-TOGETHER = AgentId("")
-"""Whose tally it is when several agents' are added."""
 
 
 def add_sketches(sketches: Iterable[LatencySketch | None]) -> LatencySketch | None:

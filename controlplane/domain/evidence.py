@@ -152,3 +152,40 @@ class ShadowTally:
     score_distance_histogram: tuple[int, ...] = ()
     last_receive_time: datetime | None = None
     """When the newest window came, by the controller's clock."""
+
+
+TOGETHER = AgentId("")
+"""Whose tally it is when several agents' are added."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupEvidence:
+    """What was measured on the released agents of one device class, or on all of them."""
+
+    device_class: str = ""
+    installed: int = 0
+    failed: int = 0
+    waiting: int = 0
+    """Of those that may still install: in reach, or not silent for long."""
+    target: Tally = field(default_factory=lambda: Tally(agent_id=TOGETHER))
+    compared: Tally = field(default_factory=lambda: Tally(agent_id=TOGETHER))
+    """Of `target`, what the agents did that also measured the version before."""
+    previous: Tally | None = None
+    """What those agents did with the version before."""
+    quiet_since: datetime | None = None
+    """When the newest inference was heard of; when the newest agent was released, until there is one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowEvidence:
+    """What the candidate did in shadow on the agents of one device class."""
+
+    device_class: str = ""
+    tally: ShadowTally
+    running: int = 0
+    """Agents that still compare, or may begin to."""
+    ended: int = 0
+    """Agents that are done, were stopped or could not run it."""
+    first_end: str = ""
+    """Which agent's run ended early and why, of the first by name that says so."""
+    quiet_since: datetime | None = None

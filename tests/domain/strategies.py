@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 from hypothesis import strategies as st
 
+from controlplane.domain.evidence import TOGETHER, GroupEvidence, Tally
 from controlplane.domain.gate import Evidence, FailureAction, GateOutcome, GatePolicy, GateVerdict
 from controlplane.domain.ids import AgentId
 from controlplane.domain.rollout import Progress, WaveSize
@@ -55,20 +56,57 @@ policies = st.builds(
 
 
 @st.composite
-def evidences(draw: st.DrawFn) -> Evidence:
-    """Drawn close to where verdicts turn: few targets, most of them settled, and inferences around the minimum."""
-    installed, failed, waiting = draw(st.integers(0, 2)), draw(st.integers(0, 2)), draw(st.sampled_from([0, 0, 0, 1]))
-    wave_inferences, other_inferences = draw(st.integers(0, 8)), draw(st.integers(0, 8))
-    wave_errors = draw(st.integers(0, wave_inferences))
-    return Evidence(
-        targets=installed + failed + waiting,
+def _groups(draw: st.DrawFn) -> GroupEvidence:
+    inferences = draw(st.sampled_from([0, 3, 12, 900]))
+    tally = Tally(
+        agent_id=TOGETHER, inferences=inferences, errors=draw(st.integers(0, min(inferences, 12)) | st.just(inferences))
+    )
+    quiet = draw(st.sampled_from([None, NOW, NOW - timedelta(hours=1)]))
+    installed, failed, waiting = draw(st.integers(0, 2)), draw(st.integers(0, 2)), draw(st.sampled_from([0, 0, 1]))
+    return GroupEvidence(
+        device_class=draw(st.uuids()).hex,
         installed=installed,
         failed=failed,
-        inferences=wave_inferences + other_inferences,
-        errors=wave_errors + draw(st.integers(0, other_inferences)),
+        waiting=waiting,
+        target=tally,
+        quiet_since=quiet,
+    )
+
+
+@st.composite
+def evidences(draw: st.DrawFn) -> Evidence:
+    """Drawn close to where verdicts turn: few targets, most of them settled, and inferences around the minimum. By
+    device class, or counts alone."""
+    installed, failed, waiting = draw(st.integers(0, 2)), draw(st.integers(0, 2)), draw(st.sampled_from([0, 0, 0, 1]))
+    wave_inferences, other_inferences = draw(st.integers(0, 8)), draw(st.sampled_from([0, 1, 4, 8, 600, 3000]))
+    wave_errors = draw(st.integers(0, wave_inferences))
+    inferences, errors = (
+        wave_inferences + other_inferences,
+        wave_errors + draw(st.integers(0, min(other_inferences, 60))),
+    )
+    groups = tuple(draw(st.lists(_groups(), max_size=3)))
+    if groups:
+        installed = sum(group.installed for group in groups)
+        failed = sum(group.failed for group in groups)
+        waiting = sum(group.waiting for group in groups)
+        inferences = sum(group.target.inferences for group in groups)
+        errors = sum(group.target.errors for group in groups)
+        wave_inferences = wave_errors = 0
+    away, taken_up = draw(st.sampled_from([0, 0, 1])), draw(st.integers(0, 8))
+    return Evidence(
+        targets=installed + failed + waiting + away,
+        installed=installed,
+        failed=failed,
+        inferences=inferences,
+        errors=errors,
         wave_inferences=wave_inferences,
         wave_errors=wave_errors,
         wave_age_seconds=draw(st.integers(0, 4)),
+        away=away,
+        taken_up=taken_up,
+        silent_taken_up=draw(st.integers(0, taken_up)),
+        silent_others_per_mille=draw(st.sampled_from([0, 500])),
+        groups=groups,
     )
 
 
@@ -78,7 +116,7 @@ def verdicts(draw: st.DrawFn) -> GateVerdict:
         outcome=draw(st.sampled_from(GateOutcome)),
         reason="DRAWN",
         message="drawn",
-        evidence=draw(evidences()),
+        evidence=draw(evidences()).counts(),
         evaluate_time=NOW,
     )
 
