@@ -38,15 +38,18 @@ def example_of(text: str) -> list[str]:
 
 def test_the_tree_is_the_one_that_scripts_rely_on() -> None:
     assert {" ".join(path) for path in COMMANDS} == {
-        "models publish", "models list", "models show",
-        "agents list", "agents show", "agents revoke",
+        "models publish", "models list", "models show", "models yank", "models unyank",
+        "agents list", "agents show", "agents explain", "agents label", "agents pin", "agents unpin", "agents revoke",
         "tokens create", "tokens list", "tokens revoke",
         "deployments create", "deployments list", "deployments show", "deployments delete",
-        "rollouts start", "rollouts list", "rollouts show", "rollouts watch", "rollouts pause", "rollouts resume",
+        "rollouts plan", "rollouts rehearse", "rollouts start", "rollouts approve",
+        "rollouts list", "rollouts show", "rollouts watch", "rollouts pause", "rollouts resume",
         "rollouts abort", "rollouts rollback", "rollouts retry",
         "samples list", "samples get",
         "results list",
         "metrics show",
+        "audit list",
+        "operators create", "operators list", "operators revoke", "operators whoami",
     }  # fmt: skip
 
 
@@ -58,7 +61,8 @@ def test_help_shows_every_option_and_an_example(path: tuple[str, ...], capsys: p
     for option in ("--config", "--controller", "--output"):
         assert option in shown
     for argument in COMMANDS[path].assemble_argument_collection(parse_docstring=True):
-        if argument.parse:
+        # Options that several commands share have a place of their own, which is none on the command line.
+        if argument.parse and argument.name != "*":
             assert argument.parameter.help, f"{argument.name} is not explained"
 
 
@@ -82,14 +86,20 @@ def test_the_manual_has_an_example_of_the_command(path: tuple[str, ...]) -> None
     assert any(line.startswith(f"lineside {' '.join(path)}") for line in lines), f"docs/cli.md lacks {' '.join(path)}"
 
 
+def section_of(title: str) -> str:
+    return MANUAL.read_text().partition(f"### {title}\n")[2].partition("\n##")[0]
+
+
 def test_the_manual_names_every_option() -> None:
-    manual = MANUAL.read_text()
     for path, command in COMMANDS.items():
-        section = manual.partition(f"### lineside {' '.join(path)}\n")[2].partition("\n##")[0]
-        assert section, f"docs/cli.md has no section on {' '.join(path)}"
+        title = f"lineside {' '.join(path)}"
+        section = section_of(title)
+        assert section, f"docs/cli.md has no section on {title}"
+        if "(#strategy)" in section:
+            section += section_of("Strategy")
         for argument in command.assemble_argument_collection():
             if argument.parse and argument.name.startswith("--"):
-                assert argument.name in section, f"the section on {' '.join(path)} lacks {argument.name}"
+                assert f"`{argument.name}" in section, f"the section on {title} lacks {argument.name}"
 
 
 def test_help_waits_for_no_transport() -> None:

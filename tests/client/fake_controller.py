@@ -14,13 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import grpc
-from google.protobuf import any_pb2
-from google.rpc import code_pb2, error_details_pb2, status_pb2
-from grpc_status import rpc_status
 from lineside.v1 import (
     agent_pb2,
     agent_service_pb2,
-    agent_service_pb2_grpc,
+    audit_pb2,
     deployment_pb2,
     deployment_service_pb2,
     deployment_service_pb2_grpc,
@@ -34,11 +31,11 @@ from lineside.v1 import (
     model_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
+    operator_pb2,
     result_service_pb2,
     result_service_pb2_grpc,
     rollout_pb2,
     rollout_service_pb2,
-    rollout_service_pb2_grpc,
     sample_content_service_pb2,
     sample_content_service_pb2_grpc,
     sample_pb2,
@@ -51,10 +48,11 @@ from lineside.v1 import (
 
 from controlplane.client import OperatorConfig
 from tests.client.certificates import ServerIdentity
+from tests.client.fake_answers import Refusal as Refusal
+from tests.client.fake_answers import find, page
+from tests.client.fake_engine import Agents, Audit, Operators, Rollouts
 
 TOKEN = "lso1.test"
-PAGE = 2
-"""Most items of a page here, whatever is asked for: several pages come soon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,41 +63,6 @@ class Call:
     authorization: str
     seconds_left: float | None
     request: Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """How a call is to be answered instead; without a reason it is a bare status, as a transport gives it."""
-
-    code: grpc.StatusCode
-    message: str = "scripted"
-    reason: str = ""
-    field: str = ""
-    remedy: str = ""
-
-    def status(self) -> Any:
-        """Return the google.rpc.Status as the controller writes it."""
-        info = error_details_pb2.ErrorInfo(
-            reason=self.reason, domain="lineside", metadata={"field": self.field, "remedy": self.remedy}
-        )
-        violation = error_details_pb2.BadRequest.FieldViolation(field=self.field, description=self.message)
-        details = []
-        for message in (info, error_details_pb2.BadRequest(field_violations=[violation] if self.field else [])):
-            packed = any_pb2.Any()
-            packed.Pack(message)
-            details.append(packed)
-        where, then = f"{self.field}: " if self.field else "", f"; {self.remedy}" if self.remedy else ""
-        code = code_pb2.Code.Value(self.code.name)
-        return rpc_status.to_status(
-            status_pb2.Status(code=code, message=f"{where}{self.message}{then}", details=details)
-        )
-
-    def abort(self, context: grpc.ServicerContext) -> NoReturn:
-        """End the call."""
-        if self.reason:
-            context.abort_with_status(self.status())
-        context.abort(self.code, self.message)
-        raise AssertionError("abort raises")
 
 
 @dataclass(kw_only=True)
@@ -127,8 +90,18 @@ class FakeController:
     break_upload_after: deque[int] = field(default_factory=deque)
     """Each ends one upload stream as a dying process would, after so many messages."""
     on_break: Callable[[], None] = lambda: None
-    watches: deque[list[rollout_pb2.Rollout | Refusal]] = field(default_factory=deque)
+    watches: deque[list[rollout_pb2.Rollout | rollout_service_pb2.WatchRolloutResponse | Refusal]] = field(
+        default_factory=deque
+    )
     """What the next watch streams send."""
+    plans: deque[list[rollout_service_pb2.PlanRolloutResponse | Refusal]] = field(default_factory=deque)
+    """What the next plan streams send."""
+    rehearsals: deque[list[rollout_service_pb2.RehearseRolloutResponse | Refusal]] = field(default_factory=deque)
+    """What the next rehearsal streams send."""
+    explanations: dict[str, agent_service_pb2.AgentExplanation] = field(default_factory=dict)
+    events: list[audit_pb2.AuditEvent] = field(default_factory=list)
+    """Oldest first."""
+    operators: dict[str, operator_pb2.Operator] = field(default_factory=dict)
     port: int = 0
     bytes_port: int = 0
     _servers: list[grpc.Server] = field(default_factory=list)
@@ -136,7 +109,8 @@ class FakeController:
     def start(self) -> None:
         """Listen."""
         self.port = self._listen(
-            *(_Enrollment, _Models, _Agents, _Tokens, _Deployments, _Rollouts, _Samples, _Results), port=self.port
+            *(_Enrollment, _Models, Agents, _Tokens, _Deployments, Rollouts, _Samples, _Results, Audit, Operators),
+            port=self.port,
         )
         self.bytes_port = self._listen(_Uploads, _Contents, port=0)
 
@@ -217,24 +191,6 @@ class _Door(grpc.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(unary, **replaced)
 
 
-def _page(items: list[Any], request: Any) -> tuple[list[Any], str]:
-    start, size = int(request.page_token or 0), min(request.page_size or PAGE, PAGE)
-    end = start + size
-    return items[start:end], str(end) if end < len(items) else ""
-
-
-def _find(resources: dict[str, Any], name: str, context: grpc.ServicerContext) -> Any:
-    if name not in resources:
-        Refusal(
-            code=grpc.StatusCode.NOT_FOUND,
-            message=f"{name} does not exist",
-            reason="RESOURCE_NOT_FOUND",
-            field="name",
-            remedy="list what there is",
-        ).abort(context)
-    return resources[name]
-
-
 class _Enrollment(enrollment_service_pb2_grpc.EnrollmentServiceServicer):
     def __init__(self, fake: FakeController, server: grpc.Server) -> None:
         self._fake = fake
@@ -258,11 +214,11 @@ class _Models(model_service_pb2_grpc.ModelServiceServicer):
         return self._fake.models.setdefault(model.name, model)
 
     def GetModel(self, request: Any, context: Any) -> model_pb2.Model:
-        model: model_pb2.Model = _find(self._fake.models, request.name, context)
+        model: model_pb2.Model = find(self._fake.models, request.name, context)
         return model
 
     def ListModels(self, request: Any, context: Any) -> model_service_pb2.ListModelsResponse:
-        models, token = _page(list(self._fake.models.values()), request)
+        models, token = page(list(self._fake.models.values()), request)
         return model_service_pb2.ListModelsResponse(models=models, next_page_token=token)
 
     def PublishModelVersion(self, request: Any, context: Any) -> model_pb2.ModelVersion:
@@ -290,31 +246,24 @@ class _Models(model_service_pb2_grpc.ModelServiceServicer):
 
     def GetModelVersion(self, request: Any, context: Any) -> model_pb2.ModelVersion:
         found = {version.name: version for versions in self._fake.versions.values() for version in versions}
-        version: model_pb2.ModelVersion = _find(found, request.name, context)
+        version: model_pb2.ModelVersion = find(found, request.name, context)
+        return version
+
+    def YankModelVersion(self, request: Any, context: Any) -> model_pb2.ModelVersion:
+        version = self.GetModelVersion(request, context)
+        version.yank_time.GetCurrentTime()
+        version.yank_reason = request.reason
+        return version
+
+    def UnyankModelVersion(self, request: Any, context: Any) -> model_pb2.ModelVersion:
+        version = self.GetModelVersion(request, context)
+        version.ClearField("yank_time")
+        version.ClearField("yank_reason")
         return version
 
     def ListModelVersions(self, request: Any, context: Any) -> model_service_pb2.ListModelVersionsResponse:
-        versions, token = _page(self._fake.versions[request.parent][::-1], request)
+        versions, token = page(self._fake.versions[request.parent][::-1], request)
         return model_service_pb2.ListModelVersionsResponse(model_versions=versions, next_page_token=token)
-
-
-class _Agents(agent_service_pb2_grpc.AgentServiceServicer):
-    def __init__(self, fake: FakeController, server: grpc.Server) -> None:
-        self._fake = fake
-        agent_service_pb2_grpc.add_AgentServiceServicer_to_server(self, server)
-
-    def GetAgent(self, request: Any, context: Any) -> agent_pb2.Agent:
-        agent: agent_pb2.Agent = _find(self._fake.agents, request.name, context)
-        return agent
-
-    def ListAgents(self, request: Any, context: Any) -> agent_service_pb2.ListAgentsResponse:
-        agents, token = _page(list(self._fake.agents.values()), request)
-        return agent_service_pb2.ListAgentsResponse(agents=agents, next_page_token=token)
-
-    def RevokeAgent(self, request: Any, context: Any) -> agent_pb2.Agent:
-        agent: agent_pb2.Agent = _find(self._fake.agents, request.name, context)
-        agent.state = agent_pb2.Agent.STATE_REVOKED
-        return agent
 
 
 class _Tokens(join_token_service_pb2_grpc.JoinTokenServiceServicer):
@@ -334,11 +283,11 @@ class _Tokens(join_token_service_pb2_grpc.JoinTokenServiceServicer):
         return shown
 
     def ListJoinTokens(self, request: Any, context: Any) -> join_token_service_pb2.ListJoinTokensResponse:
-        tokens, token = _page(list(self._fake.tokens.values()), request)
+        tokens, token = page(list(self._fake.tokens.values()), request)
         return join_token_service_pb2.ListJoinTokensResponse(join_tokens=tokens, next_page_token=token)
 
     def RevokeJoinToken(self, request: Any, context: Any) -> join_token_pb2.JoinToken:
-        token: join_token_pb2.JoinToken = _find(self._fake.tokens, request.name, context)
+        token: join_token_pb2.JoinToken = find(self._fake.tokens, request.name, context)
         token.revoked = True
         return token
 
@@ -355,64 +304,16 @@ class _Deployments(deployment_service_pb2_grpc.DeploymentServiceServicer):
         return deployment
 
     def GetDeployment(self, request: Any, context: Any) -> deployment_pb2.Deployment:
-        deployment: deployment_pb2.Deployment = _find(self._fake.deployments, request.name, context)
+        deployment: deployment_pb2.Deployment = find(self._fake.deployments, request.name, context)
         return deployment
 
     def ListDeployments(self, request: Any, context: Any) -> deployment_service_pb2.ListDeploymentsResponse:
-        deployments, token = _page(list(self._fake.deployments.values()), request)
+        deployments, token = page(list(self._fake.deployments.values()), request)
         return deployment_service_pb2.ListDeploymentsResponse(deployments=deployments, next_page_token=token)
 
     def DeleteDeployment(self, request: Any, context: Any) -> deployment_pb2.Deployment:
-        _find(self._fake.deployments, request.name, context)
+        find(self._fake.deployments, request.name, context)
         return self._fake.deployments.pop(request.name)
-
-
-class _Rollouts(rollout_service_pb2_grpc.RolloutServiceServicer):
-    def __init__(self, fake: FakeController, server: grpc.Server) -> None:
-        self._fake = fake
-        rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(self, server)
-
-    def CreateRollout(self, request: Any, context: Any) -> rollout_pb2.Rollout:
-        rollout = rollout_pb2.Rollout(name=f"rollouts/r{len(self._fake.rollouts) + 1}")
-        rollout.MergeFrom(request.rollout)
-        rollout.state = rollout_pb2.Rollout.STATE_RUNNING
-        self._fake.rollouts[rollout.name] = rollout
-        return rollout
-
-    def GetRollout(self, request: Any, context: Any) -> rollout_pb2.Rollout:
-        rollout: rollout_pb2.Rollout = _find(self._fake.rollouts, request.name, context)
-        return rollout
-
-    def ListRollouts(self, request: Any, context: Any) -> rollout_service_pb2.ListRolloutsResponse:
-        found = [one for one in self._fake.rollouts.values() if request.deployment in {"", one.deployment}]
-        rollouts, token = _page(found, request)
-        return rollout_service_pb2.ListRolloutsResponse(rollouts=rollouts, next_page_token=token)
-
-    def WatchRollout(self, request: Any, context: Any) -> Iterator[rollout_service_pb2.WatchRolloutResponse]:
-        for answer in self._fake.watches.popleft():
-            if isinstance(answer, Refusal):
-                answer.abort(context)
-            yield rollout_service_pb2.WatchRolloutResponse(rollout=answer)
-
-    def PauseRollout(self, request: Any, context: Any) -> rollout_pb2.Rollout:
-        return self._move(request, context, rollout_pb2.Rollout.STATE_PAUSED)
-
-    def ResumeRollout(self, request: Any, context: Any) -> rollout_pb2.Rollout:
-        return self._move(request, context, rollout_pb2.Rollout.STATE_RUNNING)
-
-    def AbortRollout(self, request: Any, context: Any) -> rollout_pb2.Rollout:
-        return self._move(request, context, rollout_pb2.Rollout.STATE_ABORTED)
-
-    def RollbackRollout(self, request: Any, context: Any) -> rollout_pb2.Rollout:
-        return self._move(request, context, rollout_pb2.Rollout.STATE_ROLLING_BACK)
-
-    def RetryRollout(self, request: Any, context: Any) -> rollout_pb2.Rollout:
-        return self._move(request, context, rollout_pb2.Rollout.STATE_RUNNING)
-
-    def _move(self, request: Any, context: Any, state: rollout_pb2.Rollout.State.ValueType) -> rollout_pb2.Rollout:
-        rollout: rollout_pb2.Rollout = _find(self._fake.rollouts, request.name, context)
-        rollout.state = state
-        return rollout
 
 
 class _Samples(sample_service_pb2_grpc.SampleServiceServicer):
@@ -421,11 +322,11 @@ class _Samples(sample_service_pb2_grpc.SampleServiceServicer):
         sample_service_pb2_grpc.add_SampleServiceServicer_to_server(self, server)
 
     def GetSample(self, request: Any, context: Any) -> sample_pb2.Sample:
-        sample: sample_pb2.Sample = _find(self._fake.samples, request.name, context)
+        sample: sample_pb2.Sample = find(self._fake.samples, request.name, context)
         return sample
 
     def ListSamples(self, request: Any, context: Any) -> sample_service_pb2.ListSamplesResponse:
-        samples, token = _page(list(self._fake.samples.values()), request)
+        samples, token = page(list(self._fake.samples.values()), request)
         return sample_service_pb2.ListSamplesResponse(samples=samples, next_page_token=token)
 
 
@@ -436,7 +337,7 @@ class _Results(result_service_pb2_grpc.ResultServiceServicer):
 
     def ListResults(self, request: Any, context: Any) -> result_service_pb2.ListResultsResponse:
         ordered = self._fake.results[::-1] if request.newest_first else self._fake.results
-        results, token = _page(ordered, request)
+        results, token = page(ordered, request)
         return result_service_pb2.ListResultsResponse(results=results, next_page_token=token)
 
     def QueryMetrics(self, request: Any, context: Any) -> result_service_pb2.QueryMetricsResponse:
@@ -505,6 +406,6 @@ class _Contents(sample_content_service_pb2_grpc.SampleContentServiceServicer):
     def ReadSampleContent(
         self, request: Any, context: Any
     ) -> Iterator[sample_content_service_pb2.ReadSampleContentResponse]:
-        content = _find(self._fake.contents, request.name, context)
+        content = find(self._fake.contents, request.name, context)
         for start in range(0, len(content), 4):
             yield sample_content_service_pb2.ReadSampleContentResponse(data=content[start : start + 4])

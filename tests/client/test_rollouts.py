@@ -5,6 +5,7 @@ import pytest
 from lineside.v1 import rollout_pb2
 
 from controlplane.client import ApiError, Client, UnreachableError, WaitTimeoutError, limits
+from controlplane.client.rollouts import Change
 from tests.client.fake_controller import FakeController, Refusal
 from tests.client.stepped_time import SteppedTime
 
@@ -31,12 +32,12 @@ def test_a_rollout_is_started_as_asked(fake: FakeController, client: Client) -> 
 
 def test_a_watch_ends_with_the_rollout(fake: FakeController, client: Client) -> None:
     fake.watches.append([RUNNING, WAVE_2, SUCCEEDED])
-    assert list(client.rollouts.watch("r1")) == [RUNNING, WAVE_2, SUCCEEDED]
+    assert [change.rollout for change in client.rollouts.watch("r1")] == [RUNNING, WAVE_2, SUCCEEDED]
 
 
 def test_a_broken_watch_is_opened_again_and_repeats_nothing(fake: FakeController, client: Client) -> None:
     fake.watches.extend([[RUNNING, GONE], [GONE], [RUNNING, WAVE_2], [WAVE_2, SUCCEEDED]])
-    assert list(client.rollouts.watch("r1")) == [RUNNING, WAVE_2, SUCCEEDED]
+    assert [change.rollout for change in client.rollouts.watch("r1")] == [RUNNING, WAVE_2, SUCCEEDED]
 
 
 def test_a_watch_that_never_recovers_ends_in_time(fake: FakeController, client: Client, time: SteppedTime) -> None:
@@ -71,9 +72,9 @@ def test_waiting_ends_when_its_time_is_over(fake: FakeController, client: Client
 
 def test_waiting_tells_every_change(fake: FakeController, client: Client) -> None:
     fake.watches.append([RUNNING, SUCCEEDED])
-    told: list[rollout_pb2.Rollout] = []
+    told: list[Change] = []
     assert client.rollouts.wait("r1", changed=told.append) == SUCCEEDED
-    assert told == [RUNNING, SUCCEEDED]
+    assert [change.rollout for change in told] == [RUNNING, SUCCEEDED]
 
 
 @pytest.mark.parametrize(
