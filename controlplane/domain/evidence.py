@@ -117,6 +117,8 @@ class InferenceCount:
     agent_id: AgentId
     inferences: int
     errors: int
+    last_receive_time: datetime | None = None
+    """When the newest of their windows came, by the controller's clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

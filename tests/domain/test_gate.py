@@ -66,7 +66,9 @@ def test_it_fails_exactly_where_the_interval_breaks_the_limit(
         evidence.failed > policy.max_failed_installs
         or _broken(policy, evidence.errors, evidence.inferences)
         or _broken(policy, evidence.wave_errors, evidence.wave_inferences)
+        or any(_broken(policy, group.target.errors, group.target.inferences) for group in evidence.groups)
     )
+    evidence = replace(evidence, silent_taken_up=0)
     verdict = evaluate(policy, evidence, bake_seconds=bake, now=NOW)
     assert (verdict.outcome is GateOutcome.FAIL) is fails
 
@@ -158,7 +160,12 @@ def test_a_verdict_names_its_reason_and_keeps_its_evidence(policy: GatePolicy, e
             "errors 40 of 1000 (4 %, at least 2.02 % at 99 % confidence), allowed 1 %",
         ),
         ({"errors": 1}, GateOutcome.PASS, "GATE_PASSED", "1 of 1000 inferences failed"),
-        ({"errors": 12}, GateOutcome.PENDING, "TOO_FEW_INFERENCES", "errors 12 of 1000 (1.2 %, at least 0.35 % at 99 % confidence)"),
+        (
+            {"errors": 12},
+            GateOutcome.PENDING,
+            "TOO_FEW_INFERENCES",
+            "errors 12 of 1000 (1.2 %, at least 0.35 % at 99 % confidence)",
+        ),
         (
             {"inferences": 5000, "errors": 20, "wave_errors": 20},
             GateOutcome.FAIL,
