@@ -31,6 +31,7 @@ from controlplane.app.deployments import Deployments
 from controlplane.app.desired import DesiredStates
 from controlplane.app.enrollment import Enrollment
 from controlplane.app.evidence import Evidence
+from controlplane.app.explanations import Explanations
 from controlplane.app.fleet import Fleet
 from controlplane.app.leadership import FencedStore, Leadership
 from controlplane.app.metrics import Metrics
@@ -242,6 +243,7 @@ def _identity_services(parts: Parts) -> tuple[Registration, ...]:
             revocations=parts.revocations,
         ),
         Pins(store=parts.store, clock=parts.clock, ids=parts.ids, notifier=parts.notices),
+        Explanations(store=parts.store, clock=parts.clock, silent_seconds_max=silent_seconds_max(parts.settings)),
         clock=parts.clock,
         silent_seconds_max=silent_seconds_max(parts.settings),
     )

@@ -5,6 +5,7 @@ from collections import defaultdict
 from lineside.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_grpc
 
 from controlplane.app.agents import Agents
+from controlplane.app.explanations import Explanations
 from controlplane.app.pins import Pins
 from controlplane.app.ports import Clock
 from controlplane.domain.ids import AgentId
@@ -13,15 +14,19 @@ from controlplane.domain.pin import Pin
 from controlplane.rpc.authentication import Context, current_actor
 from controlplane.rpc.convert.agents import agent_to_proto
 from controlplane.rpc.convert.etags import parse_etag
+from controlplane.rpc.convert.explanations import explanation_to_proto
 from controlplane.rpc.convert.names import parse_agent_name, parse_model_name, parse_version_name
 
 
 class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
     """The fleet, for operators."""
 
-    def __init__(self, agents: Agents, pins: Pins, *, clock: Clock, silent_seconds_max: float) -> None:
+    def __init__(
+        self, agents: Agents, pins: Pins, explanations: Explanations, *, clock: Clock, silent_seconds_max: float
+    ) -> None:
         self._agents = agents
         self._pins = pins
+        self._explanations = explanations
         self._clock = clock
         self._silent_seconds_max = silent_seconds_max
 
@@ -74,6 +79,13 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
             revision=parse_etag(request.etag),
         )
         return await self._to_proto(record)
+
+    async def ExplainAgent(
+        self, request: agent_service_pb2.ExplainAgentRequest, context: Context
+    ) -> agent_service_pb2.AgentExplanation:
+        agent_id = parse_agent_name(request.name, field="name")
+        model_id = parse_model_name(request.model, field="model") if request.model else None
+        return explanation_to_proto(agent_id, await self._explanations.explain(agent_id, model_id))
 
     async def _to_proto(self, record: AgentRecord) -> agent_pb2.Agent:
         return agent_to_proto(

@@ -109,8 +109,10 @@ class Rollouts(rollout_service_pb2_grpc.RolloutServiceServicer):
         for answer in self._fake.watches.popleft():
             if isinstance(answer, Refusal):
                 answer.abort(context)
-            bare = isinstance(answer, rollout_pb2.Rollout)
-            yield rollout_service_pb2.WatchRolloutResponse(rollout=answer) if bare else answer
+            if isinstance(answer, rollout_pb2.Rollout):
+                yield rollout_service_pb2.WatchRolloutResponse(rollout=answer)
+            else:
+                yield answer
 
     def PlanRollout(self, request: Any, context: Any) -> Iterator[rollout_service_pb2.PlanRolloutResponse]:
         return _play(self._fake.plans.popleft(), context)

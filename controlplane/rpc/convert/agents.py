@@ -7,7 +7,7 @@ from types import MappingProxyType
 from lineside.v1 import agent_pb2
 
 from controlplane import limits
-from controlplane.domain.condition import Condition, ConditionState
+from controlplane.domain.agent_conditions import controller_conditions
 from controlplane.domain.errors import FieldInvalidError
 from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import AgentRecord, AgentState, Device, Host, Observation
@@ -47,6 +47,8 @@ def agent_to_proto(
     )
     if record.observation is not None:
         _add_observation(message, record.observation)
+        found = controller_conditions(record, clock_skew_seconds_max=limits.CLOCK_SKEW_SECONDS_MAX)
+        message.conditions.extend(map(condition_to_proto, found))
     return message
 
 
@@ -64,24 +66,10 @@ def _add_observation(message: agent_pb2.Agent, observation: Observation) -> None
     message.last_sync_time.CopyFrom(time_to_proto(observation.receive_time))
     message.observed_generation = observed.generation
     message.slots.extend(map(observed_slot_to_proto, observed.slots))
-    message.conditions.extend(map(condition_to_proto, (*observed.conditions, *_nack(observation))))
+    message.conditions.extend(map(condition_to_proto, observed.conditions))
     if observation.host is not None:
         message.host.CopyFrom(host_to_proto(observation.host))
     message.devices.extend(device_to_proto(device, observation.agent_id) for device in observation.devices or ())
-
-
-def _nack(observation: Observation) -> tuple[Condition, ...]:
-    """The controller's own condition: the agent has refused its desired state as a whole."""
-    if not observation.observed.nack_message:
-        return ()
-    refused = Condition(
-        type="DesiredStateAccepted",
-        state=ConditionState.FALSE,
-        reason="Refused",
-        message=observation.observed.nack_message,
-        transition_time=observation.receive_time,
-    )
-    return (refused,)
 
 
 def host_to_proto(host: Host) -> agent_pb2.Host:
