@@ -108,12 +108,12 @@ def clear_workspace(folder: Path) -> None:
         raise StorageError(f"cannot clear {folder}: {error.strerror}", remedy="make the folder writable") from error
 
 
-def check_initialised(folder: Path) -> None:
+def check_initialised(folder: Path, *, field: str = "dir") -> None:
     """Raise PreconditionError unless `init` has made the folder."""
     if not (folder / "pki" / "ca.pem").exists():
         raise PreconditionError(
             f"{folder} is no controller's folder",
-            field="dir",
+            field=field,
             remedy=f"run `lineside-controlplane init --dir {folder}` first",
             reason=Reason.RESOURCE_NOT_FOUND,
         )

@@ -8,6 +8,7 @@ from controlplane import limits
 from controlplane.app import credentials
 from controlplane.app.tokens import adopt_operator_token, create_operator_token
 from controlplane.config import Address
+from controlplane.domain.errors import FieldInvalidError, PreconditionError, Reason
 from controlplane.folder import OperatorFile, check_initialised
 from controlplane.identity import files
 from controlplane.identity.authority import LocalAuthority, create_ca
@@ -16,16 +17,22 @@ from controlplane.store.engine import sqlite_path
 from controlplane.system import SystemClock, SystemIds
 
 
-def initialise(folder: Path, *, controller: Address, database_url: str) -> tuple[str, ...]:
+def initialise(folder: Path, *, controller: Address, database_url: str, join: Path | None = None) -> tuple[str, ...]:
     """Make what is missing of a controller's folder; return a line for each thing made, nothing when all was there.
 
     Each step leaves something whole behind and is skipped when repeated, so an interrupted run is repeated. The
-    token is stored in the database only after it is in operator.toml: no token is lost.
+    token is stored in the database only after it is in operator.toml: no token is lost. With `join`, the folder of a
+    controller that is there already (or a copy of it), the new one is its replica: of the same CA, with the same first
+    operator. Raises FieldInvalidError, PreconditionError and StorageError.
     """
     made: list[str] = []
+    if join is not None:
+        _check_can_join(folder, join, database_url=database_url)
     files.make_folder(folder)
     for name in ("pki", "artifacts", "uploads"):
         files.make_folder(folder / name)
+    if join is not None and _copy_ca(join / "pki", folder / "pki"):
+        made.append(f"took over the CA of {join}")
     if create_ca(folder / "pki", now=SystemClock().now()):
         made.append(f"made the CA: {folder / 'pki'}")
     if ensure_server_certificate(folder / "pki", hosts=(controller.host,)):
@@ -35,7 +42,10 @@ def initialise(folder: Path, *, controller: Address, database_url: str) -> tuple
     migrate(database_url)
     operator_file = folder / "operator.toml"
     if not operator_file.exists():
-        _write_operator_file(operator_file, controller=controller, ca_file=folder / "pki" / "ca.pem")
+        shared = None if join is None else OperatorFile.read(join / "operator.toml")
+        token = credentials.encode_operator_token(SystemIds().secret()) if shared is None else shared.token
+        ca_certificate = (folder / "pki" / "ca.pem").read_text()
+        OperatorFile(controller=controller, token=token, ca_certificate=ca_certificate).write(operator_file)
         made.append(f"wrote the first operator's token: {operator_file}")
     asyncio.run(_adopt(operator_file, database_url))
     return tuple(made)
@@ -69,9 +79,40 @@ def _is_new(database_url: str) -> bool:
     return path is not None and not path.exists()
 
 
-def _write_operator_file(path: Path, *, controller: Address, ca_file: Path) -> None:
-    token = credentials.encode_operator_token(SystemIds().secret())
-    OperatorFile(controller=controller, token=token, ca_certificate=ca_file.read_text()).write(path)
+def _check_can_join(folder: Path, join: Path, *, database_url: str) -> None:
+    check_initialised(join, field="join")
+    if sqlite_path(database_url) is not None:
+        raise FieldInvalidError(
+            "replicas share one PostgreSQL, and this is SQLite",
+            field="database_url",
+            remedy="name the database of the controller that is joined: --database-url postgresql://...",
+        )
+    own = folder / "pki" / "ca.pem"
+    if own.exists() and own.read_bytes() != (join / "pki" / "ca.pem").read_bytes():
+        raise PreconditionError(
+            f"{folder} has a CA of its own, which the agents of {join} do not trust",
+            field="dir",
+            remedy="name a folder that does not exist yet",
+            reason=Reason.RESOURCE_EXISTS,
+        )
+
+
+def _copy_ca(source: Path, target: Path) -> bool:
+    """Copy the CA where there is none; return whether it was copied. The certificate comes last: it says that the CA
+    is there."""
+    if (target / "ca.pem").exists():
+        return False
+    try:
+        key, certificate = (source / "ca.key").read_bytes(), (source / "ca.pem").read_bytes()
+    except OSError as error:
+        raise FieldInvalidError(
+            f"cannot read {error.filename}: {error.strerror}",
+            field="join",
+            remedy="name the folder of a controller, or a copy of its pki folder with ca.pem and ca.key",
+        ) from error
+    files.write_secret(target / "ca.key", key)
+    files.write_public(target / "ca.pem", certificate)
+    return True
 
 
 async def _adopt(operator_file: Path, database_url: str) -> None:

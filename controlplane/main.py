@@ -40,7 +40,9 @@ DatabaseUrl = Annotated[
 
 
 @app.command
-def init(*, dir: Folder, controller: str = "127.0.0.1:7443", database_url: DatabaseUrl = None) -> None:
+def init(
+    *, dir: Folder, controller: str = "127.0.0.1:7443", database_url: DatabaseUrl = None, join: Path | None = None
+) -> None:
     """Make the folder: CA, database, and operator.toml with the first operator's token.
 
     A second run changes nothing; an interrupted one is simply repeated.
@@ -51,6 +53,8 @@ def init(*, dir: Folder, controller: str = "127.0.0.1:7443", database_url: Datab
     ----------
     controller
         HOST:PORT by which operators reach this controller; goes into operator.toml.
+    join
+        Folder of a controller on the same PostgreSQL, or a copy of it: the new one becomes its replica.
     """
     from controlplane.initialisation import initialise
 
@@ -59,6 +63,7 @@ def init(*, dir: Folder, controller: str = "127.0.0.1:7443", database_url: Datab
         folder,
         controller=Address.parse(controller, field="controller"),
         database_url=database_url or default_database_url(folder),
+        join=None if join is None else join.absolute(),
     )
     for line in made or (f"{folder} is a controller's folder already; nothing to do",):
         print(line)
