@@ -147,6 +147,22 @@ METRIC_TIME_DEFAULT = timedelta(hours=24)
 METRIC_WINDOWS_MAX = 200_000
 """Windows that one query may merge: a window a minute of a hundred agents for a day."""
 
+EVIDENCE_SETTLE_SECONDS = 300.0
+"""A batch shows later than the time at which it was received: after STALE_TRIES_MAX waits of DATABASE_WAIT_SECONDS at
+most, and by as much as the clocks of replicas differ. What is older is added up once."""
+EVIDENCE_BASELINE_SECONDS = 3600.0
+"""Before a rollout began: what the version before did in it is what the new one is compared with. An hour of a line at
+one part in ten seconds are 360 inferences."""
+EVIDENCE_AGENTS_A_SECOND = 1000
+"""Counts of so many agents are read again after a second, of more after longer: some 10 % of a core."""
+DISTRIBUTION_AGENTS_A_SECOND = 50
+"""The same of distributions, which are decoded and merged one by one."""
+DISTRIBUTION_AGENTS_MAX = 50
+"""Agents of one device class whose distributions a gate reads, the first that were given the version: what they measure
+decides a quantile, and a wave of 10,000 would cost minutes to read."""
+LABEL_COUNTS_MAX = 65
+"""Labels of a window: the 64 that an agent counts, and the rest under ""."""
+
 DATABASE_CONNECTIONS_MAX = 16
 """Of one process. A connection to SQLite is a thread; more readers than this only take turns on two cores."""
 DATABASE_WAIT_SECONDS = 20.0
@@ -244,6 +260,21 @@ NOTICE_CHECK_SECONDS = 10.0
 NOTICE_RETRY_SECONDS_MIN = 0.2
 NOTICE_RETRY_SECONDS_MAX = 5.0
 """A database that restarts is back within seconds; streams look by themselves meanwhile (DESIRED_AGE_SECONDS)."""
+
+# --- plans ----------------------------------------------------------------------------------------
+
+PLAN_TRAFFIC_SECONDS = 3600.0
+"""Inferences of the last hour say how fast evidence will come: long enough for a lot, short enough to be this shift."""
+PLAN_FETCH_BYTES_PER_SECOND = 10_000_000
+"""Assumed of an agent alone: what a factory's link of 100 Mbit/s gives."""
+PLAN_PREPARE_SECONDS = 10.0
+"""Assumed between the last byte and a version that is ready: measuring, compiling, warming up."""
+PLAN_SWAP_SECONDS = 5.0
+"""Assumed of a prepared version: the order on its way, the swap, and the report of it."""
+PLAN_OPENINGS_MAX = 100
+"""Openings of windows that are looked through for a time when several are open together."""
+PLAN_NAMES_MAX = 5
+"""Agents that a warning names, so that it stays one line."""
 
 MALLOC_TRIM_BYTES = 64 << 20
 MALLOC_MMAP_BYTES = 16 << 20

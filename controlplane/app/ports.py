@@ -8,7 +8,7 @@ Rules that every repository keeps:
 - Lists are ordered and keyset-paged: `after` is the key of the last item seen, `limit` at least 1.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -299,15 +299,23 @@ class EvidenceRepository(Protocol):
         ...
 
     async def count_inferences(
-        self, model_id: ModelId, version: int, *, received_since: datetime
+        self, model_id: ModelId, version: int, *, received_since: datetime, received_before: datetime | None = None
     ) -> Sequence[InferenceCount]:
-        """One a reporting agent, from windows received at or after the time (the controller's clock)."""
+        """One a reporting agent, by agent, from windows received at or after the one time and before the other (the
+        controller's clock)."""
         ...
 
     async def tally(
-        self, model_id: ModelId, version: int, *, received_since: datetime, received_before: datetime | None = None
+        self,
+        model_id: ModelId,
+        version: int,
+        *,
+        received_since: datetime,
+        received_before: datetime | None = None,
+        agent_ids: Collection[AgentId] | None = None,
     ) -> Sequence[Tally]:
-        """Windows of the version added up, one a reporting agent, by agent; times are the controller's."""
+        """Windows of the version added up with their distributions, one a reporting agent, by agent: of these agents,
+        or of all; times are the controller's."""
         ...
 
     async def tally_shadow(
