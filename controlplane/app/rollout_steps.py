@@ -18,7 +18,7 @@ from controlplane.app.audit import write_down
 from controlplane.app.convergence import converge
 from controlplane.app.ports import ChangeNotifier, Clock, IdSource, UnitOfWork
 from controlplane.app.windows import Windows
-from controlplane.domain.admission import TargetView, admit_targets, view_target
+from controlplane.domain.admission import TargetView, view_target
 from controlplane.domain.assignment import select_targets
 from controlplane.domain.deployment import Deployment
 from controlplane.domain.device_class import UNKNOWN, device_class
@@ -40,7 +40,7 @@ from controlplane.domain.rollout import (
     coming_wave,
     open_wave,
 )
-from controlplane.domain.rollout_step import ALWAYS, StartWindow, admit, enlist_late, step
+from controlplane.domain.rollout_step import ALWAYS, StartWindow, carry, enlist_late, step
 from controlplane.domain.selector import facts
 from controlplane.domain.wave import plan_waves
 
@@ -117,19 +117,16 @@ class RolloutSteps:
         rollout = joined.rollout
         sight = self.sight(scene, rollout, now)
         views = look(rollout, sight) if rollout.state in _MOVING else {}
-        artifact_bytes = await _artifact_bytes(uow, rollout)
-        taken = step(
+        taken = carry(
             rollout,
             observe(rollout, sight),
             await _judge(uow, rollout, sight, now),
+            views,
             now,
-            admission=admit_targets(rollout, views, now, artifact_bytes=artifact_bytes),
+            artifact_bytes=await _artifact_bytes(uow, rollout),
             start_window=_start_window(rollout, sight),
             yanked=yanked,
         )
-        if _has_admitted(rollout, taken.rollout):
-            admission = admit_targets(taken.rollout, views, now, artifact_bytes=artifact_bytes)
-            taken = admit(taken, admission, now)
         return joined.then(taken)
 
     def sight(self, scene: Scene, rollout: Rollout, now: datetime) -> Sight:
@@ -173,13 +170,6 @@ def _start_window(rollout: Rollout, sight: Sight) -> StartWindow:
     opens = [windows.next_open(WindowScope.START, each, sight.now) for each in closed]
     known = [time for time in opens if time is not None]
     return StartWindow(is_open=False, opens=max(known) if len(known) == len(opens) else None)
-
-
-def _has_admitted(before: Rollout, after: Rollout) -> bool:
-    def admitted(rollout: Rollout) -> int:
-        return sum(wave.state in {WaveState.ADMITTED, WaveState.PASSED, WaveState.FAILED} for wave in rollout.waves)
-
-    return after.state is RolloutState.RUNNING and admitted(after) > admitted(before)
 
 
 async def _artifact_bytes(uow: UnitOfWork, rollout: Rollout) -> int:

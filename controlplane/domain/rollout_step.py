@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from controlplane.domain.admission import Admission, Hold
+from controlplane.domain.admission import Admission, Hold, TargetView, admit_targets
 from controlplane.domain.audit import Happening, Json, rule
 from controlplane.domain.gate import FailureAction, GateOutcome, GateVerdict, says_the_same
 from controlplane.domain.ids import AgentId
@@ -102,6 +102,37 @@ def step(
             return Decision(rollout=rollout)
         case _:
             assert_never(rollout.state)
+
+
+def carry(
+    rollout: Rollout,
+    progress: Progress,
+    verdict: GateVerdict | None,
+    views: Mapping[AgentId, TargetView],
+    now: datetime,
+    *,
+    artifact_bytes: int = 0,
+    start_window: StartWindow = ALWAYS,
+    yanked: frozenset[int] = frozenset(),
+) -> Decision:
+    """Return a whole round: the step, with whom admission names by these views, and where the step admitted a wave its
+    first releases at once."""
+    decision = step(
+        rollout,
+        progress,
+        verdict,
+        now,
+        admission=admit_targets(rollout, views, now, artifact_bytes=artifact_bytes),
+        start_window=start_window,
+        yanked=yanked,
+    )
+    if decision.rollout.state is RolloutState.RUNNING and _admitted(decision.rollout) > _admitted(rollout):
+        return admit(decision, admit_targets(decision.rollout, views, now, artifact_bytes=artifact_bytes), now)
+    return decision
+
+
+def _admitted(rollout: Rollout) -> int:
+    return sum(wave.state in {WaveState.ADMITTED, WaveState.PASSED} for wave in rollout.waves)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
