@@ -251,7 +251,7 @@ class DesiredStateRepository(Protocol):
         ...
 
     async def is_assigned(self, agent_id: AgentId, blob: Digest) -> bool:
-        """Whether a version that the agent should run has a file with this digest."""
+        """Whether a version that the agent should run, prepare or compare has a file with this digest."""
         ...
 
 

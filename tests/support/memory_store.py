@@ -404,7 +404,8 @@ class _Desired:
 
     async def is_assigned(self, agent_id: AgentId, blob: Digest) -> bool:
         state = self._tables.desired.get(agent_id)
-        versions = [self._tables.versions.get((slot.slot, slot.version)) for slot in state.slots] if state else []
+        needed = [(slot.slot, number) for slot in state.slots for number in slot.versions] if state else []
+        versions = [self._tables.versions.get(key) for key in needed]
         return any(file.digest == blob for version in versions if version for file in version.artifact.files)
 
 

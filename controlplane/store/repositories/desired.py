@@ -58,16 +58,12 @@ class SqlDesiredStateRepository:
         )
 
     async def is_assigned(self, agent_id: AgentId, blob: Digest) -> bool:
-        statement = (
-            sa.select(sa.literal(1))
-            .select_from(desired_slot)
-            .join(
-                version_blob,
-                sa.and_(
-                    version_blob.c.model_id == desired_slot.c.model_id, version_blob.c.number == desired_slot.c.version
-                ),
-            )
-            .where(desired_slot.c.agent_id == agent_id, version_blob.c.digest == blob)
-            .limit(1)
+        state = await self.find(agent_id)
+        needed = [(slot.slot, number) for slot in state.slots for number in slot.versions] if state is not None else []
+        if not needed:
+            return False
+        versions = (
+            sa.and_(version_blob.c.model_id == model_id, version_blob.c.number == number) for model_id, number in needed
         )
+        statement = sa.select(sa.literal(1)).where(version_blob.c.digest == blob, sa.or_(*versions)).limit(1)
         return await self._transaction.scalar(statement) is not None

@@ -212,6 +212,19 @@ async def test_a_blob_is_assigned_while_the_agent_should_run_a_version_with_it(f
         assert not await work.desired.is_assigned(ST_1, digest_of("graph"))
 
 
+async def test_a_blob_to_prepare_or_to_compare_is_assigned(fleet: Store) -> None:
+    prefetching = make_desired_slot(prefetch_version=2)
+    shadowing = make_desired_slot(shadow=ShadowRun(candidate_version=3, comparisons_max=10))
+    async with fleet.write() as work:
+        await work.models.add(make_model())
+        for number in (1, 2, 3):
+            await work.models.add_version(make_version(number=number, artifact=make_artifact(f"weights {number}")))
+        for generation, slot, numbers in ((1, prefetching, {1, 2}), (2, shadowing, {1, 3})):
+            await work.desired.save([make_desired(generation=generation, slots=(slot,))])
+            assigned = {n for n in (1, 2, 3) if await work.desired.is_assigned(ST_1, digest_of(f"weights {n}"))}
+            assert assigned == numbers
+
+
 CONDITION = Condition(
     type="Converged", state=ConditionState.FALSE, reason="BEHIND", message="1 of 2", transition_time=after_seconds(5)
 )
