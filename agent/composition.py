@@ -20,7 +20,9 @@ from agent.app.renewal import Renewal
 from agent.app.reporting import Delivery
 from agent.app.sampling import SampleCollector
 from agent.app.serving import Serving
+from agent.app.shadowing import Shadows
 from agent.app.sync_loop import SyncLoop
+from agent.app.traffic import Traffic
 from agent.clock import SystemClock
 from agent.config import AgentSettings, Endpoints, read_settings, settings_text
 from agent.domain.errors import AgentError, EnrollmentError, Reason, RequestError, StateError
@@ -153,16 +155,19 @@ def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None
     evidence = reporting.evidence_delivery(result_log, controller, conditions=told, clock=clock, rng=rng)
     samples = reporting.sample_delivery(sample_spool, controller, conditions=told, clock=clock, rng=rng)
     collector = SampleCollector(sample_spool, conditions=told, clock=clock, rng=rng, on_sample=samples.hurry)
-    serving = Serving(clock=clock, results=result_log, samples=collector)
+    traffic = Traffic()
+    shadows = Shadows(results=result_log, traffic=traffic, clock=clock)
+    serving = Serving(clock=clock, results=result_log, samples=collector, shadows=shadows, traffic=traffic)
     used_runtime = runtime or OpenVinoRuntime(
         compiled_folder=folder.compiled, plugins=parse_plugins(os.environ.get(ENVIRONMENT_VARIABLE, ""))
     )
     executor = Executor(
         runtime=used_runtime,
         serving=serving,
-        cache=DiskArtifactCache(folder.root),
+        cache=DiskArtifactCache(folder.root, clock=clock),
         controller=controller,
         state_file=JsonStateFile(folder.state),
+        shadows=shadows,
         conditions=told,
         clock=clock,
         rng=rng,

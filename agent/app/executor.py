@@ -6,27 +6,28 @@ Rules kept here:
 - A controller out of reach is no failure of a version: a download waits and goes on. Wrong bytes are tried once more.
 - A download or preparation that is no longer wanted is given up when the wish changes.
 - What kills the process is not tried for ever: `trials` says when a version is given up.
-- What serves is saved when it changes. A state file that cannot be written is a condition, not a reason to stop.
+- What serves is saved when it changes.
+- Candidates get what serving leaves: work on one is given up when serving has something to do, waits while serving
+  waits, and makes room on the disk. Whatever becomes of a candidate changes nothing about what serves.
 """
 
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
 import structlog
 
 from agent import limits
-from agent.app import conditions
+from agent.app.candidates import Candidates
 from agent.app.conditions import Conditions
 from agent.app.ports import (
     ArtifactCache,
     Clock,
     Controller,
-    FailureRecord,
     LoadedModel,
     Runtime,
     SavedState,
@@ -34,41 +35,42 @@ from agent.app.ports import (
     ServingRecord,
     StateFile,
 )
+from agent.app.postponements import Lane, Postponements
+from agent.app.prefetching import Preparations
+from agent.app.shadowing import Shadows
+from agent.app.slot_states import adopted, failed_slot, failure_record, heading, serving_record, serving_slot
+from agent.app.state_saver import StateSaver
 from agent.app.trials import Trials, settle
 from agent.app.wakeup import Wakeup
-from agent.domain.backoff import delay_seconds
 from agent.domain.device import DeviceChoice, choose
 from agent.domain.errors import AgentError, ArtifactError, ControllerError, PrepareError, Reason, StateError
 from agent.domain.reconcile import (
     Action,
     Adopt,
+    EndShadow,
     Fetch,
     Holding,
     Prepare,
-    PreparedKey,
     Prune,
+    Purpose,
+    StartShadow,
     Swap,
     Unload,
+    candidates_of,
     diff,
+    digests_of,
     failed_for_good,
-    prepared_key,
     runs_alike,
+    shadow_of,
 )
 from agent.domain.slot import DesiredSlot, DesiredState, ObservedSlot, SlotState
 
 _log = structlog.get_logger()
 
-_PRUNING = ""
+_PRUNING: Lane = ("", Purpose.SERVE)
 """Stands for pruning where slots are named."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Wait:
-    """A slot that is left alone until `until_seconds` on the monotonic clock."""
-
-    until_seconds: float
-    attempts: int
-    reason: Reason
+_LOST = frozenset({Reason.CONTROLLER_UNAVAILABLE, Reason.AGENT_REVOKED})
+"""The controller is out of reach, which says nothing about a version."""
 
 
 class Executor:
@@ -82,6 +84,7 @@ class Executor:
         cache: ArtifactCache,
         controller: Controller,
         state_file: StateFile,
+        shadows: Shadows,
         conditions: Conditions,
         clock: Clock,
         rng: random.Random,
@@ -90,24 +93,25 @@ class Executor:
         self._serving = serving
         self._cache = cache
         self._controller = controller
-        self._state_file = state_file
-        self._conditions = conditions
+        self._shadows = shadows
         self._clock = clock
-        self._rng = rng
         self._wakeup = Wakeup()
         self._listeners: list[Callable[[], None]] = []
         self._desired = DesiredState()
         self._slots: dict[str, ObservedSlot] = {}
-        self._choices: dict[PreparedKey, DeviceChoice] = {}
-        self._waits: dict[str, _Wait] = {}
-        self._mismatched: set[str] = set()
-        """Slots whose target came with wrong bytes once already."""
+        self._preparations = Preparations(lambda slot: cache.folder(slot.artifact) is not None)
+        self._waits = Postponements(clock, rng)
+        self._background = Candidates(
+            runtime=runtime, preparations=self._preparations, shadows=shadows, waits=self._waits
+        )
+        self._mismatched: set[tuple[Lane, str]] = set()
+        """Lanes and artifacts that came with wrong bytes once already."""
         self._trials = Trials()
         self._starting: SavedState | None = None
         """What this start is made from, as long as it lasts: slots that are still to be restored are saved from it."""
-        self._saving = asyncio.Lock()
-        self._unsaved = False
+        self._saver = StateSaver(state_file, conditions, self._saved_state)
         self.boot_count = 0
+        shadows.subscribe(self._shadow_changed)
 
     # --- what the sync loop uses ---
 
@@ -123,27 +127,26 @@ class Executor:
     def observed(self) -> tuple[ObservedSlot, ...]:
         """Every slot as it is now, by name."""
         wanted = {slot.slot: slot for slot in self._desired.slots}
-        return tuple(self._with_progress(slot, wanted.get(name)) for name, slot in sorted(self._slots.items()))
+        return tuple(self._reported(slot, wanted.get(name)) for name, slot in sorted(self._slots.items()))
 
     async def desire(self, desired: DesiredState) -> None:
         """Take up `desired`, whatever its generation: the caller knows which of two is the newer."""
         if desired == self._desired:
             return
         _log.info("desired_state_taken", generation=desired.generation, slots=len(desired.slots))
+        before = {candidate for slot in self._desired.slots for candidate in candidates_of(slot)}
         self._take(desired)
-        self._waits = {}
+        # A candidate that stays one waits on: each try costs the box minutes.
+        staying = {c.slot for slot in desired.slots for c in candidates_of(slot) if c in before}
+        self._waits.keep(lambda lane: lane[1] is not Purpose.SERVE and lane[0] in staying)
         self._mismatched = set()
-        await self._save()
+        await self._saver.save()
         self._changed()
         self._wakeup.wake()
 
     def hurry(self) -> None:
         """The controller is back: downloads that wait for it go on now."""
-        lost = Reason.CONTROLLER_UNAVAILABLE
-        self._waits = {
-            name: replace(wait, until_seconds=0.0) if wait.reason is lost else wait
-            for name, wait in self._waits.items()
-        }
+        self._waits.hurry(Reason.CONTROLLER_UNAVAILABLE)
         self._wakeup.wake()
 
     def confirm(self) -> None:
@@ -159,7 +162,7 @@ class Executor:
     async def recall(self) -> SavedState:
         """Read what the last run left and announce its slots. Called before anybody can ask for one, so that whoever
         asks before `start` is done is told to wait rather than that there is no such model."""
-        saved = self._starting = settle(await self._load_state())
+        saved = self._starting = settle(await self._saver.load())
         self._serving.announce(
             sorted({record.desired.slot for record in saved.serving} | {slot.slot for slot in saved.desired.slots})
         )
@@ -170,21 +173,15 @@ class Executor:
         saved = self._starting or await self.recall()
         self.boot_count = saved.boot_count + 1
         self._trials.restore(saved.trials)
+        self._shadows.restore(saved.shadows)
+        self._preparations.restore(saved.prepared)
         for record in saved.serving:
             await self._restore(record)
         for failure in saved.failures:
-            self._restore_failure(failure)
+            self._slots[failure.slot] = failed_slot(self._slot(failure.slot), failure)
         self._take(saved.desired)
         self._starting = None
-        await self._save()
-
-    async def _load_state(self) -> SavedState:
-        try:
-            return await asyncio.to_thread(self._state_file.load)
-        except StateError as error:
-            _log.error("state_unreadable", reason=error.reason, error=str(error))
-            self._conditions.set(conditions.STATE_READABLE, holds=False, reason="StateUnreadable", message=str(error))
-            return SavedState()
+        await self._saver.save()
 
     async def _restore(self, record: ServingRecord) -> None:
         wanted, choice = record.desired, record.choice
@@ -197,20 +194,9 @@ class Executor:
             _log.error("last_known_good_failed", slot=wanted.slot, version=wanted.version, error=str(error))
             return
         self._swap_in(wanted, loaded)
-        self._choices[prepared_key(wanted)] = choice
-        self._slots[wanted.slot] = _serving_slot(wanted, choice, self._clock, last_known_good=True)
+        self._preparations.put(wanted, choice)
+        self._slots[wanted.slot] = serving_slot(wanted, choice, serving_time=self._clock.now(), last_known_good=True)
         _log.info("last_known_good_serves", slot=wanted.slot, version=wanted.version, device=choice.device)
-
-    def _restore_failure(self, failure: FailureRecord) -> None:
-        slot = self._slot(failure.slot)
-        self._slots[failure.slot] = replace(
-            slot,
-            state=SlotState.FAILED,
-            target_version=failure.version,
-            offer=failure.offer,
-            failure_reason=failure.reason,
-            failure_message=failure.message,
-        )
 
     # --- the loop ---
 
@@ -219,50 +205,55 @@ class Executor:
             await self._run()
         except asyncio.CancelledError:
             self._trials.stop()
-            await self._save()
+            await self._shadows.stop()
+            await self._saver.save()
             raise
 
     async def _run(self) -> None:
         while True:
-            if self._trials.prove(now_seconds=self._clock.monotonic()):
-                self._unsaved = True
+            await self._tend()
             action = self._next_action()
             if action is not None:
                 await self._apply_while_wanted(action)
-                continue
-            if self._unsaved:
-                await self._save()
-            await self._wakeup.wait(self._clock, self._idle_seconds())
+            else:
+                await self._wakeup.wait(self._clock, self._idle_seconds())
+
+    async def _tend(self) -> None:
+        """What time brings, whether or not there is something to do."""
+        if self._trials.prove(now_seconds=self._clock.monotonic()) or self._saver.unsaved:
+            await self._saver.save()
 
     def _next_action(self) -> Action | None:
-        """The first action of the diff whose slot is not waiting. Pruning comes only when nothing else is to be done,
-        since a waiting slot may still need what it serves from."""
-        now_seconds = self._clock.monotonic()
-        waiting = {name for name, wait in self._waits.items() if wait.until_seconds > now_seconds}
+        """The first action of the diff that is not waiting. While a serving version waits nothing is pruned, since its
+        slot may still need what it serves from, and nothing is done for candidates."""
+        waiting = self._waits.waiting()
+        serving_waits = any(purpose is Purpose.SERVE for _, purpose in waiting - {_PRUNING})
         for action in diff(self._desired, self._holding()):
-            if isinstance(action, Prune):
-                return None if waiting else action
-            if _slot_name(action) not in waiting:
+            lane = _lane(action)
+            if isinstance(action, EndShadow):
                 return action
+            if lane in waiting or (serving_waits and (lane == _PRUNING or lane[1] is not Purpose.SERVE)):
+                continue
+            return action
         return None
 
     def _idle_seconds(self) -> float:
-        now_seconds = self._clock.monotonic()
-        ends = [wait.until_seconds for wait in self._waits.values() if wait.until_seconds > now_seconds]
-        proof_seconds = self._trials.proof_seconds(now_seconds=now_seconds)
-        return min([limits.BACKOFF_MAX_SECONDS, proof_seconds, *(end - now_seconds for end in ends)])
+        proof_seconds = self._trials.proof_seconds(now_seconds=self._clock.monotonic())
+        return min(limits.BACKOFF_MAX_SECONDS, proof_seconds, self._waits.next_seconds())
 
     async def _apply_while_wanted(self, action: Action) -> None:
         """Apply the action; give it up when it is no longer wanted and giving up is safe."""
         task = asyncio.create_task(self._apply(action))
         try:
             while not task.done():
-                woken = asyncio.create_task(self._wakeup.wait_forever())
+                woken = asyncio.create_task(self._wakeup.wait(self._clock, self._idle_seconds()))
                 await asyncio.wait({task, woken}, return_when=asyncio.FIRST_COMPLETED)
                 woken.cancel()
                 if not task.done() and self._stale(action):
-                    _log.info("action_given_up", action=type(action).__name__, slot=_slot_name(action))
+                    _log.info("action_given_up", action=type(action).__name__, slot=_lane(action)[0])
                     break
+                if not task.done():
+                    await self._tend()
         finally:
             given_up = not task.done()
             task.cancel()
@@ -273,20 +264,34 @@ class Executor:
 
     def _stale(self, action: Action) -> bool:
         match action:
-            case Fetch(slot=wanted) | Prepare(slot=wanted):
+            case Fetch(slot=wanted, purpose=Purpose.SERVE) | Prepare(slot=wanted, purpose=Purpose.SERVE):
                 now_wanted = next((slot for slot in self._desired.slots if slot.slot == wanted.slot), None)
-                return now_wanted is None or not runs_alike(now_wanted, wanted)
+                return now_wanted is None or not _same_work(now_wanted, wanted)
+            case Fetch(slot=candidate) | Prepare(slot=candidate):
+                # Also when serving has something to do, unless that is the very same.
+                match self._next_action():
+                    case Fetch(slot=following) | Prepare(slot=following):
+                        return not _same_work(following, candidate)
+                    case _:
+                        return True
             case _:
                 return False
 
     async def _apply(self, action: Action) -> None:
         match action:
-            case Fetch(slot=wanted):
-                await self._attempt(wanted, self._fetch)
-            case Prepare(slot=wanted):
-                await self._attempt(wanted, self._prepare)
+            case Fetch(slot=wanted, purpose=purpose):
+                await self._attempt(wanted, purpose, lambda: self._fetch(wanted, purpose))
+            case Prepare(slot=wanted, purpose=purpose):
+                await self._attempt(wanted, purpose, lambda: self._prepare(wanted, purpose))
             case Swap(slot=wanted):
-                await self._attempt(wanted, self._swap)
+                await self._attempt(wanted, Purpose.SERVE, lambda: self._swap(wanted))
+            case StartShadow(slot=wanted):
+                candidate = shadow_of(wanted)
+                assert candidate is not None
+                await self._attempt(candidate, Purpose.SHADOW, lambda: self._start_shadow(wanted, candidate))
+            case EndShadow(slot=name):
+                await self._shadows.end(name)
+                await self._saver.save()
             case Adopt(slot=wanted):
                 await self._adopt(wanted)
             case Unload(slot=name):
@@ -296,54 +301,76 @@ class Executor:
             case _:
                 assert_never(action)
 
-    async def _attempt(self, wanted: DesiredSlot, step: Callable[[DesiredSlot], Coroutine[None, None, None]]) -> None:
-        """Run the step and settle how it failed: wait and try again, or FAILED until the next offer."""
+    async def _attempt(
+        self, slot: DesiredSlot, purpose: Purpose, step: Callable[[], Coroutine[None, None, None]]
+    ) -> None:
+        """Run the step and settle how it failed."""
         try:
-            await step(wanted)
-        except ControllerError as error:
-            if not self._postpone(wanted.slot, error):
-                await self._fail(wanted, error)
-        except ArtifactError as error:
-            again = error.reason is Reason.DIGEST_MISMATCH and wanted.slot not in self._mismatched
-            self._mismatched.add(wanted.slot)
-            if not (again and self._postpone(wanted.slot, error)):
-                await self._fail(wanted, error)
-        except (PrepareError, StateError) as error:
-            self._choices.pop(prepared_key(wanted), None)
-            await self._fail(wanted, error)
+            await step()
+        except (ControllerError, ArtifactError, PrepareError, StateError) as error:
+            if isinstance(error, PrepareError | StateError):
+                self._preparations.drop(slot)
+            match purpose:
+                case Purpose.SERVE:
+                    await self._settle_serving(slot, error)
+                case Purpose.PREFETCH | Purpose.SHADOW:
+                    await self._settle_candidate(slot, purpose, error)
+                case _:
+                    assert_never(purpose)
 
     # --- the steps ---
 
-    async def _fetch(self, wanted: DesiredSlot) -> None:
-        self._set_progress(wanted, SlotState.DOWNLOADING)
+    async def _fetch(self, wanted: DesiredSlot, purpose: Purpose) -> None:
+        if purpose is Purpose.SERVE:
+            self._set_progress(wanted, SlotState.DOWNLOADING)
         begun_seconds = self._clock.monotonic()
-        await self._cache.fetch(wanted.artifact, self._controller)
-        self._waits.pop(wanted.slot, None)
+        await self._cache.fetch(
+            wanted.artifact, self._controller, bytes_per_second_max=wanted.fetch_bytes_per_second_max
+        )
+        self._waits.drop((wanted.slot, purpose))
         seconds = self._clock.monotonic() - begun_seconds
-        _log.info("artifact_fetched", slot=wanted.slot, version=wanted.version, seconds=round(seconds, 3))
+        _log.info(
+            "artifact_fetched", slot=wanted.slot, version=wanted.version, purpose=purpose, seconds=round(seconds, 3)
+        )
 
-    async def _prepare(self, wanted: DesiredSlot) -> None:
-        self._set_progress(wanted, SlotState.PREPARING)
+    async def _prepare(self, wanted: DesiredSlot, purpose: Purpose) -> None:
+        if purpose is Purpose.SERVE:
+            self._set_progress(wanted, SlotState.PREPARING)
         measurements = await self._runtime.measure(self._folder(wanted), wanted.signature, wanted.runtime_policy)
         choice = choose(measurements, wanted.runtime_policy.hint)
-        self._choices[prepared_key(wanted)] = choice
+        self._preparations.put(wanted, choice)
+        self._waits.drop((wanted.slot, purpose))
         _log.info("device_chosen", slot=wanted.slot, version=wanted.version, device=choice.device, why=choice.reason)
+        if purpose is not Purpose.SERVE:
+            self._changed()
+            await self._saver.save()
+
+    async def _start_shadow(self, wanted: DesiredSlot, candidate: DesiredSlot) -> None:
+        serving = self._slot(wanted.slot).serving
+        if serving is None:
+            return  # unloaded in between: the next diff says so
+        self._shadows.begin(candidate)
+        # It may end this process: that it begins is on disk first.
+        await self._saver.save()
+        await self._background.start_shadow(wanted, candidate, self._folder(candidate), serving.signature)
+        self._changed()
+        await self._saver.save()
 
     async def _swap(self, wanted: DesiredSlot) -> None:
         self._set_progress(wanted, SlotState.PREPARING)
-        choice = self._choices[prepared_key(wanted)]
+        choice = self._preparations.choice(wanted)
         loaded = await self._load(wanted, choice)
         self._swap_in(wanted, loaded)
         self._trials.supersede(wanted)
-        self._slots[wanted.slot] = _serving_slot(wanted, choice, self._clock)
+        self._slots[wanted.slot] = serving_slot(wanted, choice, serving_time=self._clock.now())
         self._changed()
         _log.info("version_serves", slot=wanted.slot, version=wanted.version, device=choice.device)
-        await self._save()
+        await self._saver.save()
 
     async def _load(self, wanted: DesiredSlot, choice: DeviceChoice) -> LoadedModel:
         """Load in this process, which a bad version may end: that it begins is saved first."""
-        self._trials.begin(wanted, before=_record(self._slot(wanted.slot)))
-        await self._save()
+        self._trials.begin(wanted, before=serving_record(self._slot(wanted.slot)))
+        await self._saver.save()
         try:
             return await self._runtime.load(
                 self._folder(wanted), wanted.signature, wanted.runtime_policy, choice.device
@@ -357,20 +384,11 @@ class Executor:
         self._trials.serve(wanted, now_seconds=self._clock.monotonic())
 
     async def _adopt(self, wanted: DesiredSlot) -> None:
-        slot = self._slot(wanted.slot)
         self._serving.adopt(wanted)
         self._trials.adopt(wanted)
-        self._slots[wanted.slot] = replace(
-            slot,
-            state=SlotState.SERVING,
-            serving=wanted,
-            target_version=wanted.version,
-            offer=wanted.offer,
-            failure_reason="",
-            failure_message="",
-        )
+        self._slots[wanted.slot] = adopted(self._slot(wanted.slot), wanted)
         self._changed()
-        await self._save()
+        await self._saver.save()
 
     async def _unload(self, name: str) -> None:
         if any(slot.slot == name for slot in self._desired.slots):
@@ -378,61 +396,67 @@ class Executor:
         self._serving.unload(name)
         self._trials.forget(name)
         self._slots.pop(name, None)
-        self._waits.pop(name, None)
+        self._waits.keep(lambda lane: lane[0] != name)
         self._changed()
         _log.info("slot_unloaded", slot=name)
-        await self._save()
+        await self._saver.save()
 
     async def _prune(self, keep: frozenset[str]) -> None:
+        await self._drop_bytes(self._cache.digests() - keep)
+        if self._cache.digests() - keep:
+            self._waits.hold(_PRUNING, Reason.STATE_UNWRITABLE, seconds=limits.BACKOFF_MAX_SECONDS)
+        serving = [slot.serving for slot in self._slots.values() if slot.serving is not None]
+        self._preparations.keep_only((*self._desired.slots, *serving, *self._candidates()))
+
+    async def _drop_bytes(self, digests: frozenset[str]) -> None:
         try:
-            await asyncio.to_thread(self._cache.prune, keep)
+            await asyncio.to_thread(self._cache.prune, self._cache.digests() - digests)
         except OSError as error:
             _log.warning("prune_failed", error=str(error))
-        if self._cache.digests() - keep:
-            self._wait(_PRUNING, Reason.STATE_UNWRITABLE, seconds=limits.BACKOFF_MAX_SECONDS)
-        used = {prepared_key(slot) for slot in self._desired.slots}
-        used.update(prepared_key(slot.serving) for slot in self._slots.values() if slot.serving is not None)
-        self._choices = {key: choice for key, choice in self._choices.items() if key in used}
 
     # --- what is known ---
 
     def _holding(self) -> Holding:
-        desired = {slot.artifact.digest: slot.artifact for slot in self._desired.slots}
+        slots = (*self._desired.slots, *self._candidates())
         return Holding(
             slots=tuple(self._slots.values()),
-            complete=frozenset(
-                digest for digest, artifact in desired.items() if self._cache.folder(artifact) is not None
-            ),
+            complete=frozenset(slot.artifact.digest for slot in slots if self._cache.folder(slot.artifact) is not None),
             stored=self._cache.digests(),
-            prepared=frozenset(self._choices),
+            prepared=self._preparations.keys(),
             fallbacks=self._trials.fallbacks(),
+            shadows=self._shadows.held(),
+            on_trial=self._trials.on_trial,
         )
+
+    def _candidates(self) -> Sequence[DesiredSlot]:
+        return [candidate for slot in self._desired.slots for candidate in candidates_of(slot)]
 
     def _take(self, desired: DesiredState) -> None:
         """Make `desired` the wish, and say of each slot what it is now heading for."""
         self._desired = desired
         self._serving.announce([slot.slot for slot in desired.slots])
+        self._shadows.adopt(desired.slots)
         for wanted in desired.slots:
             slot = self._slot(wanted.slot)
             settled = slot.serving is not None and runs_alike(slot.serving, wanted)
             if settled or failed_for_good(wanted, slot):
                 self._slots[wanted.slot] = slot
                 continue
-            self._slots[wanted.slot] = _heading(slot, wanted, SlotState.PENDING)
+            self._slots[wanted.slot] = heading(slot, wanted, SlotState.PENDING)
 
     def _set_progress(self, wanted: DesiredSlot, state: SlotState) -> None:
         slot = self._slot(wanted.slot)
         if slot.state is not state or slot.target_version != wanted.version or slot.offer != wanted.offer:
-            self._slots[wanted.slot] = _heading(slot, wanted, state)
+            self._slots[wanted.slot] = heading(slot, wanted, state)
             self._changed()
 
     def _slot(self, name: str) -> ObservedSlot:
         return self._slots.get(name, ObservedSlot(slot=name))
 
-    def _with_progress(self, slot: ObservedSlot, wanted: DesiredSlot | None) -> ObservedSlot:
-        if wanted is None or slot.state not in (SlotState.DOWNLOADING, SlotState.PENDING):
-            return slot
-        return replace(slot, downloaded_bytes=self._cache.received_bytes(wanted.artifact))
+    def _reported(self, slot: ObservedSlot, wanted: DesiredSlot | None) -> ObservedSlot:
+        if wanted is not None and slot.state in (SlotState.DOWNLOADING, SlotState.PENDING):
+            slot = replace(slot, downloaded_bytes=self._cache.received_bytes(wanted.artifact))
+        return replace(self._preparations.report(slot, wanted), shadow=self._shadows.observed(wanted))
 
     def _folder(self, wanted: DesiredSlot) -> Path:
         folder = self._cache.folder(wanted.artifact)
@@ -441,33 +465,67 @@ class Executor:
 
     # --- failures ---
 
-    def _postpone(self, name: str, error: ControllerError | ArtifactError) -> bool:
-        """Leave the slot alone for a while. False when enough was tried: a refusal is not repeated for ever."""
-        before = self._waits.get(name)
-        attempts = 1 if before is None else before.attempts + 1
-        lasting = error.reason in (Reason.CONTROLLER_UNAVAILABLE, Reason.AGENT_REVOKED)
-        if not lasting and attempts > limits.REFUSED_ATTEMPTS_MAX:
-            return False
-        seconds = delay_seconds(
-            attempts, rng=self._rng, first_seconds=limits.BACKOFF_FIRST_SECONDS, max_seconds=limits.BACKOFF_MAX_SECONDS
+    async def _settle_serving(self, wanted: DesiredSlot, error: AgentError) -> None:
+        """Wait and try again, or FAILED until the next offer."""
+        lane = (wanted.slot, Purpose.SERVE)
+        match error.reason:
+            case Reason.DISK_FULL:
+                again = await self._give_way()
+            case Reason.DIGEST_MISMATCH:
+                again = self._is_first_mismatch(lane, wanted)
+                if again:
+                    self._waits.postpone(lane, error)
+            case reason:
+                attempts_left = self._waits.attempts(lane) < limits.REFUSED_ATTEMPTS_MAX
+                again = isinstance(error, ControllerError) and (reason in _LOST or attempts_left)
+                if again:
+                    self._waits.postpone(lane, error)
+        if not again:
+            await self._fail(wanted, error)
+
+    async def _settle_candidate(self, candidate: DesiredSlot, purpose: Purpose, error: AgentError) -> None:
+        if error.reason is Reason.DISK_FULL:
+            await self._drop_bytes(digests_of([candidate]) - self._needed_digests())
+        self._background.settle(
+            candidate,
+            purpose,
+            error,
+            again=error.reason is Reason.DIGEST_MISMATCH
+            and self._is_first_mismatch((candidate.slot, purpose), candidate),
         )
-        self._waits[name] = _Wait(self._clock.monotonic() + seconds, attempts, error.reason)
-        _log.warning("step_postponed", slot=name, reason=error.reason, error=str(error), seconds=round(seconds, 1))
+        self._changed()
+        await self._saver.save()
+
+    async def _give_way(self) -> bool:
+        """Drop every byte that serving does not need; whether there were any."""
+        dropped = self._cache.digests() - self._needed_digests()
+        if not dropped:
+            return False
+        await self._background.give_way(self._desired.slots, dropped)
+        await self._drop_bytes(dropped)
         return True
 
-    def _wait(self, name: str, reason: Reason, *, seconds: float) -> None:
-        self._waits[name] = _Wait(self._clock.monotonic() + seconds, 1, reason)
+    def _needed_digests(self) -> frozenset[str]:
+        """Of everything that serves, should serve or may have to serve again."""
+        serving = [slot.serving for slot in self._slots.values() if slot.serving is not None]
+        return digests_of((*self._desired.slots, *serving, *self._trials.fallbacks()))
+
+    def _is_first_mismatch(self, lane: Lane, slot: DesiredSlot) -> bool:
+        seen = (lane, slot.artifact.digest)
+        first = seen not in self._mismatched
+        self._mismatched.add(seen)
+        return first
 
     async def _fail(self, wanted: DesiredSlot, error: AgentError) -> None:
-        self._waits.pop(wanted.slot, None)
+        self._waits.drop((wanted.slot, Purpose.SERVE))
         self._slots[wanted.slot] = replace(
-            _heading(self._slot(wanted.slot), wanted, SlotState.FAILED),
+            heading(self._slot(wanted.slot), wanted, SlotState.FAILED),
             failure_reason=error.reason,
             failure_message=str(error),
         )
         _log.error("version_failed", slot=wanted.slot, version=wanted.version, reason=error.reason, error=str(error))
         self._changed()
-        await self._save()
+        await self._saver.save()
 
     # --- saving and telling ---
 
@@ -475,18 +533,11 @@ class Executor:
         for listener in tuple(self._listeners):
             listener()
 
-    async def _save(self) -> None:
-        async with self._saving:
-            self._unsaved = True
-            try:
-                await asyncio.shield(asyncio.to_thread(self._state_file.save, self._saved_state()))
-            except StateError as error:
-                self._conditions.set(
-                    conditions.STATE_WRITABLE, holds=False, reason="StateUnwritable", message=str(error)
-                )
-                return
-            self._unsaved = False
-            self._conditions.set(conditions.STATE_WRITABLE, holds=True, reason="Written")
+    def _shadow_changed(self) -> None:
+        """From the thread of a run."""
+        self._saver.unsaved = True
+        self._wakeup.wake()
+        self._changed()
 
     def _saved_state(self) -> SavedState:
         if self._starting is not None:
@@ -494,65 +545,31 @@ class Executor:
         slots = [slot for _, slot in sorted(self._slots.items())]
         return SavedState(
             desired=self._desired,
-            serving=tuple(record for slot in slots if (record := _record(slot)) is not None),
-            failures=tuple(
-                FailureRecord(
-                    slot=slot.slot,
-                    version=slot.target_version,
-                    offer=slot.offer,
-                    reason=slot.failure_reason,
-                    message=slot.failure_message,
-                )
-                for slot in slots
-                if slot.state is SlotState.FAILED
-            ),
+            serving=tuple(record for slot in slots if (record := serving_record(slot)) is not None),
+            failures=tuple(record for slot in slots if (record := failure_record(slot)) is not None),
             boot_count=self.boot_count,
             trials=self._trials.all(),
+            prepared=self._preparations.records(self._desired.slots),
+            shadows=self._shadows.records(),
         )
 
 
-def _record(slot: ObservedSlot) -> ServingRecord | None:
-    if slot.serving is None or slot.device_choice is None:
-        return None
-    return ServingRecord(desired=slot.serving, choice=slot.device_choice)
+def _same_work(one: DesiredSlot, other: DesiredSlot) -> bool:
+    """Whether to fetch or prepare the one is to do so for the other, at the same pace."""
+    alike = one.slot == other.slot and runs_alike(one, other)
+    return alike and one.fetch_bytes_per_second_max == other.fetch_bytes_per_second_max
 
 
-def _heading(slot: ObservedSlot, wanted: DesiredSlot, state: SlotState) -> ObservedSlot:
-    """The slot on its way to `wanted`; what serves is untouched."""
-    return replace(
-        slot,
-        state=state,
-        target_version=wanted.version,
-        offer=wanted.offer,
-        failure_reason="",
-        failure_message="",
-        downloaded_bytes=0,
-    )
-
-
-def _serving_slot(
-    wanted: DesiredSlot, choice: DeviceChoice, clock: Clock, *, last_known_good: bool = False
-) -> ObservedSlot:
-    return ObservedSlot(
-        slot=wanted.slot,
-        serving_version=wanted.version,
-        target_version=wanted.version,
-        state=SlotState.SERVING,
-        device_choice=choice,
-        downloaded_bytes=wanted.artifact.size_bytes,
-        offer=wanted.offer,
-        serving_time=clock.now(),
-        last_known_good=last_known_good,
-        serving=wanted,
-    )
-
-
-def _slot_name(action: Action) -> str:
+def _lane(action: Action) -> Lane:
     match action:
-        case Fetch(slot=wanted) | Prepare(slot=wanted) | Swap(slot=wanted) | Adopt(slot=wanted):
-            return wanted.slot
+        case Fetch(slot=wanted, purpose=purpose) | Prepare(slot=wanted, purpose=purpose):
+            return (wanted.slot, purpose)
+        case Swap(slot=wanted) | Adopt(slot=wanted):
+            return (wanted.slot, Purpose.SERVE)
+        case StartShadow(slot=wanted):
+            return (wanted.slot, Purpose.SHADOW)
         case Unload(slot=name):
-            return name
-        case Prune():
+            return (name, Purpose.SERVE)
+        case Prune() | EndShadow():
             return _PRUNING
     assert_never(action)

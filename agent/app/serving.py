@@ -3,7 +3,8 @@
 Rules kept here:
 - A swap is one pointer: a request is answered by the version that served when it began, and says which one that was.
 - The version before is closed when its last request is done, never under a request.
-- A result is in the result log before its answer is returned; inputs are offered as samples after that.
+- A result is in the result log before its answer is returned; inputs are offered as samples and to shadow runs after
+  that, which take no time worth naming and cannot fail.
 - No lock is held while inferring; a full disk or a lost result log never stops an answer.
 """
 
@@ -17,11 +18,13 @@ import structlog
 
 from agent import limits
 from agent.app import tensors
-from agent.app.ports import Clock, LoadedModel, ResultLog, SampleOffers, Tensor
+from agent.app.ports import Clock, LoadedModel, ResultLog, SampleOffers, ShadowOffers, Tensor
+from agent.app.readings import labels_of_items
 from agent.app.tensors import InputTensor
+from agent.app.traffic import Traffic
 from agent.domain.artifact import ModelSignature
 from agent.domain.errors import Reason, RequestError, StateError
-from agent.domain.interpretation import Reading, interpret, reading_of
+from agent.domain.interpretation import Reading, reading_of
 from agent.domain.result import LabelScore, Outcome, Result
 from agent.domain.slot import DesiredSlot
 
@@ -94,10 +97,15 @@ class _Request:
 class Serving:
     """Thread-safe. `close` once at the end."""
 
-    def __init__(self, *, clock: Clock, results: ResultLog, samples: SampleOffers) -> None:
+    def __init__(
+        self, *, clock: Clock, results: ResultLog, samples: SampleOffers, shadows: ShadowOffers, traffic: Traffic
+    ) -> None:
+        """`traffic` is told of every request; `shadows` is shown what was answered."""
         self._clock = clock
         self._results = results
         self._samples = samples
+        self._shadows = shadows
+        self._traffic = traffic
         self._lock = threading.Lock()
         self._slots: dict[str, _Served] = {}
         self._announced: frozenset[str] = frozenset()
@@ -200,7 +208,7 @@ class Serving:
         request = _Request(
             part_id=part_id, request_id=request_id, infer_time=self._clock.now(), begun=self._clock.monotonic()
         )
-        with self._borrowed(slot, version) as served:
+        with self._traffic.request(), self._borrowed(slot, version) as served:
             names, arrays = self._checked(served, request, inputs, requested_outputs)
             request.checked = self._clock.monotonic()
             outputs = self._inferred(served, request, arrays)
@@ -210,6 +218,7 @@ class Serving:
             request.done = self._clock.monotonic()
             self._count(served, request, len(results))
             self._samples.offer(arrays, results, served.desired.sample_policy)
+            self._shadows.offer(arrays, results)
             return InferenceAnswer(
                 model=served.model,
                 request_id=request_id,
@@ -351,21 +360,8 @@ def _check_identifier(text: str, where: str) -> None:
 def _results(
     served: _Served, request: _Request, arrays: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
 ) -> tuple[Result, ...]:
-    rows = _labels(served, arrays, outputs)
+    rows = labels_of_items(served.model.signature, served.reading, arrays, outputs)
     return tuple(_result(served, request, index, labels=labels) for index, labels in enumerate(rows))
-
-
-def _labels(
-    served: _Served, arrays: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
-) -> Sequence[tuple[LabelScore, ...]]:
-    """The labels of each batch item."""
-    signature, reading = served.model.signature, served.reading
-    if reading is None:
-        return [()] * tensors.batch_items(signature, arrays)
-    scores = outputs[reading.output]
-    items = tensors.batch_items(signature, arrays, scores)
-    datatype = next(spec.datatype for spec in signature.outputs if spec.name == reading.output)
-    return [interpret(reading, row) for row in tensors.floats(scores.reshape(items, -1), datatype)]
 
 
 def _result(

@@ -30,6 +30,11 @@ class Trials:
     def all(self) -> tuple[Trial, ...]:
         return self._trials
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether something serves in this process that has not proven itself."""
+        return bool(self._since_seconds)
+
     def restore(self, trials: Iterable[Trial]) -> None:
         """Those that an earlier process left open."""
         self._trials = tuple(trials)

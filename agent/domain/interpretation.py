@@ -57,8 +57,8 @@ def reading_of(signature: ModelSignature) -> Reading | None:
     return None
 
 
-def interpret(reading: Reading, row: Sequence[float]) -> tuple[LabelScore, ...]:
-    """The labels of one batch item, best first, at most LABELS_MAX; `row` is its part of the output."""
+def interpret(reading: Reading, row: Sequence[float], *, labels_max: int = LABELS_MAX) -> tuple[LabelScore, ...]:
+    """The labels of one batch item, best first, at most `labels_max`; `row` is its part of the output."""
     if not row or not all(map(math.isfinite, row)):
         return ()
     if len(row) == 1:
@@ -66,7 +66,7 @@ def interpret(reading: Reading, row: Sequence[float]) -> tuple[LabelScore, ...]:
     if reading.scoring is Scoring.SINGLE:
         return ()
     scores = _multilabel(row) if reading.scoring is Scoring.MULTILABEL else _exclusive(row)
-    best = heapq.nsmallest(LABELS_MAX, range(len(scores)), key=lambda index: (-scores[index], index))
+    best = heapq.nsmallest(labels_max, range(len(scores)), key=lambda index: (-scores[index], index))
     return tuple(LabelScore(label=_label(reading.labels, index), score=scores[index]) for index in best)
 
 

@@ -20,10 +20,11 @@ from pathlib import Path, PurePosixPath
 import structlog
 
 from agent import limits
-from agent.app.ports import Controller
+from agent.app.ports import Clock, Controller
 from agent.domain.artifact import Artifact, ArtifactFile, check_path
 from agent.domain.errors import ArtifactError, ControllerError, Reason
 from agent.storage import durable
+from agent.storage.pace import Pace
 
 _HASH_BLOCK_BYTES = 4 << 20
 
@@ -33,7 +34,8 @@ _log = structlog.get_logger()
 class DiskArtifactCache:
     """`app.ports.ArtifactCache` in a folder. One fetch at a time."""
 
-    def __init__(self, root: Path, *, reserve_bytes: int = limits.DISK_RESERVE_BYTES) -> None:
+    def __init__(self, root: Path, *, clock: Clock, reserve_bytes: int = limits.DISK_RESERVE_BYTES) -> None:
+        self._pace = Pace(clock)
         self._artifacts = root / "artifacts"
         self._partial = root / "partial"
         self._reserve_bytes = reserve_bytes
@@ -56,7 +58,7 @@ class DiskArtifactCache:
             shutil.rmtree(self._artifacts / _hex(digest), ignore_errors=True)
             (self._partial / _hex(digest)).unlink(missing_ok=True)
 
-    async def fetch(self, artifact: Artifact, controller: Controller) -> Path:
+    async def fetch(self, artifact: Artifact, controller: Controller, *, bytes_per_second_max: int = 0) -> Path:
         for file in artifact.files:
             check_path(file.path)
         loop = asyncio.get_running_loop()
@@ -65,7 +67,7 @@ class DiskArtifactCache:
             try:
                 await loop.run_in_executor(worker, self._make_room, artifact)
                 for file in artifact.files:
-                    await self._fetch_file(file, controller, worker)
+                    await self._fetch_file(file, controller, worker, bytes_per_second_max=bytes_per_second_max)
                 return await loop.run_in_executor(worker, self._publish, artifact)
             except OSError as error:
                 raise _disk_error(error) from error
@@ -84,7 +86,9 @@ class DiskArtifactCache:
                 reason=Reason.DISK_FULL,
             )
 
-    async def _fetch_file(self, file: ArtifactFile, controller: Controller, worker: ThreadPoolExecutor) -> None:
+    async def _fetch_file(
+        self, file: ArtifactFile, controller: Controller, worker: ThreadPoolExecutor, *, bytes_per_second_max: int
+    ) -> None:
         loop = asyncio.get_running_loop()
         path = self._partial / _hex(file.digest)
         writer = await loop.run_in_executor(worker, _FileWriter.resume, path, file)
@@ -92,7 +96,8 @@ class DiskArtifactCache:
             if writer.size_bytes < file.size_bytes:
                 if writer.size_bytes:
                     _log.info("download_resumed", digest=file.digest, offset_bytes=writer.size_bytes)
-                await _pump(controller.read_blob(file.digest, offset_bytes=writer.size_bytes), writer, worker)
+                stream = controller.read_blob(file.digest, offset_bytes=writer.size_bytes)
+                await _pump(self._pace.keep(stream, bytes_per_second_max), writer, worker)
             await loop.run_in_executor(worker, writer.verify)
         finally:
             # A cancelled fetch may have left a write running in the thread: the file is closed after it, not under it.

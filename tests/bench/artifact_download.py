@@ -10,6 +10,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agent.clock import SystemClock
 from agent.config import read_settings
 from agent.domain.artifact import Artifact
 from agent.domain.slot import ObservedState
@@ -37,7 +38,7 @@ async def run(state: Path, cache: Path) -> None:
     controller = GrpcController(settings.endpoints, IdentityFiles(state / "pki", agent=settings.agent))
     artifact = await assigned_artifact(controller)
     begin = time.monotonic()
-    await DiskArtifactCache(cache).fetch(artifact, controller)
+    await DiskArtifactCache(cache, clock=SystemClock()).fetch(artifact, controller)
     seconds = time.monotonic() - begin
     await controller.close()
     print(json.dumps({"bytes": artifact.size_bytes, "seconds": seconds}))

@@ -9,13 +9,16 @@ from pathlib import Path
 from agent.app.conditions import Conditions
 from agent.app.executor import Executor
 from agent.app.ports import Controller, LoadedModel, SavedState, Tensor
+from agent.app.shadowing import Shadows
 from agent.app.sync_loop import SyncLoop
+from agent.app.traffic import Traffic
 from agent.domain.artifact import Artifact, ArtifactFile, ModelSignature
 from agent.domain.device import Device, DeviceMeasurement, Host, RuntimePolicy
 from agent.domain.errors import ArtifactError, PrepareError, Reason, StateError
 from agent.domain.slot import DesiredSlot, DesiredState, ObservedSlot, SamplePolicy
 from tests.support.clock import LoopClock
 from tests.support.fake_controller import FakeController
+from tests.support.serving import MemoryComparisons
 
 HOST = Host(
     hostname="box",
@@ -147,6 +150,9 @@ class MemoryCache:
         self.mismatches = 0
         """So many fetches end with wrong bytes."""
         self.disk_full = False
+        self.room = 1000
+        """Artifacts that the disk holds."""
+        self.rates: list[int] = []
         self.hang = False
         self.fetches = 0
 
@@ -162,9 +168,10 @@ class MemoryCache:
     def prune(self, keep: frozenset[str]) -> None:
         self.complete &= keep
 
-    async def fetch(self, artifact: Artifact, controller: Controller) -> Path:
+    async def fetch(self, artifact: Artifact, controller: Controller, *, bytes_per_second_max: int = 0) -> Path:
         self.fetches += 1
-        if self.disk_full:
+        self.rates.append(bytes_per_second_max)
+        if self.disk_full or len(self.complete) >= self.room:
             raise ArtifactError("no room", reason=Reason.DISK_FULL)
         if self.hang:
             await asyncio.Event().wait()
@@ -209,6 +216,8 @@ class Core:
     state_file: MemoryState
     executor: Executor
     sync_loop: SyncLoop
+    shadows: Shadows
+    comparisons: MemoryComparisons
     tasks: "list[asyncio.Task[None]]" = field(default_factory=list)
 
     async def start(self, *, sync: bool = True) -> None:
@@ -242,12 +251,15 @@ def new_core(*, controller: FakeController, runtime: FakeRuntime, cache: MemoryC
     """A process that has not started yet."""
     clock, serving, rng = LoopClock(), FakeServing(), random.Random(1)
     conditions = Conditions(clock)
+    comparisons = MemoryComparisons()
+    shadows = Shadows(results=comparisons, traffic=Traffic(), clock=clock)
     executor = Executor(
         runtime=runtime,
         serving=serving,
         cache=cache,
         controller=controller,
         state_file=state_file,
+        shadows=shadows,
         conditions=conditions,
         clock=clock,
         rng=rng,
@@ -265,4 +277,6 @@ def new_core(*, controller: FakeController, runtime: FakeRuntime, cache: MemoryC
         state_file=state_file,
         executor=executor,
         sync_loop=sync_loop,
+        shadows=shadows,
+        comparisons=comparisons,
     )

@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from agent.app.conditions import Conditions
 from agent.app.executor import Executor
+from agent.app.shadowing import Shadows
+from agent.app.traffic import Traffic
 from agent.clock import SystemClock
 from agent.domain.artifact import ModelSignature
 from agent.domain.device import RuntimePolicy
@@ -23,6 +25,7 @@ from agent.domain.slot import SlotState
 from agent.storage.state_file import JsonStateFile
 from tests.support.agent_core import FakeLoaded, FakeRuntime, FakeServing, MemoryCache, state, wanted
 from tests.support.fake_controller import FakeController
+from tests.support.serving import MemoryComparisons
 
 
 class CrashingRuntime(FakeRuntime):
@@ -42,6 +45,7 @@ async def run(root: Path) -> None:
         cache=cache,
         controller=FakeController(),
         state_file=state_file,
+        shadows=Shadows(results=MemoryComparisons(), traffic=Traffic(), clock=clock),
         conditions=Conditions(clock),
         clock=clock,
         rng=random.Random(1),

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.app.serving import Serving
+from agent.app.traffic import Traffic
 from agent.rpc.inference_grpc import start_grpc_server
 from agent.rpc.inference_rest import start_rest_server
 from agent.rpc.shared_memory import SharedMemory
-from tests.support.serving import MemoryOffers, MemoryResults, RealClock
+from tests.support.serving import MemoryOffers, MemoryResults, NoShadows, RealClock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ async def running_servers(
     functions take them."""
     results = MemoryResults()
     offers = MemoryOffers(results)
-    serving = Serving(clock=RealClock(), results=results, samples=offers)
+    serving = Serving(clock=RealClock(), results=results, samples=offers, shadows=NoShadows(), traffic=Traffic())
     shared = SharedMemory(shared_memory)
     grpc_socket, http_socket = (socket_folder and socket_folder / name for name in ("grpc", "http"))
     server, port = start_grpc_server(serving, "127.0.0.1:0", shared=shared, socket=grpc_socket, **bounds)

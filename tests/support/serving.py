@@ -13,6 +13,7 @@ from agent.domain.artifact import Artifact, ModelSignature, TensorSpec
 from agent.domain.device import RuntimePolicy
 from agent.domain.errors import Reason, RequestError, StateError
 from agent.domain.result import Result
+from agent.domain.shadow import Comparison, ShadowPair
 from agent.domain.slot import DesiredSlot, SamplePolicy
 
 SIGNATURE = ModelSignature(
@@ -118,6 +119,27 @@ class MemoryOffers:
     def offer(self, inputs: Mapping[str, Tensor], results: Sequence[Result], policy: SamplePolicy) -> None:
         self.results_seen.append(len(self._results.results))
         self.offers.append((inputs, results, policy))
+
+
+class MemoryComparisons:
+    """What shadow runs found, in memory."""
+
+    def __init__(self) -> None:
+        self.comparisons: list[Comparison] = []
+        self.skipped: list[tuple[ShadowPair, int]] = []
+
+    def append_comparisons(self, comparisons: Sequence[Comparison]) -> None:
+        self.comparisons.extend(comparisons)
+
+    def count_skipped(self, pair: ShadowPair, time: datetime, count: int) -> None:
+        self.skipped.append((pair, count))
+
+
+class NoShadows:
+    """`agent.app.ports.ShadowOffers` of a box without candidates."""
+
+    def offer(self, inputs: Mapping[str, Tensor], results: Sequence[Result]) -> None:
+        return
 
 
 class SteppingClock:

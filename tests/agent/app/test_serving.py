@@ -9,10 +9,11 @@ import pytest
 
 from agent.app.serving import Serving
 from agent.app.tensors import InputTensor
+from agent.app.traffic import Traffic
 from agent.domain.artifact import ModelSignature, TensorSpec
 from agent.domain.errors import Reason, RequestError
 from agent.domain.result import Outcome
-from tests.support.serving import FakeModel, MemoryOffers, MemoryResults, SteppingClock, desired_slot
+from tests.support.serving import FakeModel, MemoryOffers, MemoryResults, NoShadows, SteppingClock, desired_slot
 
 
 class Bench:
@@ -21,7 +22,9 @@ class Bench:
     def __init__(self) -> None:
         self.results = MemoryResults()
         self.offers = MemoryOffers(self.results)
-        self.serving = Serving(clock=SteppingClock(), results=self.results, samples=self.offers)
+        self.serving = Serving(
+            clock=SteppingClock(), results=self.results, samples=self.offers, shadows=NoShadows(), traffic=Traffic()
+        )
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from agent.domain.artifact import Artifact, ArtifactFile, manifest_digest
 from agent.domain.errors import ArtifactError, ControllerError, Reason
 from agent.storage import durable
 from agent.storage.artifact_cache import DiskArtifactCache
+from tests.support.clock import LoopClock
 from tests.support.fake_controller import FakeController
 
 
@@ -34,7 +35,7 @@ def controller() -> FakeController:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> DiskArtifactCache:
-    return DiskArtifactCache(tmp_path, reserve_bytes=0)
+    return DiskArtifactCache(tmp_path, clock=LoopClock(), reserve_bytes=0)
 
 
 async def test_a_fetched_artifact_is_whole_and_named_by_its_digest(
@@ -56,8 +57,8 @@ async def test_a_broken_download_goes_on_and_asks_for_no_byte_twice(tmp_path: Pa
     artifact = offer(controller, model_bin=os.urandom(100_000))
     controller.break_after_bytes = 40_960
     with pytest.raises(ControllerError):
-        await DiskArtifactCache(tmp_path, reserve_bytes=0).fetch(artifact, controller)
-    again = DiskArtifactCache(tmp_path, reserve_bytes=0)  # a restart
+        await DiskArtifactCache(tmp_path, clock=LoopClock(), reserve_bytes=0).fetch(artifact, controller)
+    again = DiskArtifactCache(tmp_path, clock=LoopClock(), reserve_bytes=0)  # a restart
     assert again.received_bytes(artifact) == 40_960
     await again.fetch(artifact, controller)
     assert [offset for _, offset in controller.asked] == [0, 40_960]
@@ -129,7 +130,7 @@ async def test_a_stream_that_ends_early_keeps_its_bytes(cache: DiskArtifactCache
 async def test_a_full_disk_is_known_before_the_first_byte(tmp_path: Path, controller: FakeController) -> None:
     artifact = offer(controller, model_bin=b"x" * 1000)
     with pytest.raises(ArtifactError) as caught:
-        await DiskArtifactCache(tmp_path, reserve_bytes=1 << 60).fetch(artifact, controller)
+        await DiskArtifactCache(tmp_path, clock=LoopClock(), reserve_bytes=1 << 60).fetch(artifact, controller)
     assert caught.value.reason is Reason.DISK_FULL
     assert caught.value.remedy
     assert controller.asked == []

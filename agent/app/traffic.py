@@ -1,0 +1,36 @@
+"""How many requests are being answered, so that whatever is not urgent can wait until none is."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Traffic:
+    """Thread-safe."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._requests = 0
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """A request is being answered."""
+        with self._changed:
+            self._requests += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._requests -= 1
+                if self._requests == 0:
+                    self._changed.notify_all()
+
+    @property
+    def quiet(self) -> bool:
+        """Nobody waits for an answer now."""
+        return self._requests == 0
+
+    def wait_quiet(self, seconds: float) -> bool:
+        """Block until nobody waits for an answer, at most `seconds`; whether that came."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._requests == 0, seconds)
