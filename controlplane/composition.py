@@ -39,6 +39,7 @@ from controlplane.app.notices import Notice, NoticeKind, Notices
 from controlplane.app.observations import Observations
 from controlplane.app.operators import Operators
 from controlplane.app.pins import Pins
+from controlplane.app.planning import Planning
 from controlplane.app.ports import BlobStore
 from controlplane.app.registry import Registry
 from controlplane.app.revocations import Revocations
@@ -298,7 +299,8 @@ def _rollout_services(parts: Parts) -> tuple[Registration, ...]:
     deployments = DeploymentServicer(
         Deployments(store=parts.store, clock=parts.clock, ids=parts.ids, notifier=parts.notices)
     )
-    rollouts = RolloutServicer(parts.rollouts)
+    planning = Planning(store=parts.store, clock=parts.clock, silent_seconds_max=silent_seconds_max(parts.settings))
+    rollouts = RolloutServicer(parts.rollouts, planning)
     return (
         (
             "lineside.v1.DeploymentService",

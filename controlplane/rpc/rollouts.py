@@ -5,19 +5,22 @@ from contextlib import aclosing
 
 from lineside.v1 import rollout_pb2, rollout_service_pb2, rollout_service_pb2_grpc
 
+from controlplane.app.planning import Planning
 from controlplane.app.rollouts import Rollouts
 from controlplane.rpc.authentication import Context, current_actor
 from controlplane.rpc.convert.audit import event_to_proto
 from controlplane.rpc.convert.etags import parse_etag
 from controlplane.rpc.convert.names import parse_deployment_name, parse_rollout_name
-from controlplane.rpc.convert.rollouts import rollout_request_from_proto, rollout_to_proto
+from controlplane.rpc.convert.plans import plan_to_proto
+from controlplane.rpc.convert.rollouts import rollout_request_from_proto, rollout_to_proto, rollout_wanted
 
 
 class RolloutServicer(rollout_service_pb2_grpc.RolloutServiceServicer):
     """Rollouts, for operators."""
 
-    def __init__(self, rollouts: Rollouts) -> None:
+    def __init__(self, rollouts: Rollouts, planning: Planning) -> None:
         self._rollouts = rollouts
+        self._planning = planning
 
     async def CreateRollout(
         self, request: rollout_service_pb2.CreateRolloutRequest, context: Context
@@ -97,3 +100,9 @@ class RolloutServicer(rollout_service_pb2_grpc.RolloutServiceServicer):
             revision=parse_etag(request.etag),
         )
         return rollout_to_proto(approved)
+
+    async def PlanRollout(
+        self, request: rollout_service_pb2.PlanRolloutRequest, context: Context
+    ) -> AsyncIterator[rollout_service_pb2.PlanRolloutResponse]:
+        for part in plan_to_proto(await self._planning.plan(rollout_wanted(request.rollout, actor=current_actor()))):
+            yield part
