@@ -67,6 +67,10 @@ test: $(INSTALLED) ## Run every test
 bench: $(INSTALLED) ## Measure against the limits of the machine; tables here, numbers in .bench
 	$(BIN)/python -m tests.bench
 
+.PHONY: bench-fleet
+bench-fleet: $(INSTALLED) ## What AGENTS=10000 cost a controller, and a tenth of them; table here, numbers in .bench/fleet.json
+	$(BIN)/python -m tests.bench.scale $(if $(AGENTS),--agents $(AGENTS))
+
 # --- what CI runs ---------------------------------------------------------------------------------
 
 .PHONY: check

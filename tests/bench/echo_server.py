@@ -1,6 +1,6 @@
 """The least that a Sync server can be: mTLS, one stream an agent, an answer to each message, nothing kept.
 
-    python -m tests.bench.echo_server --pki FOLDER
+    python -m tests.bench.echo_server --pki FOLDER [--interval SECONDS]
 
 It prints its port and serves until stdin ends. What the controller costs beyond this is ours.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import uvloop
+from google.protobuf import duration_pb2
 from lineside.v1 import fleet_service_pb2, fleet_service_pb2_grpc
 
 OPTIONS = [
@@ -24,11 +25,16 @@ OPTIONS = [
 
 
 class EchoServicer(fleet_service_pb2_grpc.FleetServiceServicer):
+    def __init__(self, interval_seconds: int) -> None:
+        self._interval = duration_pb2.Duration(seconds=interval_seconds)
+
     async def Sync(  # noqa: N802
         self, request_iterator: AsyncIterator[fleet_service_pb2.SyncRequest], context: object
     ) -> AsyncIterator[fleet_service_pb2.SyncResponse]:
         async for request in request_iterator:
-            yield fleet_service_pb2.SyncResponse(generation=request.observed_state.generation)
+            yield fleet_service_pb2.SyncResponse(
+                sync_interval=self._interval, generation=request.observed_state.generation
+            )
 
     async def RenewCertificate(  # noqa: N802
         self,
@@ -40,9 +46,9 @@ class EchoServicer(fleet_service_pb2_grpc.FleetServiceServicer):
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no part of the measurement")
 
 
-async def run(pki: Path) -> None:
+async def run(pki: Path, interval_seconds: int) -> None:
     server = grpc.aio.server(options=OPTIONS)
-    fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(EchoServicer(), server)
+    fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(EchoServicer(interval_seconds), server)
     shown = grpc.ssl_server_credentials(
         [((pki / "server.key").read_bytes(), (pki / "server.pem").read_bytes())],
         root_certificates=(pki / "ca.pem").read_bytes(),
@@ -58,7 +64,9 @@ async def run(pki: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pki", type=Path, required=True)
-    uvloop.run(run(parser.parse_args().pki))
+    parser.add_argument("--interval", type=int, default=0, help="told to the agents; by default they decide")
+    options = parser.parse_args()
+    uvloop.run(run(options.pki, options.interval))
 
 
 if __name__ == "__main__":
