@@ -11,6 +11,7 @@ from controlplane.app.notices import Notices
 from controlplane.app.ports import Store, UnitOfWork
 from controlplane.app.rollout_ticks import RolloutTicks
 from controlplane.app.rollouts import RolloutRequest, Rollouts, WhenActive
+from controlplane.domain.catalog import Yank
 from controlplane.domain.deployment import RuntimePolicy, SamplePolicy
 from controlplane.domain.gate import GatePolicy
 from controlplane.domain.ids import AgentId, DeploymentId, ModelId
@@ -97,6 +98,11 @@ class Fleet:
         async with self.store.write() as work:
             record = await work.agents.get(AgentId(agent))
             await work.agents.save(replace(record.agent, revoked=True))
+
+    async def yank(self, version: int, *, model: str = SOLAR) -> None:
+        async with self.store.write() as work:
+            yank = Yank(time=self.clock.now(), reason="it misses cracks", actor=ANNA)
+            await work.models.set_yank(ModelId(model), version, yank)
 
     async def deploy(self, **overrides: Any) -> DeploymentView:
         fields: dict[str, Any] = {

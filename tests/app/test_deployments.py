@@ -8,13 +8,15 @@ from controlplane.domain.deployment import RuntimePolicy
 from controlplane.domain.errors import DomainError, Reason, ResourceNotFoundError, StaleWriteError
 from controlplane.domain.ids import DeploymentId
 from tests.app.fleet import ANNA, LINE_3, SOLAR, Fleet
+from tests.app.log import happenings_of
 
 REQUEST_ID = "8c4ff0a6-6a3f-4d0e-9f38-0f6a3c1d2b11"
 
 
 async def make_fleet() -> Fleet:
     fleet = Fleet()
-    await fleet.publish(1, 2)
+    await fleet.publish(1, 2, 3)
+    await fleet.yank(3)
     await fleet.publish(1, model="weld")
     await fleet.enrol("st-1", "st-2")
     return fleet
@@ -66,6 +68,9 @@ async def test_it_shows_how_many_serve_what_they_should() -> None:
             "deployment.runtime_policy.devices",
         ),
         ({"request_id": "first"}, Reason.FIELD_INVALID, "request_id"),
+        ({"priority": 1001}, Reason.FIELD_INVALID, "deployment.priority"),
+        ({"priority": -1001}, Reason.FIELD_INVALID, "deployment.priority"),
+        ({"version": 3}, Reason.VERSION_YANKED, "deployment.model_version"),
     ],
 )
 async def test_a_refusal_names_field_and_remedy_and_changes_nothing(
@@ -106,6 +111,32 @@ async def test_overlap_names_the_other_deployment_and_an_agent() -> None:
     assert "agents/st-2" in refusal.value.message
     await fleet.deploy(deployment_id="weld", model_id="weld", selector="line=3")
     assert await fleet.desired("st-2") == {"solar": 1, "weld": 1}
+
+
+async def test_another_priority_may_overlap_and_the_higher_holds_the_agents() -> None:
+    fleet = await make_fleet()
+    await fleet.deploy()
+    fleet.clock.advance(1)
+    view = await fleet.deploy(deployment_id="trial", selector="agent=st-2", version=2, priority=10)
+    assert view.matched_agents == 1
+    assert await fleet.desired("st-2") == {SOLAR: 2}
+    assert (await fleet.deployments.get(LINE_3)).matched_agents == 1
+    with pytest.raises(DomainError) as refusal:
+        await fleet.deploy(deployment_id="third", selector="agent=st-2", priority=10)
+    assert refusal.value.reason is Reason.DEPLOYMENT_OVERLAP
+    await fleet.deployments.delete(DeploymentId("trial"), actor=ANNA)
+    assert await fleet.desired("st-2") == {SOLAR: 1}
+
+
+async def test_who_made_and_ended_it_is_in_the_log() -> None:
+    fleet = await make_fleet()
+    await fleet.deploy(request_id=REQUEST_ID)
+    await fleet.deploy(request_id=REQUEST_ID)
+    await fleet.deployments.delete(LINE_3, actor="operators/ben")
+    created, deleted = await happenings_of(fleet.store, "deployments/line-3")
+    assert (created.actor, created.action, created.related) == (ANNA, "deployment.create", ("models/solar",))
+    assert created.evidence == {"selector": "line=3", "version": 1, "priority": 0}
+    assert (deleted.actor, deleted.action) == ("operators/ben", "deployment.delete")
 
 
 async def test_a_taken_name_is_refused() -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from controlplane import limits
+from controlplane.app.convergence import converge
 from controlplane.app.notices import Notices
 from controlplane.app.ports import Store
 from controlplane.app.registry import Registry
-from controlplane.domain.catalog import Artifact, ArtifactFile, ModelSignature
+from controlplane.domain.catalog import Artifact, ArtifactFile, ModelSignature, Yank
 from controlplane.domain.errors import (
     DomainError,
     FieldInvalidError,
@@ -25,7 +26,8 @@ from controlplane.domain.errors import (
 )
 from controlplane.domain.ids import ModelId
 from controlplane.store import open_store
-from tests.support.factories import digest_of, make_artifact, make_signature
+from tests.app.log import actions_of
+from tests.support.factories import ST_1, digest_of, make_agent, make_artifact, make_deployment, make_signature
 from tests.support.memory_blobs import MemoryBlobStore
 from tests.support.memory_store import MemoryStore
 from tests.support.virtual_time import CountingIds, VirtualClock
@@ -265,3 +267,49 @@ async def test_a_workspace_that_cannot_be_written_is_told(tmp_path: Path) -> Non
         await scene.registry.publish("solar", artifact, actor=ANNA)
     assert refusal.value.reason is Reason.STORAGE_UNAVAILABLE
     assert "publish again" in refusal.value.remedy
+
+
+async def test_a_yank_is_kept_with_its_reason_and_ends_with_the_unyank(scene: Scene) -> None:
+    await scene.registry.publish("solar", await scene.upload("a"), actor=ANNA)
+    version = await scene.registry.yank(SOLAR, 1, reason=" it misses cracks ", actor=ANNA)
+    assert version.yank == Yank(time=scene.clock.now(), reason="it misses cracks", actor=ANNA)
+    again = await scene.registry.yank(SOLAR, 1, reason="another reason", actor="operators/ben")
+    assert again == version
+    assert await scene.registry.get_version(SOLAR, 1) == version
+    assert (await scene.registry.unyank(SOLAR, 1, actor="operators/ben")).yank is None
+    assert (await scene.registry.unyank(SOLAR, 1, actor="operators/ben")).yank is None
+    assert await actions_of(scene.store, "models/solar/versions/1") == [
+        (ANNA, "version.publish"),
+        (ANNA, "version.yank"),
+        ("operators/ben", "version.unyank"),
+    ]
+    assert await actions_of(scene.store, "models/solar") == [
+        (ANNA, "model.create"),
+        (ANNA, "version.publish"),
+        (ANNA, "version.yank"),
+        ("operators/ben", "version.unyank"),
+    ]
+
+
+async def test_an_agent_that_waits_for_a_yanked_version_gets_it_once_it_is_allowed_again(scene: Scene) -> None:
+    await scene.registry.publish("solar", await scene.upload("a"), actor=ANNA)
+    await scene.registry.yank(SOLAR, 1, reason="it misses cracks", actor=ANNA)
+    async with scene.store.write() as work:
+        await work.agents.add(make_agent(labels={"line": "3"}))
+        await work.deployments.add(make_deployment())
+        await converge(work)
+        assert await work.desired.find(ST_1) is None
+    await scene.registry.unyank(SOLAR, 1, actor=ANNA)
+    async with scene.store.read() as work:
+        state = await work.desired.find(ST_1)
+    assert state is not None
+    assert state.version_of(SOLAR) == 1
+
+
+async def test_a_yank_without_a_reason_or_of_nothing_is_refused(scene: Scene) -> None:
+    await scene.registry.publish("solar", await scene.upload("a"), actor=ANNA)
+    with pytest.raises(FieldInvalidError) as refusal:
+        await scene.registry.yank(SOLAR, 1, reason=" ", actor=ANNA)
+    assert refusal.value.field == "reason"
+    with pytest.raises(ResourceNotFoundError):
+        await scene.registry.yank(SOLAR, 2, reason="it misses cracks", actor=ANNA)
