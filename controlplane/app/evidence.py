@@ -5,14 +5,23 @@ make odd (long texts, NUL, scores that are no numbers) is brought within bounds.
 """
 
 import math
+from collections import Counter
 from dataclasses import replace
+from types import MappingProxyType
 
 from controlplane import limits
 from controlplane.app.paging import Page, clamp_page_size, decode_page_token, encode_page_token
 from controlplane.app.ports import Clock, ResultFilter, Store
 from controlplane.app.retries import retry_stale
 from controlplane.domain.errors import FieldInvalidError
-from controlplane.domain.evidence import CONFIDENCE_BINS, EvidenceBatch, LatencySketch, MetricWindow, Result
+from controlplane.domain.evidence import (
+    CONFIDENCE_BINS,
+    EvidenceBatch,
+    LatencySketch,
+    MetricWindow,
+    Result,
+    ShadowWindow,
+)
 
 
 class Evidence:
@@ -27,8 +36,13 @@ class Evidence:
         `agent_id` to the agent that calls. Raises FieldInvalidError for a batch out of bounds."""
         check_batch(batch)
         results = tuple(map(within_bounds, batch.results))
-        windows = tuple(replace(window, device=storable(window.device)) for window in batch.windows)
-        received = replace(batch, receive_time=self._clock.now(), results=results, windows=windows)
+        received = replace(
+            batch,
+            receive_time=self._clock.now(),
+            results=results,
+            windows=tuple(map(_storable_window, batch.windows)),
+            shadow_windows=tuple(replace(each, device=storable(each.device)) for each in batch.shadow_windows),
+        )
 
         async def attempt() -> bool:
             async with self._store.write() as work:
@@ -61,11 +75,14 @@ def check_batch(batch: EvidenceBatch) -> None:
     for field, count, bound in (
         ("results", len(batch.results), limits.EVIDENCE_RESULTS_MAX),
         ("windows", len(batch.windows), limits.EVIDENCE_WINDOWS_MAX),
+        ("shadow_windows", len(batch.shadow_windows), limits.EVIDENCE_WINDOWS_MAX),
     ):
         if count > bound:
             raise FieldInvalidError(f"{count} are more than {bound}", field=field, remedy="send smaller batches")
     for window in batch.windows:
         _check_window(window)
+    for shadow in batch.shadow_windows:
+        _check_shadow(shadow)
 
 
 def _check_window(window: MetricWindow) -> None:
@@ -76,28 +93,66 @@ def _check_window(window: MetricWindow) -> None:
         raise FieldInvalidError(
             f"{len(window.confidence_histogram)} bins", field="windows.confidence_histogram", remedy="send 20 bins"
         )
-    _check_sketch(window.latency)
+    labels = len(window.label_counts)
+    if labels > limits.LABEL_COUNTS_MAX:
+        raise FieldInvalidError(
+            f"{labels} labels",
+            field="windows.label_counts",
+            remedy=f'count the {limits.LABEL_COUNTS_MAX - 1} most frequent, and the rest under ""',
+        )
+    answered = window.inference_count - window.error_count
+    if min(window.label_counts.values(), default=0) < 0 or sum(window.label_counts.values()) > answered:
+        raise FieldInvalidError(
+            "the labels are more than the answers", field="windows.label_counts", remedy="count each top label once"
+        )
+    _check_sketch(window.latency, field="windows.latency")
 
 
-def _check_sketch(sketch: LatencySketch) -> None:
+def _check_shadow(window: ShadowWindow) -> None:
+    counts = (window.compared, window.agreed, window.errors, window.skipped, *window.score_distance_histogram)
+    if min(counts) < 0 or window.agreed + window.errors > window.compared:
+        raise FieldInvalidError(
+            "the counts contradict each other",
+            field="shadow_windows",
+            remedy="count each compared input once; one that failed agrees with nothing",
+        )
+    if len(window.score_distance_histogram) not in {0, CONFIDENCE_BINS}:
+        raise FieldInvalidError(
+            f"{len(window.score_distance_histogram)} bins",
+            field="shadow_windows.score_distance_histogram",
+            remedy="send 20 bins",
+        )
+    _check_sketch(window.candidate_latency, field="shadow_windows.candidate_latency")
+    _check_sketch(window.serving_latency, field="shadow_windows.serving_latency")
+
+
+def _storable_window(window: MetricWindow) -> MetricWindow:
+    """With texts as every database takes them; labels that become one are counted together."""
+    labels: Counter[str] = Counter()
+    for label, count in window.label_counts.items():
+        labels[storable(label)] += count
+    return replace(window, device=storable(window.device), label_counts=MappingProxyType(dict(labels)))
+
+
+def _check_sketch(sketch: LatencySketch, *, field: str) -> None:
     last_key = sketch.first_bin_key + len(sketch.bin_counts)
     if sketch.count and sketch.relative_accuracy != limits.LATENCY_RELATIVE_ACCURACY:
         raise FieldInvalidError(
             f"sketches of the accuracy {sketch.relative_accuracy} do not merge with the others",
-            field="windows.latency.relative_accuracy",
+            field=f"{field}.relative_accuracy",
             remedy=f"use {limits.LATENCY_RELATIVE_ACCURACY}",
         )
     if max(abs(sketch.first_bin_key), abs(last_key)) > limits.LATENCY_BIN_KEY_MAX:
         raise FieldInvalidError(
             f"bins from {sketch.first_bin_key} to {last_key} are of no latency",
-            field="windows.latency.first_bin_key",
+            field=f"{field}.first_bin_key",
             remedy=f"keep the keys within {limits.LATENCY_BIN_KEY_MAX}",
         )
     if not all(map(math.isfinite, (sketch.sum_ms, sketch.min_ms, sketch.max_ms))):
-        raise FieldInvalidError("a latency is not finite", field="windows.latency", remedy="send milliseconds")
+        raise FieldInvalidError("a latency is not finite", field=field, remedy="send milliseconds")
     if min(sketch.bin_counts, default=0) < 0 or sum(sketch.bin_counts) + sketch.zero_count != sketch.count:
         raise FieldInvalidError(
-            "the bins do not add up to the count", field="windows.latency.count", remedy="count each value once"
+            "the bins do not add up to the count", field=f"{field}.count", remedy="count each value once"
         )
 
 

@@ -60,8 +60,6 @@ def add_counts(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
 def add_tallies(tallies: Iterable[Tally], *, agent_id: AgentId = TOGETHER) -> Tally:
     """Return what they counted together; the order does not matter, but for the rounding of sums."""
     given = list(tallies)
-    if len(given) == 1 and given[0].agent_id == agent_id:
-        return given[0]
     return Tally(
         agent_id=agent_id,
         inferences=sum(tally.inferences for tally in given),

@@ -302,7 +302,7 @@ def pool_shadow(rollout: Rollout, wave: Wave, sight: Sight, tallies: Iterable[Sh
         wave_errors=0,
         wave_age_seconds=(sight.now - wave.shadow_time).total_seconds(),
         shadows=tuple(
-            _shadow_group(name, members, rollout, sight, measured, wave.shadow_time)
+            _shadow_group(name, members, rollout, sight, measured=measured, since=wave.shadow_time)
             for name, members in classes.items()
         ),
     )

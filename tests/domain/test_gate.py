@@ -95,8 +95,9 @@ def test_one_more_failure_never_improves_the_verdict(policy: GatePolicy, evidenc
             worse.append(replace(evidence, errors=errors, groups=(*before, _add_error(group), *after)))
         if group.installed:
             failed = replace(group, installed=group.installed - 1, failed=group.failed + 1)
-            moved = {"installed": evidence.installed - 1, "failed": evidence.failed + 1}
-            worse.append(replace(evidence, groups=(*before, failed, *after), **moved))
+            groups = (*before, failed, *after)
+            installs = evidence.installed - 1
+            worse.append(replace(evidence, installed=installs, failed=evidence.failed + 1, groups=groups))
     verdict = evaluate(policy, evidence, bake_seconds=bake, now=NOW)
     for one in worse:
         assert rank(evaluate(policy, one, bake_seconds=bake, now=NOW).outcome) <= rank(verdict.outcome)

@@ -7,7 +7,15 @@ from typing import Any
 from controlplane.domain.assignment import DesiredSlot, DesiredState
 from controlplane.domain.catalog import Artifact, ArtifactFile, Model, ModelSignature, ModelVersion, TensorSpec
 from controlplane.domain.deployment import Deployment, RuntimePolicy, SamplePolicy
-from controlplane.domain.evidence import EvidenceBatch, LabelScore, LatencySketch, MetricWindow, Result, ResultOutcome
+from controlplane.domain.evidence import (
+    EvidenceBatch,
+    LabelScore,
+    LatencySketch,
+    MetricWindow,
+    Result,
+    ResultOutcome,
+    ShadowWindow,
+)
 from controlplane.domain.gate import Evidence, GateOutcome, GateVerdict
 from controlplane.domain.identity import AgentCertificate, JoinToken, OperatorToken
 from controlplane.domain.ids import AgentId, Digest, ModelId
@@ -283,6 +291,29 @@ def make_window(**overrides: Any) -> MetricWindow:
         "confidence_histogram": (0,) * 19 + (10,),
     }
     return MetricWindow(**(fields | overrides))
+
+
+def make_shadow_window(**overrides: Any) -> ShadowWindow:
+    """By default of candidate 2 beside version 1, alike on nine of ten inputs."""
+    sketch = LatencySketch(relative_accuracy=0.01, first_bin_key=100, bin_counts=(4, 6), count=10, sum_ms=85.0)
+    fields: dict[str, Any] = {
+        "agent_id": "st-1",
+        "batch": 1,
+        "slot": "solar",
+        "serving_version": 1,
+        "candidate_version": 2,
+        "device": "CPU",
+        "start_time": NOW,
+        "end_time": after_seconds(60),
+        "compared": 10,
+        "agreed": 9,
+        "errors": 0,
+        "skipped": 0,
+        "candidate_latency": sketch,
+        "serving_latency": sketch,
+        "score_distance_histogram": (),
+    }
+    return ShadowWindow(**(fields | overrides))
 
 
 def make_batch(**overrides: Any) -> EvidenceBatch:

@@ -5,7 +5,7 @@ exception. Entities are frozen, so that copying the dictionaries is enough. Writ
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -17,8 +17,9 @@ from controlplane.domain.audit import AuditEvent
 from controlplane.domain.catalog import Model, ModelVersion, Yank
 from controlplane.domain.condition import Condition
 from controlplane.domain.deployment import Deployment
+from controlplane.domain.distribution import add_shadow_tallies, add_tallies
 from controlplane.domain.errors import LeaseLostError, ResourceExistsError, ResourceNotFoundError, StaleWriteError
-from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result
+from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result, ShadowTally, Tally
 from controlplane.domain.identity import AgentCertificate, JoinToken, OperatorToken
 from controlplane.domain.ids import AgentId, DeploymentId, Digest, JoinTokenId, ModelId, RolloutId, SampleId
 from controlplane.domain.inventory import Agent, AgentRecord, Observation
@@ -461,18 +462,84 @@ class _Evidence:
             batch.dropped_results for batch in batches if any(window.slot == model_id for window in batch.windows)
         )
 
-    async def count_inferences(
-        self, model_id: ModelId, version: int, *, received_since: datetime
-    ) -> Sequence[InferenceCount]:
-        counts: dict[AgentId, tuple[int, int]] = {}
+    def _windows_of(
+        self, model_id: ModelId, version: int, since: datetime, before: datetime | None
+    ) -> Iterator[tuple[datetime, MetricWindow]]:
         for batch in self._tables.batches.values():
-            for window in batch.windows:
-                if (window.slot, window.version) == (model_id, version) and batch.receive_time >= received_since:
-                    inferences, errors = counts.get(batch.agent_id, (0, 0))
-                    counts[batch.agent_id] = (inferences + window.inference_count, errors + window.error_count)
+            if batch.receive_time >= since and (before is None or batch.receive_time < before):
+                for window in batch.windows:
+                    if (window.slot, window.version) == (model_id, version):
+                        yield batch.receive_time, window
+
+    async def count_inferences(
+        self, model_id: ModelId, version: int, *, received_since: datetime, received_before: datetime | None = None
+    ) -> Sequence[InferenceCount]:
+        counts: dict[AgentId, tuple[int, int, datetime]] = {}
+        for time, window in self._windows_of(model_id, version, received_since, received_before):
+            inferences, errors, last = counts.get(window.agent_id, (0, 0, time))
+            newest = max(last, time)
+            counts[window.agent_id] = (inferences + window.inference_count, errors + window.error_count, newest)
         return [
-            InferenceCount(agent_id=agent_id, inferences=inferences, errors=errors)
-            for agent_id, (inferences, errors) in sorted(counts.items())
+            InferenceCount(agent_id=agent_id, inferences=inferences, errors=errors, last_receive_time=last)
+            for agent_id, (inferences, errors, last) in sorted(counts.items())
+        ]
+
+    async def tally(
+        self,
+        model_id: ModelId,
+        version: int,
+        *,
+        received_since: datetime,
+        received_before: datetime | None = None,
+        agent_ids: Collection[AgentId] | None = None,
+    ) -> Sequence[Tally]:
+        tallies: dict[AgentId, list[Tally]] = {}
+        for time, window in self._windows_of(model_id, version, received_since, received_before):
+            agent_id = window.agent_id
+            if agent_ids is not None and agent_id not in agent_ids:
+                continue
+            one = Tally(
+                agent_id=agent_id,
+                inferences=window.inference_count,
+                errors=window.error_count,
+                latency=window.latency,
+                confidence_histogram=window.confidence_histogram,
+                label_counts=window.label_counts,
+                active_seconds=(window.end_time - window.start_time).total_seconds(),
+                paced_inferences=max(0, window.inference_count - 1),
+                last_receive_time=time,
+            )
+            tallies.setdefault(agent_id, []).append(one)
+        return [
+            add_tallies(given, agent_id=agent_id)
+            for agent_id, given in sorted(tallies.items(), key=lambda pair: pair[0])
+        ]
+
+    async def tally_shadow(
+        self, model_id: ModelId, candidate_version: int, *, received_since: datetime
+    ) -> Sequence[ShadowTally]:
+        tallies: dict[AgentId, list[ShadowTally]] = {}
+        for batch in self._tables.batches.values():
+            if batch.receive_time < received_since:
+                continue
+            for window in batch.shadow_windows:
+                if (window.slot, window.candidate_version) == (model_id, candidate_version):
+                    tallies.setdefault(window.agent_id, []).append(
+                        ShadowTally(
+                            agent_id=window.agent_id,
+                            compared=window.compared,
+                            agreed=window.agreed,
+                            errors=window.errors,
+                            skipped=window.skipped,
+                            candidate_latency=window.candidate_latency,
+                            serving_latency=window.serving_latency,
+                            score_distance_histogram=window.score_distance_histogram,
+                            last_receive_time=batch.receive_time,
+                        )
+                    )
+        return [
+            add_shadow_tallies(given, agent_id=agent_id)
+            for agent_id, given in sorted(tallies.items(), key=lambda pair: pair[0])
         ]
 
 

@@ -8,7 +8,15 @@ from lineside.v1 import evidence_pb2, evidence_service_pb2, result_service_pb2
 
 from controlplane.app.metrics import MetricSummary, quantile_ms
 from controlplane.domain.errors import FieldInvalidError, ForbiddenError, Reason
-from controlplane.domain.evidence import EvidenceBatch, LabelScore, LatencySketch, MetricWindow, Result, ResultOutcome
+from controlplane.domain.evidence import (
+    EvidenceBatch,
+    LabelScore,
+    LatencySketch,
+    MetricWindow,
+    Result,
+    ResultOutcome,
+    ShadowWindow,
+)
 from controlplane.domain.ids import AgentId, ModelId
 from controlplane.rpc.convert.names import parse_version_name, version_name
 from controlplane.rpc.convert.times import time_from_proto, time_to_proto
@@ -41,6 +49,10 @@ def batch_from_proto(message: evidence_service_pb2.ReportEvidenceRequest, *, age
             for index, result in enumerate(message.results)
         ),
         dropped_results=message.dropped_results,
+        shadow_windows=tuple(
+            shadow_window_from_proto(window, agent_id=agent_id, batch=message.batch)
+            for window in message.shadow_windows
+        ),
     )
 
 
@@ -59,11 +71,11 @@ def window_from_proto(message: evidence_pb2.MetricWindow, *, agent_id: AgentId, 
         refused_count=message.refused_count,
         latency=_sketch_from_proto(message.latency),
         confidence_histogram=tuple(message.confidence_histogram),
+        label_counts=MappingProxyType(dict(message.label_counts)),
     )
 
 
 def window_to_proto(window: MetricWindow) -> evidence_pb2.MetricWindow:
-    sketch = window.latency
     return evidence_pb2.MetricWindow(
         slot=window.slot,
         model_version=version_name(window.slot, window.version),
@@ -73,17 +85,56 @@ def window_to_proto(window: MetricWindow) -> evidence_pb2.MetricWindow:
         inference_count=window.inference_count,
         error_count=window.error_count,
         refused_count=window.refused_count,
-        latency=evidence_pb2.LatencySketch(
-            relative_accuracy=sketch.relative_accuracy,
-            first_bin_key=sketch.first_bin_key,
-            bin_counts=sketch.bin_counts,
-            zero_count=sketch.zero_count,
-            count=sketch.count,
-            sum_ms=sketch.sum_ms,
-            min_ms=sketch.min_ms,
-            max_ms=sketch.max_ms,
-        ),
+        latency=_sketch_to_proto(window.latency),
         confidence_histogram=window.confidence_histogram,
+        label_counts=window.label_counts,
+    )
+
+
+def shadow_window_from_proto(message: evidence_pb2.ShadowWindow, *, agent_id: AgentId, batch: int) -> ShadowWindow:
+    """Raises FieldInvalidError unless both versions are of the slot's model, and differ."""
+    slot, serving = _slot_version(message.slot, message.serving_version, field="shadow_windows.serving_version")
+    _, candidate = _slot_version(slot, message.candidate_version, field="shadow_windows.candidate_version")
+    if candidate == serving:
+        raise FieldInvalidError(
+            f"{message.candidate_version} is compared with itself",
+            field="shadow_windows.candidate_version",
+            remedy="report the version that answered and another one",
+        )
+    return ShadowWindow(
+        agent_id=agent_id,
+        batch=batch,
+        slot=slot,
+        serving_version=serving,
+        candidate_version=candidate,
+        device=message.device,
+        start_time=time_from_proto(message.start_time, field="shadow_windows.start_time"),
+        end_time=time_from_proto(message.end_time, field="shadow_windows.end_time"),
+        compared=message.compared_count,
+        agreed=message.agreed_count,
+        errors=message.error_count,
+        skipped=message.skipped_count,
+        candidate_latency=_sketch_from_proto(message.candidate_latency),
+        serving_latency=_sketch_from_proto(message.serving_latency),
+        score_distance_histogram=tuple(message.score_distance_histogram),
+    )
+
+
+def shadow_window_to_proto(window: ShadowWindow) -> evidence_pb2.ShadowWindow:
+    return evidence_pb2.ShadowWindow(
+        slot=window.slot,
+        serving_version=version_name(window.slot, window.serving_version),
+        candidate_version=version_name(window.slot, window.candidate_version),
+        device=window.device,
+        start_time=time_to_proto(window.start_time),
+        end_time=time_to_proto(window.end_time),
+        compared_count=window.compared,
+        agreed_count=window.agreed,
+        error_count=window.errors,
+        skipped_count=window.skipped,
+        candidate_latency=_sketch_to_proto(window.candidate_latency),
+        serving_latency=_sketch_to_proto(window.serving_latency),
+        score_distance_histogram=window.score_distance_histogram,
     )
 
 
@@ -185,4 +236,17 @@ def _sketch_from_proto(message: evidence_pb2.LatencySketch) -> LatencySketch:
         sum_ms=message.sum_ms,
         min_ms=message.min_ms,
         max_ms=message.max_ms,
+    )
+
+
+def _sketch_to_proto(sketch: LatencySketch) -> evidence_pb2.LatencySketch:
+    return evidence_pb2.LatencySketch(
+        relative_accuracy=sketch.relative_accuracy,
+        first_bin_key=sketch.first_bin_key,
+        bin_counts=sketch.bin_counts,
+        zero_count=sketch.zero_count,
+        count=sketch.count,
+        sum_ms=sketch.sum_ms,
+        min_ms=sketch.min_ms,
+        max_ms=sketch.max_ms,
     )

@@ -1,10 +1,21 @@
 """Batches, results, metric windows, and samples with the result they got."""
 
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from controlplane.app.ports import WindowPlace
-from controlplane.domain.evidence import EvidenceBatch, LabelScore, LatencySketch, MetricWindow, Result, ResultOutcome
+from controlplane.domain.evidence import (
+    EvidenceBatch,
+    LabelScore,
+    LatencySketch,
+    MetricWindow,
+    Result,
+    ResultOutcome,
+    ShadowTally,
+    ShadowWindow,
+    Tally,
+)
 from controlplane.domain.ids import AgentId, Digest, ModelId, SampleId
 from controlplane.domain.sample import Sample, SampleReason
 from controlplane.store.mapping.values import Row, float_from_json, float_to_json, time_from_json, time_to_json
@@ -75,6 +86,7 @@ def window_to_row(window: MetricWindow, *, window_index: int, receive_time: date
         "refused_count": window.refused_count,
         "latency": _sketch_to_json(window.latency),
         "confidence_histogram": list(window.confidence_histogram),
+        "label_counts": dict(window.label_counts),
     }
 
 
@@ -92,6 +104,7 @@ def window_from_row(row: Row) -> MetricWindow:
         refused_count=row["refused_count"],
         latency=_sketch_from_json(row["latency"]),
         confidence_histogram=tuple(row["confidence_histogram"]),
+        label_counts=MappingProxyType(dict(row["label_counts"])),
     )
 
 
@@ -99,6 +112,80 @@ def placed_window_from_row(row: Row) -> tuple[WindowPlace, MetricWindow]:
     """The window with its place, the key of a page."""
     window = window_from_row(row)
     return (window.start_time, window.agent_id, window.batch, row["window_index"]), window
+
+
+def tally_from_row(row: Row) -> Tally:
+    """One window as what its agent did in it, for adding up."""
+    inferences = row["inference_count"]
+    return Tally(
+        agent_id=AgentId(row["agent_id"]),
+        inferences=inferences,
+        errors=row["error_count"],
+        latency=_sketch_from_json(row["latency"]),
+        confidence_histogram=tuple(row["confidence_histogram"]),
+        label_counts=MappingProxyType(dict(row["label_counts"])),
+        active_seconds=(row["end_time"] - row["start_time"]).total_seconds(),
+        paced_inferences=max(0, inferences - 1),
+        last_receive_time=row["receive_time"],
+    )
+
+
+def shadow_window_to_row(window: ShadowWindow, *, window_index: int, receive_time: datetime) -> dict[str, Any]:
+    """As `window_to_row`."""
+    return {
+        "agent_id": window.agent_id,
+        "batch": window.batch,
+        "window_index": window_index,
+        "model_id": window.slot,
+        "serving_version": window.serving_version,
+        "candidate_version": window.candidate_version,
+        "device": window.device,
+        "start_time": window.start_time,
+        "end_time": window.end_time,
+        "receive_time": receive_time,
+        "compared": window.compared,
+        "agreed": window.agreed,
+        "errors": window.errors,
+        "skipped": window.skipped,
+        "candidate_latency": _sketch_to_json(window.candidate_latency),
+        "serving_latency": _sketch_to_json(window.serving_latency),
+        "score_distance_histogram": list(window.score_distance_histogram),
+    }
+
+
+def shadow_window_from_row(row: Row) -> ShadowWindow:
+    return ShadowWindow(
+        agent_id=AgentId(row["agent_id"]),
+        batch=row["batch"],
+        slot=ModelId(row["model_id"]),
+        serving_version=row["serving_version"],
+        candidate_version=row["candidate_version"],
+        device=row["device"],
+        start_time=row["start_time"],
+        end_time=row["end_time"],
+        compared=row["compared"],
+        agreed=row["agreed"],
+        errors=row["errors"],
+        skipped=row["skipped"],
+        candidate_latency=_sketch_from_json(row["candidate_latency"]),
+        serving_latency=_sketch_from_json(row["serving_latency"]),
+        score_distance_histogram=tuple(row["score_distance_histogram"]),
+    )
+
+
+def shadow_tally_from_row(row: Row) -> ShadowTally:
+    """One window as what was compared in it, for adding up."""
+    return ShadowTally(
+        agent_id=AgentId(row["agent_id"]),
+        compared=row["compared"],
+        agreed=row["agreed"],
+        errors=row["errors"],
+        skipped=row["skipped"],
+        candidate_latency=_sketch_from_json(row["candidate_latency"]),
+        serving_latency=_sketch_from_json(row["serving_latency"]),
+        score_distance_histogram=tuple(row["score_distance_histogram"]),
+        last_receive_time=row["receive_time"],
+    )
 
 
 def sample_to_row(sample: Sample) -> dict[str, Any]:

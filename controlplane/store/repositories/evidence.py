@@ -1,22 +1,27 @@
 """Results and metric windows, each batch stored once."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
+from itertools import groupby
 
 import sqlalchemy as sa
 
 from controlplane.app.ports import ResultFilter, WindowPlace
-from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result
+from controlplane.domain.distribution import add_shadow_tallies, add_tallies
+from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result, ShadowTally, Tally
 from controlplane.domain.ids import AgentId, ModelId
 from controlplane.store.mapping.evidence import (
     batch_to_row,
     placed_window_from_row,
     result_from_row,
     result_to_row,
+    shadow_tally_from_row,
+    shadow_window_to_row,
+    tally_from_row,
     window_to_row,
 )
-from controlplane.store.tables import evidence_batch, metric_window, result
-from controlplane.store.transaction import Transaction
+from controlplane.store.tables import evidence_batch, metric_window, result, shadow_window
+from controlplane.store.transaction import Transaction, batches
 
 _ARRIVAL_LOCK = 0x4C53_4152
 """Key of PostgreSQL's advisory lock on the numbering of arrivals ("LSAR")."""
@@ -39,7 +44,12 @@ class SqlEvidenceRepository:
             window_to_row(window, window_index=index, receive_time=batch.receive_time)
             for index, window in enumerate(batch.windows)
         ]
+        shadow_windows = [
+            shadow_window_to_row(window, window_index=index, receive_time=batch.receive_time)
+            for index, window in enumerate(batch.shadow_windows)
+        ]
         await self._transaction.insert_all(metric_window, windows)
+        await self._transaction.insert_all(shadow_window, shadow_windows)
         await self._transaction.insert_all(result, [result_to_row(one) for one in batch.results])
         return True
 
@@ -101,25 +111,74 @@ class SqlEvidenceRepository:
         return int(await self._transaction.scalar(statement))
 
     async def count_inferences(
-        self, model_id: ModelId, version: int, *, received_since: datetime
+        self, model_id: ModelId, version: int, *, received_since: datetime, received_before: datetime | None = None
     ) -> Sequence[InferenceCount]:
         statement = (
             sa.select(
                 metric_window.c.agent_id,
                 sa.func.sum(metric_window.c.inference_count).label("inferences"),
                 sa.func.sum(metric_window.c.error_count).label("errors"),
+                sa.func.max(metric_window.c.receive_time).label("last_receive_time"),
             )
-            .where(
-                metric_window.c.model_id == model_id,
-                metric_window.c.version == version,
-                metric_window.c.receive_time >= received_since,
-            )
+            .where(*_of_version(model_id, version), *_received(metric_window, received_since, received_before))
             .group_by(metric_window.c.agent_id)
             .order_by(metric_window.c.agent_id)
         )
         return [
             InferenceCount(
-                agent_id=AgentId(row["agent_id"]), inferences=int(row["inferences"]), errors=int(row["errors"])
+                agent_id=AgentId(row["agent_id"]),
+                inferences=int(row["inferences"]),
+                errors=int(row["errors"]),
+                last_receive_time=row["last_receive_time"],
             )
             for row in await self._transaction.rows(statement)
         ]
+
+    async def tally(
+        self,
+        model_id: ModelId,
+        version: int,
+        *,
+        received_since: datetime,
+        received_before: datetime | None = None,
+        agent_ids: Collection[AgentId] | None = None,
+    ) -> Sequence[Tally]:
+        statement = (
+            sa.select(metric_window)
+            .where(*_of_version(model_id, version), *_received(metric_window, received_since, received_before))
+            .order_by(metric_window.c.agent_id)
+        )
+        found: list[Tally] = []
+        for asked in [None] if agent_ids is None else batches(sorted(agent_ids)):
+            chosen = statement if asked is None else statement.where(metric_window.c.agent_id.in_(asked))
+            rows = await self._transaction.mapped(chosen, tally_from_row)
+            found += [add_tallies(tallies, agent_id=agent_id) for agent_id, tallies in groupby(rows, _agent_of)]
+        return found
+
+    async def tally_shadow(
+        self, model_id: ModelId, candidate_version: int, *, received_since: datetime
+    ) -> Sequence[ShadowTally]:
+        statement = (
+            sa.select(shadow_window)
+            .where(
+                shadow_window.c.model_id == model_id,
+                shadow_window.c.candidate_version == candidate_version,
+                *_received(shadow_window, received_since, None),
+            )
+            .order_by(shadow_window.c.agent_id)
+        )
+        rows = await self._transaction.mapped(statement, shadow_tally_from_row)
+        return [add_shadow_tallies(tallies, agent_id=agent_id) for agent_id, tallies in groupby(rows, _agent_of)]
+
+
+def _agent_of(tally: Tally | ShadowTally) -> AgentId:
+    return tally.agent_id
+
+
+def _of_version(model_id: ModelId, version: int) -> tuple[sa.ColumnElement[bool], ...]:
+    return (metric_window.c.model_id == model_id, metric_window.c.version == version)
+
+
+def _received(table: sa.Table, since: datetime, before: datetime | None) -> tuple[sa.ColumnElement[bool], ...]:
+    bounds = (table.c.receive_time >= since,)
+    return bounds if before is None else (*bounds, table.c.receive_time < before)

@@ -3,12 +3,23 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta, timezone
+from typing import Any
 
 import pytest
 
 from controlplane.app.ports import ResultFilter, Store
 from controlplane.domain.errors import ResourceNotFoundError, StaleWriteError
-from controlplane.domain.evidence import EvidenceBatch, InferenceCount, LabelScore, LatencySketch, Result, ResultOutcome
+from controlplane.domain.evidence import (
+    EvidenceBatch,
+    InferenceCount,
+    LabelScore,
+    LatencySketch,
+    MetricWindow,
+    Result,
+    ResultOutcome,
+    ShadowWindow,
+    Tally,
+)
 from controlplane.domain.ids import ModelId, SampleId
 from controlplane.domain.sample import SampleReason
 from tests.support.factories import (
@@ -21,6 +32,7 @@ from tests.support.factories import (
     make_batch,
     make_result,
     make_sample,
+    make_shadow_window,
     make_window,
 )
 
@@ -158,6 +170,7 @@ async def test_windows_are_kept_whole(store: Store) -> None:
             max_ms=float("inf"),
         ),
         refused_count=2,
+        label_counts={"défaut": 3, "": 1},
     )
     await add_batches(store, make_batch(windows=(window,)))
     async with store.read() as work:
@@ -235,11 +248,116 @@ async def test_inferences_are_counted_by_agent_since_they_were_received(store: S
         counts = await work.evidence.count_inferences(SOLAR, 1, received_since=after_seconds(10))
         in_another_zone = await work.evidence.count_inferences(SOLAR, 1, received_since=in_shanghai)
         assert await work.evidence.count_inferences(SOLAR, 1, received_since=after_seconds(21)) == []
+        earlier = await work.evidence.count_inferences(
+            SOLAR, 1, received_since=after_seconds(10), received_before=after_seconds(20)
+        )
     assert counts == [
-        InferenceCount(agent_id=ST_1, inferences=3, errors=0),
-        InferenceCount(agent_id=ST_2, inferences=17, errors=3),
+        InferenceCount(agent_id=ST_1, inferences=3, errors=0, last_receive_time=after_seconds(10)),
+        InferenceCount(agent_id=ST_2, inferences=17, errors=3, last_receive_time=after_seconds(20)),
     ]
     assert in_another_zone == counts
+    assert [(count.agent_id, count.inferences) for count in earlier] == [(ST_1, 3), (ST_2, 10)]
+
+
+def make_sketch(first_bin_key: int, *bin_counts: int) -> LatencySketch:
+    return LatencySketch(
+        relative_accuracy=0.01,
+        first_bin_key=first_bin_key,
+        bin_counts=bin_counts,
+        count=sum(bin_counts),
+        sum_ms=1.5 * sum(bin_counts),
+        min_ms=1.0 + first_bin_key,
+        max_ms=9.0 + first_bin_key,
+    )
+
+
+async def test_windows_are_added_up_by_agent(store: Store) -> None:
+    def window(batch: int, sketch: LatencySketch, labels: dict[str, int], **more: object) -> MetricWindow:
+        counts = {"inference_count": 5, "error_count": 1, "end_time": after_seconds(2.5), **more}
+        return make_window(batch=batch, latency=sketch, label_counts=labels, **counts)
+
+    async def tally(**asked: Any) -> Sequence[Tally]:
+        async with store.read() as work:
+            return await work.evidence.tally(SOLAR, 1, received_since=after_seconds(10), **asked)
+
+    await add_batches(
+        store,
+        make_batch(
+            receive_time=after_seconds(10),
+            windows=(
+                window(1, make_sketch(3, 4), {"good": 3, "défaut": 1}, confidence_histogram=(1,) * 20),
+                window(
+                    1, make_sketch(0), {}, device="GPU.0", inference_count=0, error_count=0, confidence_histogram=()
+                ),
+                window(1, make_sketch(3, 9), {"good": 9}, version=2),
+            ),
+            results=(),
+        ),
+        make_batch(
+            batch=2,
+            receive_time=after_seconds(20),
+            windows=(window(2, make_sketch(1, 1, 3), {"good": 4}, confidence_histogram=(2,) * 20),),
+            results=(),
+        ),
+        make_batch(batch=3, receive_time=after_seconds(9), results=()),
+        make_batch(agent_id=ST_2, receive_time=after_seconds(15), results=()),
+    )
+    first, second = await tally()
+    assert second.agent_id == ST_2
+    assert first == Tally(
+        agent_id=ST_1,
+        inferences=10,
+        errors=2,
+        latency=LatencySketch(
+            relative_accuracy=0.01,
+            first_bin_key=1,
+            bin_counts=(1, 3, 4),
+            count=8,
+            sum_ms=12.0,
+            min_ms=2.0,
+            max_ms=12.0,
+        ),
+        confidence_histogram=(3,) * 20,
+        label_counts={"défaut": 1, "good": 7},
+        active_seconds=first.active_seconds,
+        paced_inferences=8,
+        last_receive_time=after_seconds(20),
+    )
+    assert first.active_seconds == pytest.approx(sum((2.5, 2.5, 2.5)))
+    assert [one.inferences for one in await tally(received_before=after_seconds(20))] == [5, second.inferences]
+    assert await tally(agent_ids=[ST_2]) == [second]
+    assert await tally(agent_ids=[]) == []
+
+
+async def test_shadow_windows_are_added_up_by_agent(store: Store) -> None:
+    def shadow(batch: int, **overrides: Any) -> ShadowWindow:
+        return make_shadow_window(batch=batch, **overrides)
+
+    one = make_shadow_window(skipped=2, errors=1, score_distance_histogram=(3,) * 20)
+    await add_batches(
+        store,
+        make_batch(receive_time=after_seconds(10), shadow_windows=(one, shadow(1, candidate_version=3)), windows=()),
+        make_batch(batch=2, receive_time=after_seconds(11), shadow_windows=(shadow(2),), windows=()),
+        make_batch(batch=3, receive_time=after_seconds(9), shadow_windows=(shadow(3),), windows=()),
+    )
+    async with store.read() as work:
+        (tally,) = await work.evidence.tally_shadow(SOLAR, 2, received_since=after_seconds(10))
+        assert await work.evidence.tally_shadow(SOLAR, 4, received_since=after_seconds(10)) == []
+    assert (tally.agent_id, tally.compared, tally.agreed) == (ST_1, 2 * one.compared, 2 * one.agreed)
+    assert (tally.errors, tally.skipped, tally.last_receive_time) == (1, 2, after_seconds(11))
+    assert tally.candidate_latency is not None
+    assert tally.candidate_latency.count == 2 * one.candidate_latency.count
+    assert tally.score_distance_histogram[0] == 3
+
+
+async def test_a_batch_stored_twice_counts_its_windows_once(store: Store) -> None:
+    batch = make_batch(receive_time=after_seconds(10), shadow_windows=(make_shadow_window(),))
+    async with store.write() as work:
+        assert await work.evidence.add(batch) is True
+        assert await work.evidence.add(batch) is False
+    async with store.read() as work:
+        (tally,) = await work.evidence.tally_shadow(SOLAR, 2, received_since=NOW)
+    assert tally.compared == make_shadow_window().compared
 
 
 async def test_dropped_results_are_counted_once_a_batch_with_windows_of_the_model(store: Store) -> None:
