@@ -63,7 +63,13 @@ def create_small_tables() -> None:
         sa.Column("expire_time", TIME, nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_lease"),
     )
-    op.create_index("ix_model_version_yanked", "model_version", ["model_id", "number"], **where("yank IS NOT NULL"))
+    op.create_index(
+        "ix_model_version_yanked",
+        "model_version",
+        ["model_id", "number"],
+        sqlite_where=sa.text("yank IS NOT NULL"),
+        postgresql_where=sa.text("yank IS NOT NULL"),
+    )
 
 
 def create_shadow_windows() -> None:
@@ -190,11 +196,6 @@ def check_states(condition: str) -> None:
             table.constraints.remove(constraint)
     with op.batch_alter_table("rollout", copy_from=table, recreate="always") as rollout:
         rollout.create_check_constraint(name, condition)
-
-
-def where(condition: str) -> dict[str, sa.TextClause]:
-    """Of a partial index."""
-    return {"sqlite_where": sa.text(condition), "postgresql_where": sa.text(condition)}
 
 
 def on_sqlite() -> bool:

@@ -119,10 +119,10 @@ class Replicas:
             (rollout,) = await work.rollouts.list(deployment_id=None, before=None, limit=2)
         return rollout
 
-    async def events(self, **wanted: str) -> Sequence[AuditEvent]:
-        """Of the log, oldest first."""
+    async def events(self) -> Sequence[AuditEvent]:
+        """The log, oldest first."""
         async with self.store.read() as work:
-            return await work.audit.list(AuditFilter(**wanted), after=None, limit=500, oldest_first=True)
+            return await work.audit.list(AuditFilter(), after=None, limit=500, oldest_first=True)
 
     async def until(
         self, condition: Callable[[], Coroutine[Any, Any, Any]], *, what: str, seconds: float = WAIT_SECONDS

@@ -1,14 +1,29 @@
-"""The scheduler calls the use cases, and remembers nothing."""
+"""The scheduler calls the use cases while this controller leads, and remembers nothing."""
+
+from dataclasses import replace
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from controlplane import limits
+from controlplane.app.leadership import FencedStore, Leadership
 from controlplane.domain.rollout import RolloutState
 from controlplane.jobs import start_jobs
 from tests.app.fleet import Fleet
 
 
+def make_leadership(fleet: Fleet) -> Leadership:
+    return Leadership(store=fleet.store, clock=fleet.clock, ids=fleet.ids, monotonic=lambda: 0.0, holder="a")
+
+
+def start(fleet: Fleet, leadership: Leadership) -> AsyncIOScheduler:
+    """The jobs over use cases that write behind the fence, as they are composed."""
+    fenced = replace(fleet, store=FencedStore(fleet.store, leadership))
+    return start_jobs(leadership=leadership, rollouts=fenced.ticks, convergence=fenced.convergence, clock=fleet.clock)
+
+
 async def test_each_job_is_one_use_case_at_its_interval_and_never_overlaps_itself() -> None:
     fleet = Fleet()
-    scheduler = start_jobs(rollouts=fleet.rollouts, convergence=fleet.convergence, clock=fleet.clock)
+    scheduler = start(fleet, make_leadership(fleet))
     try:
         jobs = {job.id: job for job in scheduler.get_jobs()}
         assert {job.max_instances for job in jobs.values()} == {1}
@@ -31,15 +46,33 @@ async def test_the_jobs_carry_rollouts_and_convergence() -> None:
     rollout = await fleet.roll_out(waves="100%")
     await fleet.sync("st-1")
     await fleet.enrol("st-2")
-    scheduler = start_jobs(rollouts=fleet.rollouts, convergence=fleet.convergence, clock=fleet.clock)
+    leadership = make_leadership(fleet)
+    await leadership.renew_or_wait()
+    scheduler = start(fleet, leadership)
     try:
         jobs = {job.id: job for job in scheduler.get_jobs()}
         await jobs["convergence"].func()
         assert await fleet.desired("st-2") == {"solar": 1}
+        await fleet.sync("st-1", "st-2")
         await jobs["rollouts"].func()
-        assert (await fleet.rollouts.get(rollout.id)).reason == "INSTALLING"
-        await fleet.sync("st-2")
+        assert await fleet.desired("st-2") == {"solar": 2}
+        await fleet.sync("st-1", "st-2")
         await jobs["rollouts"].func()
         assert (await fleet.rollouts.get(rollout.id)).state is RolloutState.SUCCEEDED
+    finally:
+        scheduler.shutdown(wait=False)
+
+
+async def test_a_controller_that_does_not_lead_does_nothing() -> None:
+    fleet = Fleet()
+    await fleet.publish(1)
+    await fleet.enrol("st-1")
+    await fleet.deploy()
+    await fleet.enrol("late")
+    scheduler = start(fleet, make_leadership(fleet))
+    try:
+        for job in scheduler.get_jobs():
+            await job.func()
+        assert await fleet.desired("late") == {}
     finally:
         scheduler.shutdown(wait=False)
