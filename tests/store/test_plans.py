@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from controlplane.app.ports import ResultFilter, UnitOfWork
+from controlplane.app.ports import AuditFilter, ResultFilter, UnitOfWork
 from controlplane.domain.ids import DeploymentId, SampleId
 from controlplane.domain.sample import SampleReason
 from controlplane.store import SqlStore
@@ -55,6 +55,10 @@ ONE_ROW_QUESTIONS: dict[str, Question] = {
     "operator token": lambda work: work.tokens.find_operator_token("ab"),
     "version by digest": lambda work: work.models.find_version_by_digest(SOLAR, digest_of("weights")),
     "versions": lambda work: work.models.get_versions([(SOLAR, 1), (SOLAR, 2), (WELD, 1)]),
+    "yanked versions": lambda work: work.models.list_yanked(),
+    "pins of agents": lambda work: work.pins.list([ST_1]),
+    "lease": lambda work: work.leases.find("rollouts"),
+    "queued rollouts": lambda work: work.rollouts.list_queued(),
     "active rollouts": lambda work: work.rollouts.list_active(),
     "inferences": lambda work: work.evidence.count_inferences(SOLAR, 1, received_since=NOW),
     "windows": lambda work: work.evidence.list_windows(
@@ -64,6 +68,12 @@ ONE_ROW_QUESTIONS: dict[str, Question] = {
 }
 PAGES: dict[str, Question] = {
     "rollouts": lambda work: work.rollouts.list(deployment_id=DeploymentId("d"), before="u", limit=5),
+    "audit": lambda work: work.audit.list(AuditFilter(), after="u", limit=5),
+    "audit of a resource": lambda work: work.audit.list(AuditFilter(resource="rollouts/r"), after="u", limit=5),
+    "audit of a resource, oldest first": lambda work: work.audit.list(
+        AuditFilter(resource="rollouts/r", action="wave."), after=None, limit=5, oldest_first=True
+    ),
+    "audit of an operator": lambda work: work.audit.list(AuditFilter(actor="operators/a"), after="u", limit=5),
     "results": lambda work: work.evidence.list_results(ResultFilter(), after=7, limit=5),
     "results of a model": lambda work: work.evidence.list_results(ResultFilter(model_id=SOLAR), after=None, limit=5),
     "results of a version": lambda work: work.evidence.list_results(
