@@ -112,7 +112,7 @@ async def _check_held(uow: UnitOfWork, record: AgentRecord, model_id: ModelId) -
         raise PreconditionError(
             f"no deployment of models/{model_id} matches agents/{agent_id}",
             field="model_version",
-            remedy=f"see `lineside explain {agent_id}`, then label the agent or create a deployment that matches it",
+            remedy=f"see `lineside agents explain {agent_id}`, then label the agent or create a deployment for it",
             reason=Reason.NOT_HELD,
         )
 

@@ -123,7 +123,7 @@ class RolloutSteps:
             await _judge(uow, rollout, sight, now),
             views,
             now,
-            artifact_bytes=await _artifact_bytes(uow, rollout),
+            artifact_bytes=await artifact_bytes(uow, rollout),
             start_window=_start_window(rollout, sight),
             yanked=yanked,
         )
@@ -172,7 +172,7 @@ def _start_window(rollout: Rollout, sight: Sight) -> StartWindow:
     return StartWindow(is_open=False, opens=max(known) if len(known) == len(opens) else None)
 
 
-async def _artifact_bytes(uow: UnitOfWork, rollout: Rollout) -> int:
+async def artifact_bytes(uow: UnitOfWork, rollout: Rollout) -> int:
     """Size of the target version; 0 where bytes are not paced."""
     if rollout.state is not RolloutState.RUNNING or not rollout.strategy.bytes_per_second_per_site:
         return 0

@@ -140,7 +140,7 @@ def select_holders(
 
 
 def select_targets(
-    agents: Iterable[AgentRecord], deployments: Sequence[Deployment], pins: Iterable[Pin] = ()
+    agents: Iterable[AgentRecord], deployments: Sequence[Deployment], pins: Iterable[Pin]
 ) -> Mapping[DeploymentId, tuple[AgentId, ...]]:
     """Return the agents that a rollout of each deployment may move: those that it holds and no pin does, sorted."""
     pinned = {(pin.agent_id, pin.model_id) for pin in pins}

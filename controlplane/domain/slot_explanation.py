@@ -94,7 +94,7 @@ def _explain_no_deployment(case: Case, model_id: ModelId, account: Account) -> N
         account.tell("NO_DEPLOYMENT_MATCHES", f"there is no deployment of models/{model_id}")
         account.advise(
             "CREATE_DEPLOYMENT",
-            f"`lineside deployments create ID --model {model_id} --selector agent={agent_id}` gives it a slot",
+            f"`lineside deployments create NAME --model {model_id} --selector agent={agent_id}` gives it a slot",
         )
         return
     nearest = candidates[0]
