@@ -134,10 +134,14 @@ class Executor:
         if desired == self._desired:
             return
         _log.info("desired_state_taken", generation=desired.generation, slots=len(desired.slots))
-        before = {candidate for slot in self._desired.slots for candidate in candidates_of(slot)}
+        before = self._candidates()
         self._take(desired)
-        # A candidate that stays one waits on: each try costs the box minutes.
-        staying = {c.slot for slot in desired.slots for c in candidates_of(slot) if c in before}
+        # A candidate that stays one waits on, unless it is offered again: each try costs the box minutes.
+        staying = {
+            each.slot
+            for each in self._candidates()
+            if any(_same_work(each, other) and each.offer == other.offer for other in before)
+        }
         self._waits.keep(lambda lane: lane[1] is not Purpose.SERVE and lane[0] in staying)
         self._mismatched = set()
         await self._saver.save()

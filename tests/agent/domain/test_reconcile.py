@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,22 +11,47 @@ from agent.domain.device import DeviceChoice, PerformanceHint, RuntimePolicy
 from agent.domain.reconcile import (
     Action,
     Adopt,
+    EndShadow,
     Fetch,
+    HeldShadow,
     Holding,
     Prepare,
     Prune,
+    Purpose,
+    StartShadow,
     Swap,
     Unload,
+    candidates_of,
     diff,
+    digests_of,
     prepared_key,
+    shadow_of,
 )
-from agent.domain.slot import DesiredSlot, DesiredState, ObservedSlot, SamplePolicy, SlotState
+from agent.domain.slot import (
+    CandidateVersion,
+    DesiredSlot,
+    DesiredState,
+    ObservedSlot,
+    SamplePolicy,
+    ShadowRun,
+    ShadowState,
+    SlotState,
+)
 
 POLICY = SamplePolicy(random_fraction=0.1, confidence_below=0.5, budget_bytes_per_day=1000)
 CHOICE = DeviceChoice(device="CPU", reason="the only one", measurements=())
 
 
-def wanted(name: str = "cells", version: int = 1, *, offer: int = 0, hint: str = "LATENCY") -> DesiredSlot:
+def wanted(
+    name: str = "cells",
+    version: int = 1,
+    *,
+    offer: int = 0,
+    hint: str = "LATENCY",
+    prefetch: int = 0,
+    shadow: int = 0,
+) -> DesiredSlot:
+    """Of these candidates; 0 means none."""
     file = ArtifactFile(path="m.xml", digest=f"sha256:{version + 1000:064x}", size_bytes=1)
     return DesiredSlot(
         slot=name,
@@ -36,7 +62,14 @@ def wanted(name: str = "cells", version: int = 1, *, offer: int = 0, hint: str =
         runtime_policy=RuntimePolicy(hint=PerformanceHint(hint)),
         sample_policy=POLICY,
         offer=offer,
+        prefetch=candidate(prefetch) if prefetch else None,
+        shadow=ShadowRun(candidate=candidate(shadow), comparisons_max=10) if shadow else None,
     )
+
+
+def candidate(version: int) -> CandidateVersion:
+    slot = wanted(version=version)
+    return CandidateVersion(version=version, artifact=slot.artifact, signature=slot.signature)
 
 
 def state(*slots: DesiredSlot, generation: int = 1) -> DesiredState:
@@ -56,12 +89,14 @@ def serving(slot: DesiredSlot) -> ObservedSlot:
 
 
 def settled(*slots: DesiredSlot) -> Holding:
-    """The box that runs exactly these."""
+    """The box that runs exactly these, with their candidates."""
+    held = (*slots, *(each for slot in slots for each in candidates_of(slot)))
     return Holding(
         slots=tuple(serving(slot) for slot in slots),
-        complete=frozenset(slot.artifact.digest for slot in slots),
-        stored=frozenset(slot.artifact.digest for slot in slots),
-        prepared=frozenset(prepared_key(slot) for slot in slots),
+        complete=frozenset(slot.artifact.digest for slot in held),
+        stored=frozenset(slot.artifact.digest for slot in held),
+        prepared=frozenset(prepared_key(slot) for slot in held),
+        shadows=tuple(HeldShadow(candidate=each, state=ShadowState.RUNNING) for each in map(shadow_of, slots) if each),
     )
 
 
@@ -87,6 +122,16 @@ def apply(action: Action, holding: Holding) -> Holding:
             return replace(holding, slots=without(holding, name))
         case Prune(keep=keep):
             return replace(holding, complete=holding.complete & keep, stored=holding.stored & keep)
+        case StartShadow(slot=slot):
+            each = shadow_of(slot)
+            assert each is not None
+            assert each.artifact.digest in holding.complete
+            assert prepared_key(each) in holding.prepared
+            assert holding.slot(slot.slot) is not None, "nothing to run beside"
+            others = (held for held in holding.shadows if held.candidate.slot != slot.slot)
+            return replace(holding, shadows=(*others, HeldShadow(candidate=each, state=ShadowState.RUNNING)))
+        case EndShadow(slot=name):
+            return replace(holding, shadows=tuple(held for held in holding.shadows if held.candidate.slot != name))
 
 
 def without(holding: Holding, name: str) -> tuple[ObservedSlot, ...]:
@@ -105,6 +150,8 @@ slots = st.builds(
     st.integers(1, 4),
     offer=st.integers(0, 3),
     hint=st.sampled_from(["LATENCY", "THROUGHPUT"]),
+    prefetch=st.integers(0, 4),
+    shadow=st.integers(0, 4),
 )
 slot_sets = st.lists(slots, unique_by=lambda slot: slot.slot, max_size=3)
 digests = st.frozensets(st.integers(1, 6).map(lambda number: f"sha256:{number:064x}"))
@@ -124,7 +171,16 @@ def holdings(draw: st.DrawFn) -> Holding:
         )
         for slot in base.slots
     )
-    return replace(base, slots=observed, complete=complete, stored=complete | draw(digests))
+    shadows = tuple(
+        replace(
+            held,
+            state=draw(st.sampled_from(list(ShadowState))),
+            candidate=replace(held.candidate, offer=draw(st.integers(0, 3))),
+            compared=draw(st.integers(0, 20)),
+        )
+        for held in base.shadows
+    )
+    return replace(base, slots=observed, complete=complete, stored=complete | draw(digests), shadows=shadows)
 
 
 @given(slot_sets)
@@ -166,8 +222,88 @@ def test_a_failed_version_is_tried_again_only_under_another_offer(holding: Holdi
     assert _touches(diff(state(again), holding), slot.slot)
 
 
+@given(slot_sets, holdings())
+def test_candidates_change_nothing_about_what_serves(desired: list[DesiredSlot], holding: Holding) -> None:
+    """Leaving out every action for a candidate leaves exactly what would be done without candidates."""
+    plain = [replace(slot, prefetch=None, shadow=None) for slot in desired]
+    without_candidates = diff(state(*plain), replace(holding, shadows=()))
+    kinds = (Fetch, Prepare, Swap, Unload)
+    assert [_shape(each) for each in diff(state(*desired), holding) if isinstance(each, kinds) and _serves(each)] == [
+        _shape(each) for each in without_candidates if isinstance(each, kinds)
+    ]
+
+
+@given(slot_sets, holdings())
+def test_everything_for_candidates_comes_last(desired: list[DesiredSlot], holding: Holding) -> None:
+    actions = [each for each in diff(state(*desired), holding) if not isinstance(each, EndShadow)]
+    first = next((place for place, each in enumerate(actions) if not _serves(each)), len(actions))
+    assert not any(_serves(each) for each in actions[first:])
+
+
+@given(slot_sets, holdings())
+def test_candidates_keep_their_bytes(desired: list[DesiredSlot], holding: Holding) -> None:
+    for action in diff(state(*desired), holding):
+        if isinstance(action, Prune):
+            assert digests_of(each for slot in desired for each in candidates_of(slot)) <= action.keep
+
+
+@given(slot_sets, holdings())
+def test_no_shadow_run_begins_while_a_version_is_on_trial(desired: list[DesiredSlot], holding: Holding) -> None:
+    actions = diff(state(*desired), replace(holding, on_trial=True))
+    assert not any(isinstance(each, StartShadow) for each in actions)
+
+
+@pytest.mark.parametrize(
+    ("held", "again"),
+    [
+        (ShadowState.RUNNING, False),
+        (ShadowState.COMPLETE, False),
+        (ShadowState.STOPPED, True),
+        (ShadowState.FAILED, True),
+    ],
+)
+def test_another_offer_starts_a_run_that_stopped_or_failed(held: ShadowState, again: bool) -> None:
+    slot = wanted(shadow=2)
+    base = settled(slot)
+    ended = replace(base, shadows=(replace(base.shadows[0], state=held, compared=10),))
+    assert diff(state(slot), ended) == ()
+    offered = replace(slot, offer=1)
+    starts = any(isinstance(each, StartShadow) for each in diff(state(offered), ended))
+    assert starts == again
+
+
+def test_a_complete_run_goes_on_when_more_is_asked_of_it() -> None:
+    slot = wanted(shadow=2)
+    base = settled(slot)
+    ended = replace(base, shadows=(replace(base.shadows[0], state=ShadowState.COMPLETE, compared=9),))
+    assert [type(each) for each in diff(state(slot), ended)] == [StartShadow]
+
+
+def test_a_run_ends_first_when_its_candidate_is_to_serve() -> None:
+    before, after = wanted(version=1, shadow=2), wanted(version=2)
+    assert [type(each) for each in diff(state(after), settled(before))][:2] == [EndShadow, Swap]
+
+
+def _serves(action: Action) -> bool:
+    match action:
+        case Fetch(purpose=purpose) | Prepare(purpose=purpose):
+            return purpose is Purpose.SERVE
+        case StartShadow():
+            return False
+        case _:
+            return True
+
+
+def _shape(action: Action) -> tuple[str, str, int]:
+    slot = getattr(action, "slot", "")
+    return (type(action).__name__, slot if isinstance(slot, str) else slot.slot, getattr(slot, "version", 0))
+
+
 def _touches(actions: tuple[Action, ...], name: str) -> bool:
-    return any(isinstance(action, Fetch | Prepare | Swap | Adopt) and action.slot.slot == name for action in actions)
+    return any(
+        isinstance(action, Fetch | Prepare | Swap | Adopt) and action.slot.slot == name and _serves(action)
+        for action in actions
+    )
 
 
 def test_a_changed_sample_policy_is_adopted_without_a_load() -> None:
