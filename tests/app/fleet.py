@@ -16,6 +16,7 @@ from controlplane.domain.deployment import RuntimePolicy, SamplePolicy
 from controlplane.domain.gate import GatePolicy
 from controlplane.domain.ids import AgentId, DeploymentId, ModelId
 from controlplane.domain.inventory import Observation, ObservedState, SlotState
+from controlplane.domain.lease import Lease
 from controlplane.domain.rollout import Rollout, RolloutStrategy
 from controlplane.domain.wave import parse_wave_sizes
 from tests.support.factories import (
@@ -235,9 +236,9 @@ class CrashingStore:
             yield work
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[UnitOfWork]:
+    async def write(self, *, lease: Lease | None = None) -> AsyncIterator[UnitOfWork]:
         self._left -= 1
-        async with self._store.write() as work:
+        async with self._store.write(lease=lease) as work:
             yield work
             if self._left == -1 and not self._committed:
                 raise CrashError
