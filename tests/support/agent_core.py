@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from agent.app.conditions import Conditions
 from agent.app.executor import Executor
 from agent.app.ports import Controller, LoadedModel, SavedState, Tensor
@@ -63,7 +65,7 @@ class FakeLoaded:
     optimal_requests: int = 1
 
     def infer(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return {}
+        return {spec.name: np.full((1, spec.shape[-1]), 1 / spec.shape[-1]) for spec in self.signature.outputs}
 
     def close(self) -> None:
         return
