@@ -2,11 +2,11 @@
 
 What holds:
 - A decision is a function of what is stored and the time; nothing is remembered between two steps but when this
-  controller began to listen.
+  controller began to listen, for how long it saw agents absent, and sums of evidence that equal those in the store.
 - A rollout, its deployment, the desired states and the log of decisions change in one transaction, or not at all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
@@ -16,6 +16,7 @@ import structlog
 from controlplane import limits, observability
 from controlplane.app.audit import write_down
 from controlplane.app.convergence import converge
+from controlplane.app.measurement import Measurement
 from controlplane.app.ports import ChangeNotifier, Clock, IdSource, UnitOfWork
 from controlplane.app.windows import Windows
 from controlplane.domain.admission import TargetView, view_target
@@ -23,9 +24,9 @@ from controlplane.domain.assignment import select_targets
 from controlplane.domain.deployment import Deployment
 from controlplane.domain.device_class import UNKNOWN, device_class
 from controlplane.domain.gate import GateVerdict, evaluate
-from controlplane.domain.ids import AgentId, DeploymentId, ModelId
+from controlplane.domain.ids import AgentId, DeploymentId, ModelId, RolloutId
 from controlplane.domain.inventory import AgentRecord
-from controlplane.domain.progress import Sight, observe, pool_evidence
+from controlplane.domain.progress import Sight, observe, release_times
 from controlplane.domain.rollout import (
     ACTIVE_STATES,
     Decision,
@@ -42,6 +43,7 @@ from controlplane.domain.rollout import (
 )
 from controlplane.domain.rollout_step import ALWAYS, StartWindow, carry, enlist_late, step
 from controlplane.domain.selector import facts
+from controlplane.domain.shadow_gate import evaluate_shadow
 from controlplane.domain.wave import plan_waves
 
 log = structlog.get_logger(__name__)
@@ -105,6 +107,7 @@ class RolloutSteps:
     def __init__(self, *, silent_seconds_max: float, listening_since: datetime) -> None:
         self._silent_seconds_max = silent_seconds_max
         self._listening_since = listening_since
+        self._measurement = Measurement()
 
     async def decide(self, uow: UnitOfWork, scene: Scene, rollout: Rollout, now: datetime) -> Decision:
         """Return what the rollout's next step is, by everything that is stored. Not of an ended one."""
@@ -120,7 +123,7 @@ class RolloutSteps:
         taken = carry(
             rollout,
             observe(rollout, sight),
-            await _judge(uow, rollout, sight, now),
+            await self._judge(uow, rollout, sight),
             views,
             now,
             artifact_bytes=await artifact_bytes(uow, rollout),
@@ -129,17 +132,34 @@ class RolloutSteps:
         )
         return joined.then(taken)
 
+    async def _judge(self, uow: UnitOfWork, rollout: Rollout, sight: Sight) -> GateVerdict | None:
+        """What the open wave's gate, or its shadow run, says; None without an open wave."""
+        wave = open_wave(rollout)
+        if wave is None or rollout.state not in _MOVING:
+            return None
+        evidence, strategy = await self._measurement.gather(uow, rollout, wave, sight), rollout.strategy
+        if wave.state is WaveState.SHADOWING:
+            assert strategy.shadow is not None, "only a strategy with a shadow run has a wave in it"
+            return evaluate_shadow(strategy.shadow, evidence, gate=strategy.gate, now=sight.now)
+        return evaluate(strategy.gate, evidence, bake_seconds=strategy.bake_seconds, now=sight.now)
+
+    def forget_others(self, active: Iterable[RolloutId]) -> None:
+        """Drop what is remembered of every other rollout."""
+        self._measurement.keep(active)
+
     def sight(self, scene: Scene, rollout: Rollout, now: datetime) -> Sight:
         """How the rollout sees its targets. Its deployment exists."""
         deployment = scene.deployments[rollout.deployment_id]
-        return Sight(
+        sight = Sight(
             targets={agent_id: scene.records[agent_id] for agent_id in scene.targets[rollout.deployment_id]},
             offer=deployment.offer,
             now=now,
             silent_seconds_max=self._silent_seconds_max,
             listening_since=self._listening_since,
             kept_versions=deployment.kept_versions,
+            released=release_times(rollout),
         )
+        return replace(sight, absent_seconds=self._measurement.absent_seconds(rollout, sight))
 
 
 def look(rollout: Rollout, sight: Sight) -> Mapping[AgentId, TargetView]:
@@ -178,19 +198,6 @@ async def artifact_bytes(uow: UnitOfWork, rollout: Rollout) -> int:
         return 0
     version = await uow.models.get_version(rollout.model_id, rollout.target_version)
     return version.artifact.size_bytes
-
-
-async def _judge(uow: UnitOfWork, rollout: Rollout, sight: Sight, now: datetime) -> GateVerdict | None:
-    """What the open wave's gate, or its shadow run, says; None without an open wave."""
-    wave = open_wave(rollout)
-    if wave is None or rollout.state not in _MOVING:
-        return None
-    assert wave.admit_time is not None, "an admitted wave knows since when"
-    counts = await uow.evidence.count_inferences(
-        rollout.model_id, rollout.target_version, received_since=wave.admit_time
-    )
-    evidence = pool_evidence(rollout, wave, sight, counts)
-    return evaluate(rollout.strategy.gate, evidence, bake_seconds=rollout.strategy.bake_seconds, now=now)
 
 
 class RolloutChanges:

@@ -59,6 +59,7 @@ class RolloutTicks:
         """Rollouts whose next step changes something, active ones first."""
         async with self._store.read() as uow:
             rollouts = [*await uow.rollouts.list_active(), *await uow.rollouts.list_queued()]
+            self._steps.forget_others(rollout.id for rollout in rollouts)
             if not rollouts:
                 return []
             scene = await read_scene(uow)
