@@ -1,5 +1,6 @@
 """Deployments and rollouts over the wire: one way through, and every refusal with its code, field and remedy."""
 
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -23,6 +24,7 @@ from tests.support.factories import make_agent, make_model, make_observed_slot, 
 from tests.support.wire import bearer, refused, tls_channel
 
 Rollout = rollout_pb2.Rollout
+REFUSE = rollout_service_pb2.CreateRolloutRequest.WHEN_ACTIVE_REFUSE
 STATIONS = (AgentId("st-1"), AgentId("st-2"), AgentId("st-3"))
 
 
@@ -98,6 +100,7 @@ async def sync_all(served: Any) -> None:
 
 
 async def test_a_rollout_is_started_watched_and_carried_to_its_end(served: Any, operator: Operator) -> None:
+    await served.parts.leadership.renew_or_wait()
     created = await operator.deployment("CreateDeployment", deployment_id="line-3", deployment=a_deployment())
     assert (created.name, created.matched_agents) == ("deployments/line-3", 3)
     assert created.runtime_policy.hint == slot_pb2.PERFORMANCE_HINT_THROUGHPUT
@@ -111,13 +114,22 @@ async def test_a_rollout_is_started_watched_and_carried_to_its_end(served: Any, 
     watching = operator.watch(started.name)
     first = await watching.read()
     assert first.rollout == started
-    states = [first.rollout.state]
-    for seconds in (1, 2):
+    changes = [first]
+    for seconds in range(1, 6):
         await sync_all(served)
-        await served.parts.rollouts.tick(served.parts.clock.now() + timedelta(seconds=seconds))
-        states.append((await watching.read()).rollout.state)
-    assert states == [Rollout.STATE_RUNNING, Rollout.STATE_RUNNING, Rollout.STATE_SUCCEEDED]
-    assert await watching.read() == grpc.aio.EOF
+        await served.parts.led_rollouts.tick(served.parts.clock.now() + timedelta(seconds=seconds))
+    while (change := await watching.read()) != grpc.aio.EOF:
+        changes.append(change)
+    assert changes[-1].rollout.state == Rollout.STATE_SUCCEEDED
+    assert {change.rollout.state for change in changes[:-1]} == {Rollout.STATE_RUNNING}
+    assert all(list(wave.released_agents) for wave in changes[-1].rollout.waves)
+    events = [event for change in changes for event in change.events]
+    assert len({event.name for event in events}) == len(events), "each decision is told once"
+    assert events[0].actor == started.creator == "operators/admin"
+    assert (events[0].action, events[0].resource) == ("rollout.start", started.name)
+    assert events[-1].actor.startswith("rules/")
+    passed = next(event for event in events if event.action == "wave.pass")
+    assert {check["name"] for check in json.loads(passed.evidence_json)["checks"]} >= {"installs"}
     moved = await operator.deployment("GetDeployment", name="deployments/line-3")
     assert (moved.model_version, moved.active_rollout) == ("models/solar/versions/2", "")
     listed = await operator.rollout("ListRollouts", deployment="deployments/line-3")
@@ -245,7 +257,7 @@ async def test_what_the_state_does_not_allow_is_refused(operator: Operator) -> N
     assert (overlap.code, overlap.reason) == (WRONG_STATE, "DEPLOYMENT_OVERLAP")
     rollout = await operator.rollout("CreateRollout", rollout=a_rollout())
     for call, code, reason in (
-        (operator.rollout("CreateRollout", rollout=a_rollout()), WRONG_STATE, "ROLLOUT_ACTIVE"),
+        (operator.rollout("CreateRollout", rollout=a_rollout(), when_active=REFUSE), WRONG_STATE, "ROLLOUT_ACTIVE"),
         (operator.deployment("DeleteDeployment", name="deployments/line-3"), WRONG_STATE, "ROLLOUT_ACTIVE"),
         (operator.rollout("ResumeRollout", name=rollout.name), WRONG_STATE, "ROLLOUT_STATE"),
         (operator.rollout("PauseRollout", name=rollout.name, etag="77"), grpc.StatusCode.ABORTED, "STALE_WRITE"),
