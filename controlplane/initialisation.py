@@ -57,8 +57,8 @@ def ensure_server_certificate(pki_dir: Path, *, hosts: Iterable[str]) -> bool:
     return authority.ensure_server_certificate(hosts, now=SystemClock().now())
 
 
-def create_operator(folder: Path, *, description: str, database_url: str) -> str:
-    """Store another operator token and return its text."""
+def create_operator(folder: Path, *, name: str = "", description: str, database_url: str) -> str:
+    """Store another operator and return the text of its token. Without a name it gets one by chance."""
     check_initialised(folder)
     migrate(database_url)
 
@@ -66,7 +66,7 @@ def create_operator(folder: Path, *, description: str, database_url: str) -> str
         store = open_store(database_url)
         try:
             return await create_operator_token(
-                store=store, clock=SystemClock(), ids=SystemIds(), description=description
+                store=store, clock=SystemClock(), ids=SystemIds(), description=description, operator_id=name
             )
         finally:
             await store.close()

@@ -143,15 +143,23 @@ def migrate(*, dir: Folder, database_url: DatabaseUrl = None) -> None:
 
 
 @operators.command(name="create")
-def create_operator(*, dir: Folder, description: str = "", database_url: DatabaseUrl = None) -> None:
-    """Make another operator's token and print it; nothing can show it again.
+def create_operator(*, dir: Folder, name: str = "", description: str = "", database_url: DatabaseUrl = None) -> None:
+    """Make another operator and print its token; nothing can show it again.
 
-    Example: lineside-controlplane operators create --dir /var/lib/lineside --description "night shift"
+    Example: lineside-controlplane operators create --dir /var/lib/lineside --name anna --description "night shift"
+
+    Parameters
+    ----------
+    name
+        Id by which the log of decisions names the operator: lower-case letters, digits and hyphens. Without one it is
+        made up.
+    description
+        Who or what it is.
     """
     from controlplane.initialisation import create_operator as create
 
     folder = dir.absolute()
-    print(create(folder, description=description, database_url=database_url or default_database_url(folder)))
+    print(create(folder, name=name, description=description, database_url=database_url or default_database_url(folder)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ async def test_during_a_rollout_one_agent_is_released_and_the_other_waits_for_it
     fleet = await make_fleet()
     rollout = await fleet.roll_out()
     await fleet.tick()
-    told = {}
+    told: dict[str, str] = {}
     for agent in ("st-1", "st-2"):
         (slot,) = await explanations_of(fleet).explain(AgentId(agent))
         assert slot.rollout_id == rollout.id

@@ -96,8 +96,8 @@ async def test_the_first_operator_is_admin_and_a_folder_made_anew_has_one_of_its
 
 async def test_an_operator_made_on_the_host_may_have_a_name() -> None:
     scene = Scene()
-    common = {"store": scene.store, "clock": scene.clock, "ids": scene.ids}
-    await create_operator_token(**common, description="night shift", operator_id="night")
-    await create_operator_token(**common, description="nameless")
+    store, clock, ids = scene.store, scene.clock, scene.ids
+    await create_operator_token(store=store, clock=clock, ids=ids, description="night shift", operator_id="night")
+    await create_operator_token(store=store, clock=clock, ids=ids, description="nameless")
     assert "night" in await scene.names()
     assert len(await scene.names()) == 2

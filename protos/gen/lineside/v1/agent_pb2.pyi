@@ -112,7 +112,9 @@ class Agent(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Output only. Labels of the join token and of the enrolment; the token's win."""
+        """Output only. Labels of the join token and of the enrolment, where the token's win, as operators have changed them
+        since.
+        """
 
     @_builtins.property
     def last_sync_time(self) -> _timestamp_pb2.Timestamp:

@@ -114,7 +114,8 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateAgentLabels(self, request, context):
-        """Replaces the agent's labels but those of its join token; deployments that match anew or no more follow at once.
+        """Sets and removes labels, those of its join token as well as its own; deployments that match anew or no more follow
+        at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,9 @@ class AgentServiceStub:
     UnpinAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.UnpinAgentRequest, _agent_pb2.Agent]
     """Ends a pin; the slot follows its deployment again."""
     UpdateAgentLabels: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.UpdateAgentLabelsRequest, _agent_pb2.Agent]
-    """Replaces the agent's labels but those of its join token; deployments that match anew or no more follow at once."""
+    """Sets and removes labels, those of its join token as well as its own; deployments that match anew or no more follow
+    at once.
+    """
     ExplainAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ExplainAgentRequest, _agent_service_pb2.AgentExplanation]
     """Says why each slot of the agent runs what it runs, and what would change it."""
 
@@ -69,7 +71,9 @@ class AgentServiceAsyncStub(AgentServiceStub):
     UnpinAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.UnpinAgentRequest, _agent_pb2.Agent]  # type: ignore[assignment]
     """Ends a pin; the slot follows its deployment again."""
     UpdateAgentLabels: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.UpdateAgentLabelsRequest, _agent_pb2.Agent]  # type: ignore[assignment]
-    """Replaces the agent's labels but those of its join token; deployments that match anew or no more follow at once."""
+    """Sets and removes labels, those of its join token as well as its own; deployments that match anew or no more follow
+    at once.
+    """
     ExplainAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ExplainAgentRequest, _agent_service_pb2.AgentExplanation]  # type: ignore[assignment]
     """Says why each slot of the agent runs what it runs, and what would change it."""
 
@@ -124,7 +128,9 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.UpdateAgentLabelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.Agent, _abc.Awaitable[_agent_pb2.Agent]]:
-        """Replaces the agent's labels but those of its join token; deployments that match anew or no more follow at once."""
+        """Sets and removes labels, those of its join token as well as its own; deployments that match anew or no more follow
+        at once.
+        """
 
     @_abc_1.abstractmethod
     def ExplainAgent(
