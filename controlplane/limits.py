@@ -276,6 +276,25 @@ PLAN_OPENINGS_MAX = 100
 PLAN_NAMES_MAX = 5
 """Agents that a warning names, so that it stays one line."""
 
+REHEARSAL_PLAYS_DEFAULT = 100
+"""Enough for a 95th percentile that means something."""
+REHEARSAL_PLAYS_MAX = 1_000
+REHEARSAL_BOXES_MAX = 100_000
+"""Agents times plays: some minutes of one core."""
+REHEARSAL_SECONDS_MAX = 600.0
+"""Of a whole rehearsal: an operator waits for it."""
+REHEARSALS_AT_ONCE_MAX = 2
+"""Each takes a core, with the lowest priority."""
+REHEARSAL_TICKS_MAX = 5_000
+"""Decisions of one play: a rollout of hundreds of agents takes hundreds."""
+REHEARSAL_HORIZON_SECONDS = 30 * 86400.0
+"""What takes longer than a month is not worth playing to its end."""
+REHEARSAL_OUTAGE_SECONDS_MAX = 30 * 86400.0
+REHEARSAL_RESTARTS_A_DAY_MAX = 1_000.0
+REHEARSAL_INFERENCES_PER_SECOND_MAX = 100_000.0
+REHEARSAL_FETCH_BYTES_PER_SECOND_MAX = 1 << 40
+"""Beyond anything real; they keep the arithmetic of a play within sane numbers."""
+
 MALLOC_TRIM_BYTES = 64 << 20
 MALLOC_MMAP_BYTES = 16 << 20
 """Above any message, so that its memory is used again instead of being faulted in: 1,174 MB/s instead of 293."""
