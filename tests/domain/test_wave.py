@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from controlplane.domain.errors import FieldInvalidError
 from controlplane.domain.ids import AgentId
-from controlplane.domain.rollout import WaveSize, WaveState
+from controlplane.domain.rollout import Wave, WaveSize, WaveState
 from controlplane.domain.wave import EVERYBODY, enlist, parse_wave_sizes, plan_waves
 from tests.domain import strategies
 
@@ -55,6 +55,46 @@ def test_a_late_target_joins_the_last_wave_and_moves_nobody(
     assert set(after[-1].agents) == set(before[-1].agents) | (late - agents)
     assert after[-1].agents == tuple(sorted(after[-1].agents))
     assert enlist(after, agents | late) is after
+
+
+@given(strategies.wave_sizes(), strategies.targets, strategies.fleets)
+def test_an_agent_that_joins_moves_nobody_to_an_earlier_wave(
+    sizes: tuple[WaveSize, ...], agents: set[AgentId], late: set[AgentId]
+) -> None:
+    before = plan_waves(sizes, agents, seed="s")
+    after = enlist(before, agents | late)
+    assert all(places(after)[agent] >= index for agent, index in places(before).items())
+
+
+@given(st.sets(st.integers(1, 30), max_size=3), strategies.targets, strategies.fleets)
+def test_with_counts_a_larger_fleet_is_planned_with_nobody_earlier(
+    counts: set[int], agents: set[AgentId], more: set[AgentId]
+) -> None:
+    sizes = (*(WaveSize(count=count) for count in sorted(counts)), EVERYBODY)
+    before, after = (places(plan_waves(sizes, fleet, seed="s")) for fleet in (agents, agents | more))
+    assert all(after[agent] >= index for agent, index in before.items())
+
+
+def places(waves: tuple[Wave, ...]) -> dict[AgentId, int]:
+    return {agent: wave.index for wave in waves for agent in wave.agents}
+
+
+@given(strategies.wave_sizes(), strategies.targets, st.data())
+def test_the_canary_has_an_agent_of_every_known_device_class_and_no_more_than_that(
+    sizes: tuple[WaveSize, ...], agents: set[AgentId], data: st.DataObject
+) -> None:
+    drawn = {agent: data.draw(st.sampled_from(["", "cpu", "gpu", "npu"])) for agent in sorted(agents)}
+    classes = {agent: found for agent, found in drawn.items() if found}
+    plain = plan_waves(sizes, agents, seed="s")
+    waves = plan_waves(sizes, agents, seed="s", device_classes=classes)
+    assert sorted(agent for wave in waves for agent in wave.agents) == sorted(agents)
+    assert all(wave.agents for wave in waves)
+    canary = set(waves[0].agents)
+    assert {classes[agent] for agent in canary if agent in classes} == set(classes.values())
+    added = canary - set(plain[0].agents)
+    assert set(plain[0].agents) <= canary
+    assert len({classes[agent] for agent in added}) == len(added)
+    assert not {classes[agent] for agent in added} & {classes.get(agent) for agent in plain[0].agents}
 
 
 def test_another_seed_draws_another_canary() -> None:
