@@ -5,21 +5,18 @@ exception. Entities are frozen, so that copying the dictionaries is enough. Writ
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, TypeVar
 
-from controlplane.app.ports import AuditFilter, ResultFilter, WindowPlace
+from controlplane.app.ports import AuditFilter
 from controlplane.domain.assignment import DesiredState
 from controlplane.domain.audit import AuditEvent
 from controlplane.domain.catalog import Model, ModelVersion, Yank
 from controlplane.domain.condition import Condition
 from controlplane.domain.deployment import Deployment
-from controlplane.domain.distribution import add_shadow_tallies, add_tallies
-from controlplane.domain.errors import LeaseLostError, ResourceExistsError, ResourceNotFoundError, StaleWriteError
-from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result, ShadowTally, Tally
+from controlplane.domain.errors import LeaseLostError, ResourceNotFoundError
 from controlplane.domain.identity import AgentCertificate, JoinToken, OperatorToken
 from controlplane.domain.ids import AgentId, DeploymentId, Digest, JoinTokenId, ModelId, RolloutId, SampleId
 from controlplane.domain.inventory import Agent, AgentRecord, Observation
@@ -27,91 +24,25 @@ from controlplane.domain.lease import Lease
 from controlplane.domain.pin import Pin
 from controlplane.domain.rollout import ACTIVE_STATES, Rollout, RolloutState
 from controlplane.domain.sample import Sample, SampleReason
-
-T = TypeVar("T")
-
-
-class _Revised(Protocol):
-    """An entity with a revision."""
-
-    @property
-    def revision(self) -> int: ...
-
-
-R = TypeVar("R", bound=_Revised)
-
-
-@dataclass
-class _Tables:
-    """Everything that is stored."""
-
-    models: dict[ModelId, Model] = field(default_factory=dict)
-    versions: dict[tuple[ModelId, int], ModelVersion] = field(default_factory=dict)
-    agents: dict[AgentId, Agent] = field(default_factory=dict)
-    observations: dict[AgentId, Observation] = field(default_factory=dict)
-    certificates: dict[str, AgentCertificate] = field(default_factory=dict)
-    join_tokens: dict[JoinTokenId, JoinToken] = field(default_factory=dict)
-    operator_tokens: dict[str, OperatorToken] = field(default_factory=dict)
-    deployments: dict[DeploymentId, Deployment] = field(default_factory=dict)
-    rollouts: dict[RolloutId, Rollout] = field(default_factory=dict)
-    desired: dict[AgentId, DesiredState] = field(default_factory=dict)
-    batches: dict[tuple[AgentId, int], EvidenceBatch] = field(default_factory=dict)
-    samples: dict[SampleId, Sample] = field(default_factory=dict)
-    requests: dict[str, tuple[str, str]] = field(default_factory=dict)
-    pins: dict[tuple[AgentId, ModelId], Pin] = field(default_factory=dict)
-    events: dict[str, AuditEvent] = field(default_factory=dict)
-    leases: dict[str, Lease] = field(default_factory=dict)
-
-    def copy(self) -> "_Tables":
-        return _Tables(**{name: dict(getattr(self, name)) for name in self.__dataclass_fields__})
-
-
-def _found(value: T | None, resource: str) -> T:
-    if value is None:
-        raise ResourceNotFoundError(f"{resource} does not exist", field="name", remedy="name one that exists")
-    return value
-
-
-def _add(
-    rows: dict[Any, T], key: object, value: T, *, resource: str, unique: tuple[str, ...] = (), field: str = ""
-) -> None:
-    """Insert unless the key, or a value under one of the `unique` attributes, is taken."""
-    clash = any(getattr(row, name) == getattr(value, name) for name in unique for row in rows.values())
-    if key in rows or clash:
-        raise ResourceExistsError(f"{resource} exists already", field=field, remedy="choose another name")
-    rows[key] = value
-
-
-def _save(rows: dict[Any, R], key: object, value: R, *, resource: str) -> R:
-    stored = rows.get(key)
-    if stored is None or stored.revision != value.revision:
-        raise _stale(resource)
-    saved: R = replace(value, revision=value.revision + 1)  # type: ignore[type-var]
-    rows[key] = saved
-    return saved
-
-
-def _stale(resource: str) -> StaleWriteError:
-    return StaleWriteError(
-        f"{resource} was changed by somebody else", field="etag", remedy="read it again, then repeat"
-    )
+from tests.support.memory_evidence import MemoryEvidence
+from tests.support.memory_tables import Tables, add_row, found, save_row, stale
 
 
 class _Models:
-    def __init__(self, tables: _Tables) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     async def add(self, model: Model) -> None:
-        _add(self._tables.models, model.id, model, resource=f"models/{model.id}", unique=("uid",), field="model_id")
+        add_row(self._tables.models, model.id, model, resource=f"models/{model.id}", unique=("uid",), field="model_id")
 
     async def get(self, model_id: ModelId) -> Model:
-        return _found(self._tables.models.get(model_id), f"models/{model_id}")
+        return found(self._tables.models.get(model_id), f"models/{model_id}")
 
     async def find(self, model_id: ModelId) -> Model | None:
         return self._tables.models.get(model_id)
 
     async def save(self, model: Model) -> Model:
-        return _save(self._tables.models, model.id, model, resource=f"models/{model.id}")
+        return save_row(self._tables.models, model.id, model, resource=f"models/{model.id}")
 
     async def list(self, *, after: ModelId | None, limit: int) -> Sequence[Model]:
         models = self._tables.models
@@ -120,10 +51,12 @@ class _Models:
     async def add_version(self, version: ModelVersion) -> None:
         if version.model_id not in self._tables.models:
             raise ResourceNotFoundError(f"it refers to something that does not exist: models/{version.model_id}")
-        _add(self._tables.versions, (version.model_id, version.number), version, resource=version.name, unique=("uid",))
+        add_row(
+            self._tables.versions, (version.model_id, version.number), version, resource=version.name, unique=("uid",)
+        )
 
     async def get_version(self, model_id: ModelId, number: int) -> ModelVersion:
-        return _found(self._tables.versions.get((model_id, number)), f"models/{model_id}/versions/{number}")
+        return found(self._tables.versions.get((model_id, number)), f"models/{model_id}/versions/{number}")
 
     async def find_version_by_digest(self, model_id: ModelId, digest: Digest) -> ModelVersion | None:
         for key in sorted(self._tables.versions):
@@ -150,20 +83,20 @@ class _Models:
 
 
 class _Agents:
-    def __init__(self, tables: _Tables) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     async def add(self, agent: Agent) -> None:
-        _add(self._tables.agents, agent.id, agent, resource=f"agents/{agent.id}", unique=("uid",))
+        add_row(self._tables.agents, agent.id, agent, resource=f"agents/{agent.id}", unique=("uid",))
 
     async def get(self, agent_id: AgentId) -> AgentRecord:
-        return _found(await self.find(agent_id), f"agents/{agent_id}")
+        return found(await self.find(agent_id), f"agents/{agent_id}")
 
     async def find(self, agent_id: AgentId) -> AgentRecord | None:
         return self._record(agent_id) if agent_id in self._tables.agents else None
 
     async def save(self, agent: Agent) -> Agent:
-        return _save(self._tables.agents, agent.id, agent, resource=f"agents/{agent.id}")
+        return save_row(self._tables.agents, agent.id, agent, resource=f"agents/{agent.id}")
 
     async def list(self, *, after: AgentId | None, limit: int) -> Sequence[AgentRecord]:
         wanted = [key for key in sorted(self._tables.agents) if after is None or key > after]
@@ -204,12 +137,12 @@ class _Agents:
 
 
 class _Certificates:
-    def __init__(self, tables: _Tables) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     async def add(self, certificate: AgentCertificate) -> None:
         rows, serial = self._tables.certificates, certificate.serial
-        _add(rows, serial, certificate, resource=f"certificate {serial}")
+        add_row(rows, serial, certificate, resource=f"certificate {serial}")
 
     async def find(self, serial: str) -> AgentCertificate | None:
         return self._tables.certificates.get(serial)
@@ -227,20 +160,20 @@ class _Certificates:
 
 
 class _Tokens:
-    def __init__(self, tables: _Tables) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     async def add_join_token(self, token: JoinToken) -> None:
-        _add(self._tables.join_tokens, token.id, token, resource=f"joinTokens/{token.id}", unique=("uid",))
+        add_row(self._tables.join_tokens, token.id, token, resource=f"joinTokens/{token.id}", unique=("uid",))
 
     async def get_join_token(self, token_id: JoinTokenId) -> JoinToken:
-        return _found(self._tables.join_tokens.get(token_id), f"joinTokens/{token_id}")
+        return found(self._tables.join_tokens.get(token_id), f"joinTokens/{token_id}")
 
     async def find_join_token(self, token_id: JoinTokenId) -> JoinToken | None:
         return self._tables.join_tokens.get(token_id)
 
     async def save_join_token(self, token: JoinToken) -> JoinToken:
-        return _save(self._tables.join_tokens, token.id, token, resource=f"joinTokens/{token.id}")
+        return save_row(self._tables.join_tokens, token.id, token, resource=f"joinTokens/{token.id}")
 
     async def list_join_tokens(self, *, before: str | None, limit: int) -> Sequence[JoinToken]:
         newest = sorted(self._tables.join_tokens.values(), key=lambda token: token.uid, reverse=True)
@@ -248,14 +181,14 @@ class _Tokens:
 
     async def add_operator_token(self, token: OperatorToken) -> None:
         rows = self._tables.operator_tokens
-        _add(rows, token.id, token, resource=f"operators/{token.id}", unique=("secret_sha256",))
+        add_row(rows, token.id, token, resource=f"operators/{token.id}", unique=("secret_sha256",))
 
     async def find_operator_token(self, secret_sha256: str) -> OperatorToken | None:
         tokens = self._tables.operator_tokens.values()
         return next((token for token in tokens if token.secret_sha256 == secret_sha256), None)
 
     async def get_operator_token(self, operator_id: str) -> OperatorToken:
-        return _found(self._tables.operator_tokens.get(operator_id), f"operators/{operator_id}")
+        return found(self._tables.operator_tokens.get(operator_id), f"operators/{operator_id}")
 
     async def revoke_operator_token(self, operator_id: str) -> OperatorToken:
         revoked = replace(await self.get_operator_token(operator_id), revoked=True)
@@ -268,27 +201,27 @@ class _Tokens:
 
 
 class _Deployments:
-    def __init__(self, tables: _Tables) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     async def add(self, deployment: Deployment) -> None:
         rows = self._tables.deployments
         resource = f"deployments/{deployment.id}"
-        _add(rows, deployment.id, deployment, resource=resource, unique=("uid",), field="deployment_id")
+        add_row(rows, deployment.id, deployment, resource=resource, unique=("uid",), field="deployment_id")
 
     async def get(self, deployment_id: DeploymentId) -> Deployment:
-        return _found(self._tables.deployments.get(deployment_id), f"deployments/{deployment_id}")
+        return found(self._tables.deployments.get(deployment_id), f"deployments/{deployment_id}")
 
     async def save(self, deployment: Deployment) -> Deployment:
         stored = self._tables.deployments.get(deployment.id)
         if stored is not None:
             deployment = replace(deployment, conditions=stored.conditions)
-        return _save(self._tables.deployments, deployment.id, deployment, resource=f"deployments/{deployment.id}")
+        return save_row(self._tables.deployments, deployment.id, deployment, resource=f"deployments/{deployment.id}")
 
     async def delete(self, deployment: Deployment) -> None:
         stored = self._tables.deployments.get(deployment.id)
         if stored is None or stored.revision != deployment.revision:
-            raise _stale(f"deployments/{deployment.id}")
+            raise stale(f"deployments/{deployment.id}")
         del self._tables.deployments[deployment.id]
 
     async def list(self, *, after: DeploymentId | None, limit: int) -> Sequence[Deployment]:
@@ -304,17 +237,17 @@ class _Deployments:
 
 
 class _Rollouts:
-    def __init__(self, tables: _Tables) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     async def add(self, rollout: Rollout) -> None:
-        _add(self._tables.rollouts, rollout.id, rollout, resource=f"rollouts/{rollout.id}", unique=("uid",))
+        add_row(self._tables.rollouts, rollout.id, rollout, resource=f"rollouts/{rollout.id}", unique=("uid",))
 
     async def get(self, rollout_id: RolloutId) -> Rollout:
-        return _found(self._tables.rollouts.get(rollout_id), f"rollouts/{rollout_id}")
+        return found(self._tables.rollouts.get(rollout_id), f"rollouts/{rollout_id}")
 
     async def save(self, rollout: Rollout) -> Rollout:
-        return _save(self._tables.rollouts, rollout.id, rollout, resource=f"rollouts/{rollout.id}")
+        return save_row(self._tables.rollouts, rollout.id, rollout, resource=f"rollouts/{rollout.id}")
 
     async def list(self, *, deployment_id: DeploymentId | None, before: str | None, limit: int) -> Sequence[Rollout]:
         newest = sorted(self._tables.rollouts.values(), key=lambda rollout: rollout.uid, reverse=True)
@@ -334,7 +267,7 @@ class _Rollouts:
 
 
 class _Pins:
-    def __init__(self, tables: _Tables) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     async def put(self, pin: Pin) -> None:
@@ -352,12 +285,12 @@ class _Pins:
 
 
 class _Audit:
-    def __init__(self, tables: _Tables) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     async def add(self, events: Sequence[AuditEvent]) -> None:
         for event in events:
-            _add(self._tables.events, event.id, event, resource=f"auditEvents/{event.id}")
+            add_row(self._tables.events, event.id, event, resource=f"auditEvents/{event.id}")
 
     async def list(
         self, wanted: AuditFilter, *, after: str | None, limit: int, oldest_first: bool = False
@@ -387,11 +320,14 @@ def _is_wanted(event: AuditEvent, wanted: AuditFilter) -> bool:
 
 
 class _Desired:
-    def __init__(self, tables: _Tables) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     async def list_all(self) -> Mapping[AgentId, DesiredState]:
         return dict(sorted(self._tables.desired.items()))
+
+    async def list(self, agent_ids: Iterable[AgentId]) -> Mapping[AgentId, DesiredState]:
+        return {agent: self._tables.desired[agent] for agent in sorted(set(agent_ids)) if agent in self._tables.desired}
 
     async def find(self, agent_id: AgentId) -> DesiredState | None:
         return self._tables.desired.get(agent_id)
@@ -400,7 +336,7 @@ class _Desired:
         for state in states:
             before = self._tables.desired.get(state.agent_id)
             if before is not None and state.generation <= before.generation:
-                raise _stale("the desired state of an agent")
+                raise stale("the desired state of an agent")
             self._tables.desired[state.agent_id] = state
 
     async def is_assigned(self, agent_id: AgentId, blob: Digest) -> bool:
@@ -410,141 +346,8 @@ class _Desired:
         return any(file.digest == blob for version in versions if version for file in version.artifact.files)
 
 
-class _Evidence:
-    def __init__(self, tables: _Tables) -> None:
-        self._tables = tables
-
-    async def add(self, batch: EvidenceBatch) -> bool:
-        if (batch.agent_id, batch.batch) in self._tables.batches:
-            return False
-        self._tables.batches[batch.agent_id, batch.batch] = batch
-        return True
-
-    async def list_results(
-        self, wanted: ResultFilter, *, after: int | None, limit: int, newest_first: bool = False
-    ) -> Sequence[tuple[int, Result]]:
-        arrived = enumerate((result for batch in self._tables.batches.values() for result in batch.results), start=1)
-        matching = [
-            (arrival, result)
-            for arrival, result in arrived
-            if wanted.model_id in (None, result.slot)
-            and wanted.version in (None, result.version)
-            and wanted.agent_id in (None, result.agent_id)
-            and wanted.part_id in (None, result.part_id)
-        ]
-        if newest_first:
-            return [pair for pair in reversed(matching) if after is None or pair[0] < after][:limit]
-        return [pair for pair in matching if after is None or pair[0] > after][:limit]
-
-    async def list_windows(
-        self,
-        model_id: ModelId,
-        *,
-        start_time: datetime | None,
-        end_time: datetime | None,
-        after: WindowPlace | None,
-        limit: int,
-    ) -> Sequence[tuple[WindowPlace, MetricWindow]]:
-        windows = [
-            ((window.start_time, window.agent_id, window.batch, index), window)
-            for batch in self._tables.batches.values()
-            for index, window in enumerate(batch.windows)
-            if window.slot == model_id
-            and (start_time is None or window.end_time > start_time)
-            and (end_time is None or window.start_time < end_time)
-        ]
-        ordered = sorted(windows, key=lambda placed: placed[0])
-        return [placed for placed in ordered if after is None or placed[0] > after][:limit]
-
-    async def count_dropped(self, model_id: ModelId) -> int:
-        batches = self._tables.batches.values()
-        return sum(
-            batch.dropped_results for batch in batches if any(window.slot == model_id for window in batch.windows)
-        )
-
-    def _windows_of(
-        self, model_id: ModelId, version: int, since: datetime, before: datetime | None
-    ) -> Iterator[tuple[datetime, MetricWindow]]:
-        for batch in self._tables.batches.values():
-            if batch.receive_time >= since and (before is None or batch.receive_time < before):
-                for window in batch.windows:
-                    if (window.slot, window.version) == (model_id, version):
-                        yield batch.receive_time, window
-
-    async def count_inferences(
-        self, model_id: ModelId, version: int, *, received_since: datetime, received_before: datetime | None = None
-    ) -> Sequence[InferenceCount]:
-        counts: dict[AgentId, tuple[int, int, datetime]] = {}
-        for time, window in self._windows_of(model_id, version, received_since, received_before):
-            inferences, errors, last = counts.get(window.agent_id, (0, 0, time))
-            newest = max(last, time)
-            counts[window.agent_id] = (inferences + window.inference_count, errors + window.error_count, newest)
-        return [
-            InferenceCount(agent_id=agent_id, inferences=inferences, errors=errors, last_receive_time=last)
-            for agent_id, (inferences, errors, last) in sorted(counts.items())
-        ]
-
-    async def tally(
-        self,
-        model_id: ModelId,
-        version: int,
-        *,
-        received_since: datetime,
-        received_before: datetime | None = None,
-        agent_ids: Collection[AgentId] | None = None,
-    ) -> Sequence[Tally]:
-        tallies: dict[AgentId, list[Tally]] = {}
-        for time, window in self._windows_of(model_id, version, received_since, received_before):
-            agent_id = window.agent_id
-            if agent_ids is not None and agent_id not in agent_ids:
-                continue
-            one = Tally(
-                agent_id=agent_id,
-                inferences=window.inference_count,
-                errors=window.error_count,
-                latency=window.latency,
-                confidence_histogram=window.confidence_histogram,
-                label_counts=window.label_counts,
-                active_seconds=(window.end_time - window.start_time).total_seconds(),
-                paced_inferences=max(0, window.inference_count - 1),
-                last_receive_time=time,
-            )
-            tallies.setdefault(agent_id, []).append(one)
-        return [
-            add_tallies(given, agent_id=agent_id)
-            for agent_id, given in sorted(tallies.items(), key=lambda pair: pair[0])
-        ]
-
-    async def tally_shadow(
-        self, model_id: ModelId, candidate_version: int, *, received_since: datetime
-    ) -> Sequence[ShadowTally]:
-        tallies: dict[AgentId, list[ShadowTally]] = {}
-        for batch in self._tables.batches.values():
-            if batch.receive_time < received_since:
-                continue
-            for window in batch.shadow_windows:
-                if (window.slot, window.candidate_version) == (model_id, candidate_version):
-                    tallies.setdefault(window.agent_id, []).append(
-                        ShadowTally(
-                            agent_id=window.agent_id,
-                            compared=window.compared,
-                            agreed=window.agreed,
-                            errors=window.errors,
-                            skipped=window.skipped,
-                            candidate_latency=window.candidate_latency,
-                            serving_latency=window.serving_latency,
-                            score_distance_histogram=window.score_distance_histogram,
-                            last_receive_time=batch.receive_time,
-                        )
-                    )
-        return [
-            add_shadow_tallies(given, agent_id=agent_id)
-            for agent_id, given in sorted(tallies.items(), key=lambda pair: pair[0])
-        ]
-
-
 class _Samples:
-    def __init__(self, tables: _Tables) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     async def add(self, sample: Sample) -> bool:
@@ -554,7 +357,7 @@ class _Samples:
         return True
 
     async def get(self, sample_id: SampleId) -> Sample:
-        return _found(self._tables.samples.get(sample_id), f"samples/{sample_id}")
+        return found(self._tables.samples.get(sample_id), f"samples/{sample_id}")
 
     async def list(
         self,
@@ -578,18 +381,18 @@ class _Samples:
 
 
 class _Requests:
-    def __init__(self, tables: _Tables) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     async def find(self, request_id: str) -> tuple[str, str] | None:
         return self._tables.requests.get(request_id)
 
     async def add(self, request_id: str, *, fingerprint: str, resource: str, create_time: datetime) -> None:
-        _add(self._tables.requests, request_id, (fingerprint, resource), resource=f"request {request_id}")
+        add_row(self._tables.requests, request_id, (fingerprint, resource), resource=f"request {request_id}")
 
 
 class _Leases:
-    def __init__(self, tables: _Tables, now: Callable[[], datetime]) -> None:
+    def __init__(self, tables: Tables, now: Callable[[], datetime]) -> None:
         self._tables = tables
         self._now = now
 
@@ -626,7 +429,7 @@ def _utc_now() -> datetime:
 class MemoryUnitOfWork:
     """Repositories over one copy of the tables."""
 
-    def __init__(self, tables: _Tables, now: Callable[[], datetime]) -> None:
+    def __init__(self, tables: Tables, now: Callable[[], datetime]) -> None:
         self.models = _Models(tables)
         self.agents = _Agents(tables)
         self.certificates = _Certificates(tables)
@@ -634,7 +437,7 @@ class MemoryUnitOfWork:
         self.deployments = _Deployments(tables)
         self.rollouts = _Rollouts(tables)
         self.desired = _Desired(tables)
-        self.evidence = _Evidence(tables)
+        self.evidence = MemoryEvidence(tables)
         self.samples = _Samples(tables)
         self.requests = _Requests(tables)
         self.pins = _Pins(tables)
@@ -647,7 +450,7 @@ class MemoryStore:
 
     def __init__(self, *, now: Callable[[], datetime] = _utc_now) -> None:
         self._now = now
-        self._tables = _Tables()
+        self._tables = Tables()
         self._writing = asyncio.Lock()
 
     @asynccontextmanager
