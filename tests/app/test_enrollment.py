@@ -16,6 +16,7 @@ from controlplane.domain.ids import AgentId
 from controlplane.identity.authority import LocalAuthority, create_ca
 from controlplane.store import SqlStore, open_store
 from controlplane.system import SystemClock, SystemIds
+from tests.app.log import happenings_of
 from tests.support.contended_store import ContendedStore
 from tests.support.wire import Box
 
@@ -150,3 +151,13 @@ async def test_an_operators_secret_is_not_in_the_store(store: SqlStore) -> None:
     assert secret not in repr(stored)
     again = await adopt_operator_token(text, store=store, clock=SystemClock(), ids=SystemIds(), description="d")
     assert not again
+
+
+async def test_who_made_and_revoked_a_token_is_in_the_log(store: SqlStore, tokens: JoinTokens) -> None:
+    created = await tokens.create(wanted(uses=2), actor=ANNA)
+    await tokens.revoke(created.token.id, actor="operators/ben")
+    await tokens.revoke(created.token.id, actor="operators/cleo")
+    made, revoked = await happenings_of(store, f"joinTokens/{created.token.id}")
+    assert (made.actor, made.action, made.evidence) == (ANNA, "token.create", {"uses": 2, "labels": {}})
+    assert (revoked.actor, revoked.action) == ("operators/ben", "token.revoke")
+    assert created.text not in repr((made, revoked))
