@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from controlplane.app.ports import Store, UnitOfWork
 from controlplane.domain.errors import StaleWriteError
+from controlplane.domain.lease import Lease
 
 
 class ContendedStore:
@@ -18,8 +19,8 @@ class ContendedStore:
         return self._store.read()
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[UnitOfWork]:
-        async with self._store.write() as work:
+    async def write(self, *, lease: Lease | None = None) -> AsyncIterator[UnitOfWork]:
+        async with self._store.write(lease=lease) as work:
             yield work
             if self.losses > 0:
                 self.losses -= 1
