@@ -42,6 +42,7 @@ from controlplane.app.pins import Pins
 from controlplane.app.planning import Planning
 from controlplane.app.ports import BlobStore
 from controlplane.app.registry import Registry
+from controlplane.app.rehearsals import Rehearsals
 from controlplane.app.revocations import Revocations
 from controlplane.app.rollout_ticks import RolloutTicks
 from controlplane.app.rollouts import Rollouts
@@ -300,7 +301,8 @@ def _rollout_services(parts: Parts) -> tuple[Registration, ...]:
         Deployments(store=parts.store, clock=parts.clock, ids=parts.ids, notifier=parts.notices)
     )
     planning = Planning(store=parts.store, clock=parts.clock, silent_seconds_max=silent_seconds_max(parts.settings))
-    rollouts = RolloutServicer(parts.rollouts, planning)
+    rehearsals = Rehearsals(planning=planning, silent_seconds_max=silent_seconds_max(parts.settings))
+    rollouts = RolloutServicer(parts.rollouts, planning, rehearsals)
     return (
         (
             "lineside.v1.DeploymentService",

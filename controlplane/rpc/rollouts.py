@@ -6,21 +6,24 @@ from contextlib import aclosing
 from lineside.v1 import rollout_pb2, rollout_service_pb2, rollout_service_pb2_grpc
 
 from controlplane.app.planning import Planning
+from controlplane.app.rehearsals import Rehearsals
 from controlplane.app.rollouts import Rollouts
 from controlplane.rpc.authentication import Context, current_actor
 from controlplane.rpc.convert.audit import event_to_proto
 from controlplane.rpc.convert.etags import parse_etag
 from controlplane.rpc.convert.names import parse_deployment_name, parse_rollout_name
 from controlplane.rpc.convert.plans import plan_to_proto
+from controlplane.rpc.convert.rehearsals import assumptions_from_proto, rehearsed_to_proto
 from controlplane.rpc.convert.rollouts import rollout_request_from_proto, rollout_to_proto, rollout_wanted
 
 
 class RolloutServicer(rollout_service_pb2_grpc.RolloutServiceServicer):
     """Rollouts, for operators."""
 
-    def __init__(self, rollouts: Rollouts, planning: Planning) -> None:
+    def __init__(self, rollouts: Rollouts, planning: Planning, rehearsals: Rehearsals) -> None:
         self._rollouts = rollouts
         self._planning = planning
+        self._rehearsals = rehearsals
 
     async def CreateRollout(
         self, request: rollout_service_pb2.CreateRolloutRequest, context: Context
@@ -106,3 +109,16 @@ class RolloutServicer(rollout_service_pb2_grpc.RolloutServiceServicer):
     ) -> AsyncIterator[rollout_service_pb2.PlanRolloutResponse]:
         for part in plan_to_proto(await self._planning.plan(rollout_wanted(request.rollout, actor=current_actor()))):
             yield part
+
+    async def RehearseRollout(
+        self, request: rollout_service_pb2.RehearseRolloutRequest, context: Context
+    ) -> AsyncIterator[rollout_service_pb2.RehearseRolloutResponse]:
+        plays = self._rehearsals.rehearse(
+            rollout_wanted(request.rollout, actor=current_actor()),
+            assumptions_from_proto(request.assumptions),
+            plays=request.plays,
+            first_seed=request.first_seed,
+        )
+        async with aclosing(plays):
+            async for rehearsed in plays:
+                yield rehearsed_to_proto(rehearsed)

@@ -18,6 +18,7 @@ from lineside.v1 import (
     slot_pb2,
 )
 
+from controlplane.app.operators import Operators
 from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import Observation, ObservedState
 from tests.support.factories import make_agent, make_model, make_observed_slot, make_version
@@ -43,6 +44,12 @@ class Operator:
     async def rollout(self, method: str, **fields: Any) -> Any:
         request = getattr(rollout_service_pb2, f"{method}Request")(**fields)
         return await getattr(self._rollouts, method)(request, metadata=self._metadata, timeout=20)
+
+    async def stream(self, method: str, **fields: Any) -> list[Any]:
+        """Every answer of a stream that ends."""
+        request = getattr(rollout_service_pb2, f"{method}Request")(**fields)
+        answers = getattr(self._rollouts, method)(request, metadata=self._metadata, timeout=20)
+        return [answer async for answer in answers]
 
     def watch(self, name: str) -> Any:
         request = rollout_service_pb2.WatchRolloutRequest(name=name)
@@ -269,3 +276,89 @@ async def test_what_the_state_does_not_allow_is_refused(operator: Operator) -> N
         refusal = await refused(call)
         assert (refusal.code, refusal.reason) == (code, reason), refusal.message
     assert await operator.rollout("GetRollout", name=rollout.name) == rollout
+
+
+async def test_a_wave_that_waits_for_a_second_person_is_approved_by_one(served: Any, operator: Operator) -> None:
+    strategy = rollout_pb2.RolloutStrategy(
+        waves=["1", "100%"],
+        approval=rollout_pb2.ApprovalPolicy(scope=rollout_pb2.ApprovalPolicy.SCOPE_EVERY_WAVE, second_person=True),
+    )
+    await operator.deployment("CreateDeployment", deployment_id="line-3", deployment=a_deployment())
+    rollout = await operator.rollout("CreateRollout", rollout=a_rollout(strategy=strategy))
+    for fields, code, reason, field in (
+        ({"wave": 1}, WRONG_STATE, "APPROVAL_NOT_DUE", "wave"),
+        ({}, grpc.StatusCode.PERMISSION_DENIED, "SECOND_PERSON", ""),
+        ({"etag": "77"}, grpc.StatusCode.ABORTED, "STALE_WRITE", "etag"),
+        ({"name": "r1"}, INVALID, "FIELD_INVALID", "name"),
+        ({"name": "rollouts/none"}, MISSING, "RESOURCE_NOT_FOUND", ""),
+    ):
+        refusal = await refused(operator.rollout("ApproveRollout", **({"name": rollout.name} | fields)))
+        assert (refusal.code, refusal.reason) == (code, reason), refusal.message
+        assert field in refusal.field
+        assert refusal.remedy
+    operators = Operators(store=served.parts.store, clock=served.parts.clock, ids=served.parts.ids)
+    bea = await operators.create("bea", actor="operators/admin")
+    async with tls_channel(served.api, served.ca_certificate) as channel:
+        approved = await Operator(channel, bea.text).rollout("ApproveRollout", name=rollout.name, wave=0)
+    assert approved.waves[0].approver == "operators/bea"
+
+
+async def test_a_rollout_is_ended_and_its_targets_keep_what_they_have(operator: Operator) -> None:
+    await operator.deployment("CreateDeployment", deployment_id="line-3", deployment=a_deployment())
+    rollout = await operator.rollout("CreateRollout", rollout=a_rollout())
+    ended = await operator.rollout("AbortRollout", name=rollout.name, keep=True)
+    assert ended.state == Rollout.STATE_ABORTED
+    change = await operator.watch(rollout.name).read()
+    (abort,) = [event for event in change.events if event.action == "rollout.abort"]
+    assert abort.actor == "operators/admin"
+
+
+async def test_a_plan_says_what_a_start_would_do_and_changes_nothing(operator: Operator) -> None:
+    await operator.deployment("CreateDeployment", deployment_id="line-3", deployment=a_deployment())
+    parts = await operator.stream("PlanRollout", rollout=a_rollout())
+    assert (parts[0].plan.target_count, [wave.agent_count for wave in parts[0].plan.waves]) == (3, [1, 2])
+    planned = {target.agent: target.wave for part in parts for target in part.targets}
+    assert not (await operator.rollout("ListRollouts")).rollouts
+    started = await operator.rollout("CreateRollout", rollout=a_rollout())
+    assert planned == {agent: wave.index for wave in started.waves for agent in wave.agents}
+
+
+async def test_a_rehearsal_counts_its_plays_and_reports(served: Any, operator: Operator) -> None:
+    await operator.deployment("CreateDeployment", deployment_id="line-3", deployment=a_deployment())
+    await sync_all(served)
+    answers = await operator.stream("RehearseRollout", rollout=a_rollout(), plays=2, first_seed=1)
+    assert [answer.plays_done for answer in answers] == [1, 2, 2]
+    assert sum(answers[-1].report.outcomes.values()) == 2
+    assert not (await operator.rollout("ListRollouts")).rollouts
+
+
+@pytest.mark.parametrize("method", ["PlanRollout", "RehearseRollout"])
+async def test_what_a_start_would_be_refused_for_is_refused_before(operator: Operator, method: str) -> None:
+    await operator.deployment("CreateDeployment", deployment_id="line-3", deployment=a_deployment())
+    for changes, code, reason, field in (
+        ({"deployment": "line-3"}, INVALID, "FIELD_INVALID", "rollout.deployment"),
+        ({"deployment": "deployments/none"}, MISSING, "RESOURCE_NOT_FOUND", "rollout.deployment"),
+        ({"target_version": "models/solar/versions/9"}, MISSING, "RESOURCE_NOT_FOUND", "rollout.target_version"),
+        ({"strategy": rollout_pb2.RolloutStrategy(waves=["1"])}, INVALID, "FIELD_INVALID", "rollout.strategy.waves"),
+    ):
+        refusal = await refused(operator.stream(method, rollout=a_rollout(**changes)))
+        assert (refusal.code, refusal.reason, refusal.field) == (code, reason, field), refusal.message
+        assert refusal.remedy
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"plays": -1}, "plays"),
+        ({"assumptions": {"message_loss_per_mille": 1001}}, "assumptions.message_loss_per_mille"),
+        ({"assumptions": {"errors_per_mille": -1}}, "assumptions.errors_per_mille"),
+        ({"assumptions": {"restarts_per_day": float("nan")}}, "assumptions.restarts_per_day"),
+        ({"assumptions": {"outage": Duration(seconds=-1)}}, "assumptions.outage"),
+        ({"assumptions": {"outage": Duration(seconds=1 << 62)}}, "assumptions.outage"),
+    ],
+)
+async def test_a_rehearsal_of_the_impossible_is_refused(operator: Operator, fields: dict[str, Any], field: str) -> None:
+    await operator.deployment("CreateDeployment", deployment_id="line-3", deployment=a_deployment())
+    refusal = await refused(operator.stream("RehearseRollout", rollout=a_rollout(), **fields))
+    assert (refusal.code, refusal.reason, refusal.field) == (INVALID, "FIELD_INVALID", field)
+    assert refusal.remedy
