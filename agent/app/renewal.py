@@ -1,4 +1,9 @@
-"""Renews the agent's certificate long before it expires, with a new key each time."""
+"""Renews the agent's certificate long before it expires, with a new key each time.
+
+The box's clock may be years off. A certificate is also renewed by its age since this process got it, and at once
+where the clock is before its beginning; one that this process has just got is not renewed again only because the clock
+is past its end.
+"""
 
 import asyncio
 import random
@@ -36,6 +41,9 @@ class Renewal:
         self._conditions = conditions
         self._clock = clock
         self._rng = rng
+        self._since_seconds = clock.monotonic()
+        """When this process began or last renewed, on the monotonic clock."""
+        self._has_renewed = False
 
     async def run(self) -> None:
         failures = 0
@@ -60,6 +68,8 @@ class Renewal:
         renewed = await self._controller.renew_certificate(csr_der)
         await asyncio.to_thread(self._certificates.install, renewed)
         await self._controller.reconnect()
+        self._since_seconds = self._clock.monotonic()
+        self._has_renewed = True
         expire_time = self._certificates.expire_time()
         _log.info("certificate_renewed", expire_time=expire_time.isoformat())
         self._conditions.set(
@@ -71,13 +81,18 @@ class Renewal:
         return limits.RENEW_AT_LIFETIME_SHARE + limits.RENEW_JITTER_SHARE * (self._rng.random() - 0.5)
 
     def _due_seconds(self, share: float) -> float:
-        left = self._certificates.expire_time() - self._clock.now()
-        return (left - self._certificates.lifetime() * (1 - share)).total_seconds()
+        lifetime, now = self._certificates.lifetime(), self._clock.now()
+        left = self._certificates.expire_time() - now
+        by_age_seconds = lifetime.total_seconds() * share - (self._clock.monotonic() - self._since_seconds)
+        clock_is_off = left > lifetime or left <= timedelta(0)
+        if clock_is_off:
+            return by_age_seconds if self._has_renewed else 0.0
+        return min(by_age_seconds, (left - lifetime * (1 - share)).total_seconds())
 
     def _tell(self, error: ControllerError | EnrollmentError | StateError) -> None:
         left = self._certificates.expire_time() - self._clock.now()
         if left > timedelta(0):
-            _log.warning("certificate_not_renewed", reason=error.reason, error=str(error), seconds_left=left.seconds)
+            _log.warning("certificate_not_renewed", reason=error.reason, error=str(error), days_left=left.days)
             return
         message = (
             f"the certificate expired at {self._certificates.expire_time().isoformat()}; make a join token and run "

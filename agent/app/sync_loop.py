@@ -21,7 +21,7 @@ from agent.app.ports import Clock, Controller, Runtime, SyncReply, SyncStream
 from agent.app.wakeup import Wakeup, first_of
 from agent.domain.backoff import delay_seconds
 from agent.domain.device import Device, Host
-from agent.domain.errors import ControllerError, Reason
+from agent.domain.errors import CLOCK_FIELD, ControllerError, Reason
 from agent.domain.slot import ObservedState
 
 _log = structlog.get_logger()
@@ -121,6 +121,7 @@ class SyncLoop:
         if first:
             _log.info("controller_heard", generation=reply.generation)
             self._conditions.set(conditions.CONTROLLER_ACCEPTS, holds=True, reason="Synced")
+            self._conditions.set(conditions.CLOCK_PLAUSIBLE, holds=True, reason="CertificateVerified")
             for listener in tuple(self._listeners):
                 listener()
         self._settle_refusal(reply)
@@ -170,7 +171,9 @@ class SyncLoop:
         seconds = self._delay_seconds(error, failures)
         if failures == 1 or error.reason is not Reason.CONTROLLER_UNAVAILABLE:
             _log.warning("controller_lost", reason=error.reason, error=str(error), retry_seconds=round(seconds, 1))
-        if error.reason is Reason.AGENT_REVOKED:
+        if error.field == CLOCK_FIELD:
+            self._tell_clock(error, failures)
+        elif error.reason is Reason.AGENT_REVOKED:
             self._conditions.set(
                 conditions.CONTROLLER_ACCEPTS, holds=False, reason="AgentRevoked", message=error.message
             )
@@ -182,6 +185,13 @@ class SyncLoop:
                 await self._controller.locate()
             except ControllerError as lost:
                 _log.info("controller_not_located", error=str(lost))
+
+    def _tell_clock(self, error: ControllerError, failures: int) -> None:
+        now = self._clock.now().isoformat(timespec="seconds")
+        message = f"the clock of this box says {now}: {error}"
+        if failures == 1:
+            _log.error("clock_implausible", error=message)
+        self._conditions.set(conditions.CLOCK_PLAUSIBLE, holds=False, reason="CertificateTime", message=message)
 
     def _delay_seconds(self, error: ControllerError, failures: int) -> float:
         if error.reason is Reason.AGENT_REVOKED:

@@ -44,6 +44,10 @@ class Reason(StrEnum):
     REGION_NOT_FOUND = "REGION_NOT_FOUND"
 
 
+CLOCK_FIELD = "clock"
+"""`field` of a ControllerError that a wrong clock of the box explains."""
+
+
 class AgentError(Exception):
     """An expected failure with its reason, and a remedy where there is one."""
 

@@ -1,7 +1,10 @@
 """Which inputs are kept for training, and the budget that bounds them.
 
 Rules kept here: the bytes spent within one UTC day never exceed the policy's budget; the same seed picks the same
-inputs; doubt outranks chance, so that a sample's reason says the more useful of the two.
+inputs; doubt outranks chance, so that a sample's reason says the more useful of the two. The box's clock may be wrong:
+- a clock that goes back gives no new budget, and one that jumps ahead gives none within hours of the last;
+- a clock that was years ahead for a while does not end sampling for years: once it has stayed behind for an hour, the
+  day is what it says, with what was spent still spent.
 """
 
 import random
@@ -11,18 +14,36 @@ from datetime import date
 from agent.domain.result import SampleReason
 from agent.domain.slot import SamplePolicy
 
+RENEWAL_SECONDS_MIN = 6 * 3600.0
+"""Between two budgets of one process: midnights are a day apart, a start may be some hours before the first."""
+BEHIND_SECONDS_MAX = 3600.0
+"""A clock that is still behind after this was ahead before: time servers are asked within minutes of a start."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayBudget:
-    """Bytes of samples that one slot has spent on one UTC day."""
+    """Bytes of samples that one slot has spent on one UTC day. Times are of the monotonic clock of this process; None
+    stands for an event that it has not seen."""
 
     day: date
     spent_bytes: int = 0
+    renewed_seconds: float | None = None
+    """When the budget was last given anew."""
+    behind_seconds: float | None = None
+    """Since when the clock has been behind `day`."""
 
-    def on(self, day: date) -> "DayBudget":
-        """The budget as it stands on `day`: a new day begins with nothing spent. A clock that goes back keeps
-        the later day, so that it cannot be used to spend twice."""
-        return self if day <= self.day else DayBudget(day=day)
+    def on(self, day: date, *, now_seconds: float) -> "DayBudget":
+        """The budget as it stands now, where the clock says that it is `day`."""
+        if day == self.day:
+            return replace(self, behind_seconds=None)
+        if day < self.day:
+            since = now_seconds if self.behind_seconds is None else self.behind_seconds
+            if now_seconds - since < BEHIND_SECONDS_MAX:
+                return replace(self, behind_seconds=since)
+            return replace(self, day=day, behind_seconds=None)
+        if self.renewed_seconds is not None and now_seconds - self.renewed_seconds < RENEWAL_SECONDS_MIN:
+            return replace(self, day=day, behind_seconds=None)
+        return DayBudget(day=day, renewed_seconds=now_seconds)
 
     def left_bytes(self, limit_bytes: int) -> int:
         return max(0, limit_bytes - self.spent_bytes)

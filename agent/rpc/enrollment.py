@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import grpc.aio
 from cryptography import x509
@@ -69,7 +70,7 @@ async def enroll(
         try:
             response = await stub.EnrollAgent(request, timeout=limits.RPC_SECONDS_MAX)
         except grpc.aio.AioRpcError as error:
-            raise enrollment_error(error, controller) from error
+            raise enrollment_error(error, controller, now=datetime.now(UTC)) from error
     certificate = RenewedCertificate(
         certificate_pem=response.certificate_pem, ca_certificate_pem=response.ca_certificate_pem
     )

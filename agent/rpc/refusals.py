@@ -1,10 +1,12 @@
 """What the controller's refusals mean to the agent."""
 
+from datetime import datetime
+
 import grpc
 import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 
-from agent.domain.errors import ControllerError, EnrollmentError, Reason
+from agent.domain.errors import CLOCK_FIELD, ControllerError, EnrollmentError, Reason
 
 _RETRYABLE = frozenset(
     {
@@ -18,6 +20,11 @@ _RETRYABLE = frozenset(
         grpc.StatusCode.INTERNAL,
     }
 )
+_CLOCK_WORDS = {
+    "certificate has expired": "has expired",
+    "certificate is not yet valid": "is not valid yet",
+}
+"""What the TLS library says of a certificate outside its time, and how we put it."""
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -30,12 +37,28 @@ def controller_error(error: grpc.aio.AioRpcError) -> ControllerError:
         reason = Reason.CONTROLLER_UNAVAILABLE
     else:
         reason = Reason.CONTROLLER_REFUSED
+    what = _certificate_time(error)
+    if what:
+        return ControllerError(
+            f"by this box's clock the controller's certificate {what} (CERTIFICATE_VERIFY_FAILED)",
+            field=CLOCK_FIELD,
+            remedy="set the clock of this box; if it is right, renew the controller's certificate",
+            reason=reason,
+        )
     # The controller's words name the remedy already.
     return ControllerError(_words(error), reason=reason)
 
 
-def enrollment_error(error: grpc.aio.AioRpcError, target: str) -> EnrollmentError:
-    """The failed enrolment, for the person who runs it."""
+def enrollment_error(error: grpc.aio.AioRpcError, target: str, *, now: datetime) -> EnrollmentError:
+    """The failed enrolment, for the person who runs it at `now` by the box's clock."""
+    what = _certificate_time(error)
+    if what:
+        return EnrollmentError(
+            f"the certificate of {target} {what} at {now.isoformat(timespec='seconds')}, the time by this box's clock",
+            field="--controller",
+            remedy="set the clock of this box; if it is right, renew the controller's certificate",
+            reason=Reason.CONTROLLER_UNAVAILABLE,
+        )
     if error.code() in _RETRYABLE:
         return EnrollmentError(
             f"{target} cannot be reached: {_words(error)}",
@@ -44,6 +67,14 @@ def enrollment_error(error: grpc.aio.AioRpcError, target: str) -> EnrollmentErro
             reason=Reason.CONTROLLER_UNAVAILABLE,
         )
     return EnrollmentError(f"the controller refused: {_words(error)}", reason=Reason.ENROLLMENT_REFUSED)
+
+
+def _certificate_time(error: grpc.aio.AioRpcError) -> str:
+    """How the controller's certificate stands to the box's clock, where that is why no connection came about."""
+    details = error.details() or ""
+    if "CERTIFICATE_VERIFY_FAILED" not in details:
+        return ""
+    return next((ours for theirs, ours in _CLOCK_WORDS.items() if theirs in details), "")
 
 
 def _words(error: grpc.aio.AioRpcError) -> str:

@@ -98,8 +98,11 @@ class DiskSampleSpool:
             return self._budget(slot).left_bytes(limit_bytes)
 
     def _budget(self, slot: str) -> DayBudget:
-        today = self._clock.now().date()
-        return self._budgets.get(slot, DayBudget(day=today)).on(today)
+        """Call with the lock held. What time has changed about a budget is remembered, and written when it is spent."""
+        today, now_seconds = self._clock.now().date(), self._clock.monotonic()
+        known = self._budgets.get(slot, DayBudget(day=today))
+        self._budgets[slot] = known.on(today, now_seconds=now_seconds)
+        return self._budgets[slot]
 
     def _remove(self, sample_id: str) -> None:
         self._held_bytes -= self._sizes.pop(sample_id)

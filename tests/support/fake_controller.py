@@ -85,7 +85,8 @@ class FakeController:
 
     def check(self) -> None:
         if self.error is not None:
-            raise ControllerError(self.error.message, reason=self.error.reason)
+            error = self.error
+            raise ControllerError(error.message, field=error.field, remedy=error.remedy, reason=error.reason)
 
     def reply(self, generation: int) -> SyncReply:
         """To an agent that runs `generation`; -1 for one that is told in any case."""

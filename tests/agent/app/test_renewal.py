@@ -23,6 +23,8 @@ class MemoryCertificates:
         self._clock = clock
         self.issued = START
         self.installed = 0
+        self.skew = timedelta(0)
+        """How far the controller's clock is ahead of this box's."""
 
     def read(self) -> Identity:
         return Identity(key_pem=b"", certificate_pem=b"", ca_pem=b"")
@@ -38,7 +40,7 @@ class MemoryCertificates:
 
     def install(self, renewed: RenewedCertificate) -> None:
         self.installed += 1
-        self.issued = self._clock.now()
+        self.issued = self._clock.now() + self.skew
 
 
 class Office:
@@ -92,3 +94,13 @@ async def test_an_expired_certificate_is_a_condition_with_a_remedy(office: Offic
     (condition,) = [each for each in office.conditions.all() if each.type == CERTIFICATE_VALID]
     assert condition.state == "FALSE"
     assert "lineside-agent enroll" in condition.message
+
+
+@pytest.mark.parametrize("years", [-26, 10])
+async def test_a_clock_that_is_years_off_neither_starves_nor_hurries_renewal(office: Office, years: int) -> None:
+    """The controller's clock decides what it issues; the box's is off by years and stays so."""
+    office.certificates.issued = START + timedelta(days=365 * years)
+    office.certificates.skew = timedelta(days=365 * years)
+    await office.clock.run_until(lambda: office.certificates.installed == 1, seconds_max=3600)
+    await office.clock.advance(60 * 86_400)
+    assert 3 <= office.certificates.installed <= 5, "every 20 days"

@@ -2,12 +2,16 @@
 
 from dataclasses import replace
 
+import pytest
+
 from agent import limits
-from agent.app.conditions import CONTROLLER_ACCEPTS
-from agent.app.ports import SyncReply
-from agent.domain.errors import Reason
+from agent.app.conditions import CLOCK_PLAUSIBLE, CONTROLLER_ACCEPTS
+from agent.app.ports import SavedState, ServingRecord, SyncReply
+from agent.domain.device import DeviceChoice
+from agent.domain.errors import CLOCK_FIELD, ControllerError, Reason
 from agent.domain.slot import SlotState
 from tests.support.agent_core import HOST, Core, state, wanted
+from tests.support.clock import START
 
 
 async def test_the_whole_state_is_sent_at_each_interval_and_at_each_change(core: Core) -> None:
@@ -165,3 +169,31 @@ async def test_the_same_generation_of_a_restored_controller_may_mean_something_e
     core.controller.desired = state(5, wanted(1))
     core.controller.back()
     await core.clock.run_until(lambda: core.serving.versions() == {"cells": 1}, seconds_max=60)
+
+
+async def test_a_clock_that_is_off_is_a_condition_that_says_what_it_says(core: Core) -> None:
+    core.controller.error = ControllerError("expired", field=CLOCK_FIELD, remedy="set the clock of this box")
+    await core.start()
+    await core.clock.run_until(lambda: core.condition(CLOCK_PLAUSIBLE) == "FALSE")
+    (condition,) = [each for each in core.conditions.all() if each.type == CLOCK_PLAUSIBLE]
+    assert START.isoformat()[:10] in condition.message
+    assert "set the clock" in condition.message
+    core.controller.back()
+    await core.clock.run_until(lambda: core.condition(CLOCK_PLAUSIBLE) == "TRUE")
+
+
+@pytest.mark.parametrize("generation", [3, 9])
+async def test_an_agent_restored_from_an_old_image_takes_up_what_the_controller_says_first(
+    core: Core, generation: int
+) -> None:
+    """Its own generation and boot count are from long ago, or from before the controller was restored."""
+    choice = DeviceChoice(device="CPU", reason="measured before", measurements=())
+    core.cache.complete.add(wanted(1).artifact.digest)
+    core.state_file.saved = SavedState(
+        desired=state(5, wanted(1)), serving=(ServingRecord(desired=wanted(1), choice=choice),), boot_count=2
+    )
+    core.controller.desired = state(generation, wanted(4))
+    await core.start()
+    await core.clock.run_until(lambda: core.serving.versions() == {"cells": 4})
+    await core.clock.run_until(lambda: core.controller.observed[-1].generation == generation)
+    assert core.controller.observed[-1].boot_count == 3

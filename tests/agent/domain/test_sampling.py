@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.domain.result import SampleReason
-from agent.domain.sampling import DayBudget, pick
+from agent.domain.sampling import BEHIND_SECONDS_MAX, RENEWAL_SECONDS_MIN, DayBudget, pick
 from agent.domain.slot import SamplePolicy
 
 TODAY = date(2026, 11, 22)
@@ -20,12 +20,16 @@ policies = st.builds(
 )
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 900))), st.integers(0, 2000))
-def test_the_budget_of_a_day_is_never_exceeded(spendings: list[tuple[int, int]], limit_bytes: int) -> None:
-    budget, day, spent = DayBudget(day=TODAY), TODAY, {TODAY: 0}
-    for days, size_bytes in spendings:
-        day += timedelta(days=days)
-        budget = budget.on(day)
+HOUR = 3600.0
+
+
+@given(st.lists(st.tuples(st.floats(0, 30), st.integers(0, 900))), st.integers(0, 2000))
+def test_the_budget_of_a_day_is_never_exceeded(spendings: list[tuple[float, int]], limit_bytes: int) -> None:
+    budget, hours, spent = DayBudget(day=TODAY), 0.0, {TODAY: 0}
+    for passed_hours, size_bytes in spendings:
+        hours += passed_hours
+        day = TODAY + timedelta(days=int(hours // 24))
+        budget = budget.on(day, now_seconds=hours * HOUR)
         after = budget.spend(size_bytes, limit_bytes)
         if after is not None:
             budget = after
@@ -33,10 +37,40 @@ def test_the_budget_of_a_day_is_never_exceeded(spendings: list[tuple[int, int]],
     assert all(total <= limit_bytes for total in spent.values())
 
 
+@given(st.lists(st.tuples(st.floats(0, 5), st.integers(-4000, 4000)), max_size=60))
+def test_whatever_the_clock_says_a_budget_is_given_only_so_often(looks: list[tuple[float, int]]) -> None:
+    budget, now_seconds, given_bytes = DayBudget(day=TODAY), 0.0, 0
+    for passed_hours, days in looks:
+        now_seconds += passed_hours * HOUR
+        budget = budget.on(TODAY + timedelta(days=days), now_seconds=now_seconds)
+        after = budget.spend(100, 100)
+        if after is not None:
+            budget, given_bytes = after, given_bytes + 100
+    assert given_bytes <= 100 * (2 + now_seconds // RENEWAL_SECONDS_MIN)
+
+
 def test_a_clock_that_goes_back_does_not_give_the_budget_again() -> None:
     spent = DayBudget(day=TODAY).spend(100, 100)
     assert spent is not None
-    assert spent.on(TODAY - timedelta(days=1)).left_bytes(100) == 0
+    yesterday = spent.on(TODAY - timedelta(days=1), now_seconds=0.0)
+    assert yesterday.left_bytes(100) == 0
+    later = yesterday.on(TODAY - timedelta(days=1), now_seconds=BEHIND_SECONDS_MAX)
+    assert later.left_bytes(100) == 0
+
+
+def test_a_clock_that_was_years_ahead_ends_sampling_for_no_longer_than_a_day() -> None:
+    ahead = DayBudget(day=TODAY + timedelta(days=3650)).spend(100, 100)
+    assert ahead is not None
+    mended = ahead.on(TODAY, now_seconds=0.0).on(TODAY, now_seconds=2 * HOUR)
+    assert mended.left_bytes(100) == 0
+    assert mended.on(TODAY + timedelta(days=1), now_seconds=24 * HOUR).left_bytes(100) == 100
+
+
+def test_a_box_that_starts_in_the_year_2000_until_it_is_told_the_time_gets_no_second_budget() -> None:
+    spent = DayBudget(day=TODAY).spend(100, 100)
+    assert spent is not None
+    started = spent.on(date(2000, 1, 1), now_seconds=0.0).on(TODAY, now_seconds=300.0)
+    assert started.left_bytes(100) == 0
 
 
 @given(policies, st.lists(confidences), st.integers())

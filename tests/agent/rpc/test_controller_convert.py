@@ -1,5 +1,7 @@
 """What the controller sends is checked at the edge; what the agent reports says everything."""
 
+import math
+
 import pytest
 from lineside.v1 import (
     artifact_pb2,
@@ -14,7 +16,7 @@ from lineside.v1 import (
 from agent.app.ports import EvidenceBatch
 from agent.domain.artifact import ArtifactFile, manifest_digest
 from agent.domain.device import DeviceChoice, DeviceMeasurement, PerformanceHint
-from agent.domain.slot import AgentCondition, ObservedSlot, ObservedState, SlotState
+from agent.domain.slot import AgentCondition, ObservedShadow, ObservedSlot, ObservedState, ShadowState, SlotState
 from agent.rpc import convert
 from agent.rpc.controller import resolve_endpoints
 from tests.support.clock import START
@@ -39,6 +41,64 @@ def slot_message() -> slot_pb2.DesiredSlot:
         sample_policy=slot_pb2.SamplePolicy(random_fraction=0.5, confidence_below=0.25, budget_bytes_per_day=9),
         offer=2,
     )
+
+
+def candidate_message(number: int = 8) -> slot_pb2.CandidateVersion:
+    slot = slot_message()
+    return slot_pb2.CandidateVersion(
+        model_version=f"models/cells/versions/{number}", artifact=slot.artifact, signature=slot.signature
+    )
+
+
+def test_candidates_are_taken_with_their_slot() -> None:
+    message = slot_message()
+    message.prefetch.CopyFrom(candidate_message(8))
+    message.shadow.CopyFrom(
+        slot_pb2.ShadowRun(candidate=candidate_message(9), comparisons_max=500, serving_latency_ms_p99_max=12.5)
+    )
+    message.fetch_bytes_per_second_max = 1000
+    slot = convert.desired_slot(message)
+    assert slot.prefetch is not None
+    assert slot.shadow is not None
+    assert (slot.prefetch.version, slot.shadow.candidate.version) == (8, 9)
+    assert (slot.shadow.comparisons_max, slot.shadow.serving_latency_ms_p99_max) == (500, 12.5)
+    assert slot.prefetch.artifact.files == (FILE,)
+    assert slot.fetch_bytes_per_second_max == 1000
+    plain = convert.desired_slot(slot_message())
+    assert (plain.prefetch, plain.shadow, plain.fetch_bytes_per_second_max) == (None, None, 0)
+
+
+@pytest.mark.parametrize(
+    "shadow",
+    [
+        slot_pb2.ShadowRun(candidate=candidate_message(), comparisons_max=0),
+        slot_pb2.ShadowRun(candidate=candidate_message(), comparisons_max=1, serving_latency_ms_p99_max=math.nan),
+        slot_pb2.ShadowRun(comparisons_max=1),
+    ],
+)
+def test_a_shadow_run_that_cannot_be_understood_is_refused(shadow: slot_pb2.ShadowRun) -> None:
+    message = slot_message()
+    message.shadow.CopyFrom(shadow)
+    assert "desired_state.slots" in convert.sync_reply(reply_of(message)).refusal
+
+
+def test_how_candidates_stand_is_reported() -> None:
+    observed = ObservedSlot(
+        slot="cells",
+        prefetched_version=8,
+        prefetch_failure="no room",
+        shadow=ObservedShadow(candidate_version=9, state=ShadowState.STOPPED, compared=3, message="too slow", offer=2),
+    )
+    message = convert.observed_slot(observed)
+    assert (message.prefetched_version, message.prefetch_failure) == ("models/cells/versions/8", "no room")
+    assert message.shadow == slot_pb2.ObservedShadow(
+        candidate_version="models/cells/versions/9",
+        state=slot_pb2.ObservedShadow.STATE_STOPPED,
+        compared_count=3,
+        message="too slow",
+        offer=2,
+    )
+    assert not convert.observed_slot(ObservedSlot(slot="cells")).HasField("shadow")
 
 
 def reply_of(slot: slot_pb2.DesiredSlot, *more: slot_pb2.DesiredSlot) -> fleet_service_pb2.SyncResponse:

@@ -7,11 +7,11 @@ from types import MappingProxyType
 
 import pytest
 
-from agent.app.ports import FailureRecord, SavedState, ServingRecord, Trial
+from agent.app.ports import FailureRecord, SavedState, ServingRecord, ShadowRecord, Trial
 from agent.domain.artifact import Artifact, ArtifactFile, ModelSignature, TensorSpec
 from agent.domain.device import DeviceChoice, DeviceMeasurement, PerformanceHint, RuntimePolicy
 from agent.domain.errors import Reason, StateError
-from agent.domain.slot import DesiredSlot, DesiredState, SamplePolicy
+from agent.domain.slot import CandidateVersion, DesiredSlot, DesiredState, SamplePolicy, ShadowRun, ShadowState
 from agent.storage import durable
 from agent.storage.state_file import JsonStateFile
 
@@ -33,6 +33,13 @@ SLOT = DesiredSlot(
     runtime_policy=RuntimePolicy(hint=PerformanceHint.THROUGHPUT, inference_precision="f32", devices=("CPU",)),
     sample_policy=SamplePolicy(random_fraction=0.25, confidence_below=0.75, budget_bytes_per_day=1 << 40),
     offer=2,
+    fetch_bytes_per_second_max=1 << 20,
+)
+CANDIDATE = CandidateVersion(version=9, artifact=SLOT.artifact, signature=SLOT.signature)
+WITH_CANDIDATES = replace(
+    SLOT,
+    prefetch=CANDIDATE,
+    shadow=ShadowRun(candidate=CANDIDATE, comparisons_max=500, serving_latency_ms_p99_max=12.5),
 )
 CHOICE = DeviceChoice(
     device="CPU",
@@ -43,13 +50,19 @@ CHOICE = DeviceChoice(
     ),
 )
 STATE = SavedState(
-    desired=DesiredState(generation=7, slots=(SLOT,)),
+    desired=DesiredState(generation=7, slots=(WITH_CANDIDATES,)),
     serving=(ServingRecord(desired=SLOT, choice=CHOICE),),
     failures=(FailureRecord(slot="welds", version=4, offer=1, reason="DISK_FULL", message="no room"),),
     boot_count=5,
     trials=(
         Trial(desired=replace(SLOT, version=4), loads=1),
         Trial(desired=SLOT, starts=2, before=ServingRecord(desired=replace(SLOT, version=2), choice=CHOICE)),
+    ),
+    prepared=(ServingRecord(desired=replace(SLOT, version=9), choice=CHOICE),),
+    shadows=(
+        ShadowRecord(
+            candidate=replace(SLOT, version=9), state=ShadowState.RUNNING, compared=7, message="m", loads=1, starts=2
+        ),
     ),
 )
 
