@@ -345,7 +345,7 @@ def test_every_change_of_state_is_written_down_with_who_or_which_rule(rollout: R
             assert decision.happenings
             assert decision.happenings[-1].reason
         if decision.rollout == rollout:
-            assert decision.happenings == ()
+            assert not any(said.actor.startswith("rules/") for said in decision.happenings)
         assert all(said.actor.startswith(("operators/", "rules/")) for said in decision.happenings)
         assert all(said.resource == "rollouts/r1" for said in decision.happenings)
         rollout = decision.rollout
