@@ -71,6 +71,12 @@ bench: $(INSTALLED) ## Measure against the limits of the machine; tables here, n
 bench-fleet: $(INSTALLED) ## What AGENTS=10000 cost a controller, and a tenth of them; table here, numbers in .bench/fleet.json
 	$(BIN)/python -m tests.bench.scale $(if $(AGENTS),--agents $(AGENTS))
 
+.PHONY: simulate
+simulate: SEEDS ?= 200
+simulate: FIRST ?= 0
+simulate: $(INSTALLED) ## Simulate seeds on all cores: SEEDS=2000 FIRST=0; failing ones are printed and kept
+	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --first $(FIRST)
+
 # --- what CI runs ---------------------------------------------------------------------------------
 
 .PHONY: check

@@ -119,8 +119,8 @@ async def test_bytes_are_those_of_files_that_the_agent_lacks() -> None:
     await fleet.enrol("st-8")
     plan = await planning(fleet).plan(make_request())
     fetched = {target.agent_id: target.fetch_bytes for target in plan.targets}
-    assert fetched["st-1"] == len("new-weights")
-    assert fetched["st-8"] == len("new-weights") + len("shared")
+    assert fetched[AgentId("st-1")] == len("new-weights")
+    assert fetched[AgentId("st-8")] == len("new-weights") + len("shared")
     assert sum(wave.fetch_bytes for wave in plan.waves) == sum(fetched.values())
 
 
@@ -130,8 +130,8 @@ async def test_too_little_disk_and_out_of_reach_are_warned_of() -> None:
     await fleet.enrol("st-8")
     plan = await planning(fleet).plan(make_request())
     warned = {target.agent_id: target.warning for target in plan.targets if target.warning}
-    assert "too little disk" in warned["st-3"]
-    assert warned["st-8"] == "never heard"
+    assert "too little disk" in warned[AgentId("st-3")]
+    assert warned[AgentId("st-8")] == "never heard"
     assert any("too little disk: st-3" in warning for warning in plan.warnings)
     assert any("out of reach: st-8" in warning for warning in plan.warnings)
 

@@ -4,11 +4,11 @@ happened.
 They are written from the rules and not from the code they check: none calls a decision of the domain.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from controlplane.domain.audit import AuditEvent
 from controlplane.domain.deployment import Deployment
-from controlplane.domain.ids import AgentId, ModelId
+from controlplane.domain.ids import AgentId, ModelId, RolloutId
 from controlplane.domain.rollout import Rollout, RolloutState, WaveState
 from tests.simulation.rollout_checkers import check_rollout
 from tests.simulation.snapshot import ACTIVE, Snapshot, Truth, ViolationError
@@ -182,3 +182,14 @@ def _rests(rollout: Rollout, after: Snapshot) -> bool:
             )
         case _:
             return True
+
+
+def check_last(after: Snapshot, started: Sequence[RolloutId]) -> None:
+    """A rollout that asks for next to nothing, started when all was at rest, has begun whatever was stuck before, and
+    ended; it holds only where nobody installed the version."""
+    for rollout in after.rollouts:
+        if rollout.id not in started:
+            continue
+        holds = rollout.state is RolloutState.RUNNING and rollout.reason.startswith("HOLDING_")
+        if not rollout.waves or not (holds or rollout.state in {RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK}):
+            raise ViolationError(f"blocked: {rollout.id} is {rollout.state} {rollout.reason}: {rollout.message}")

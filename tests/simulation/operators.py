@@ -6,6 +6,7 @@ from typing import Any
 
 from controlplane.app.rollouts import RolloutRequest, WhenActive
 from controlplane.domain.gate import FailureAction, GatePolicy
+from controlplane.domain.ids import RolloutId
 from controlplane.domain.rollout import (
     ApprovalScope,
     MaintenanceWindow,
@@ -19,6 +20,12 @@ from tests.simulation.scenario import Scenario, Standing
 from tests.simulation.snapshot import Snapshot
 
 ALICE, BOB = "operators/alice", "operators/bob"
+EASY = RolloutStrategy(
+    waves=parse_wave_sizes("1,100%"),
+    gate=GatePolicy(min_inferences=0, max_failed_installs=1000, max_silent_per_mille=1000),
+    offline_wait_seconds=20.0,
+    install_seconds_max=60.0,
+)
 UNKNOWN_VERSION = 99
 """Operators sometimes ask for what does not exist."""
 
@@ -70,6 +77,25 @@ class Operators:
         replica, actor = rng.choice(self._replicas), rng.choice([ALICE, BOB])
         for rollout_id in waiting:
             await replica.act(lambda rollout_id=rollout_id: replica.rollouts.approve(rollout_id, actor=actor))  # type: ignore[misc]
+
+    async def start_last(self) -> tuple[RolloutId, ...]:
+        """Start a rollout of each deployment that asks for next to nothing; return those that were not refused."""
+        started: list[RolloutId] = []
+        for standing in self._scenario.standing:
+            request = RolloutRequest(
+                deployment_id=standing.deployment_id,
+                model_id=standing.model_id,
+                target_version=1,
+                strategy=EASY,
+                when_active=WhenActive.SUPERSEDE,
+                actor=ALICE,
+            )
+
+            async def start(request: RolloutRequest = request) -> None:
+                started.append((await self._replicas[0].rollouts.create(request)).id)
+
+            await self._replicas[0].act(start)
+        return tuple(started)
 
     async def pin(self) -> None:
         """Pin a slot, or let it go."""

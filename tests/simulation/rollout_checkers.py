@@ -99,7 +99,8 @@ def check_admission(before: Rollout, after: Rollout, snapshot: Snapshot, truth: 
             raise ViolationError(f"approval: {after.id} admitted wave {wave.index} without one")
         if asked and strategy.second_person and wave.approver == after.creator:
             raise ViolationError(f"second person: {after.creator} approved wave {wave.index} of their own {after.id}")
-        closed = [agent for agent in wave.agents if not _is_open(after, WindowScope.START, agent, snapshot)]
+        targets = [agent for agent in wave.agents if _is_target(after, agent, snapshot)]
+        closed = [agent for agent in targets if not _is_open(after, WindowScope.START, agent, snapshot)]
         if closed:
             raise ViolationError(f"start window: {after.id} admitted wave {wave.index} while {closed} are closed")
 
@@ -120,17 +121,17 @@ def check_releases(after: Rollout, fresh: list[Release], snapshot: Snapshot) -> 
 
 
 def check_swaps(rollout: Rollout, snapshot: Snapshot, truth: Truth) -> None:
-    """What an agent begins for a rollout, it begins within its window, but for what was on its way."""
+    """What an agent begins for a rollout, it begins within its window, but for what was on its way, or was told while
+    no controller had its round."""
     for swap in truth.swaps:
         moved = rollout.model_id == swap.model_id and rollout.target_version == swap.version
-        if not moved or rollout.state not in ACTIVE or swap.agent_id not in snapshot.agents:
+        released = any(release.agent_id == swap.agent_id for wave in rollout.waves for release in wave.releases)
+        if not (moved and released and rollout.state in ACTIVE):
             continue
-        if any(
-            _is_open(rollout, WindowScope.SWAP, swap.agent_id, snapshot, swap.time - timedelta(seconds=late))
-            for late in range(int(LATE_SECONDS) + 1)
-        ):
-            continue
-        if any(release.agent_id == swap.agent_id for wave in rollout.waves for release in wave.releases):
+        since = min(truth.tick_time or swap.time, swap.time) - timedelta(seconds=LATE_SECONDS)
+        seconds = int((swap.time - since).total_seconds())
+        times = (since + timedelta(seconds=second) for second in range(seconds + 1))
+        if not any(_is_open(rollout, WindowScope.SWAP, swap.agent_id, snapshot, time) for time in times):
             raise ViolationError(f"swap window: {swap.agent_id} swaps for {rollout.id} while it is closed")
 
 
@@ -175,7 +176,7 @@ def check_bytes(before: Rollout | None, after: Rollout, snapshot: Snapshot) -> N
     for fetch in _fetches(after):
         record = snapshot.agents[fetch.agent_id]
         site = record.agent.labels.get("site", "")
-        if fetch in was or not _serves(after, record):
+        if fetch in was or not _has(after, record):
             sites[site].append(fetch.time)
         if fetch not in was:
             new.add((site, fetch.time))
@@ -206,11 +207,10 @@ def _line(record: AgentRecord) -> tuple[str, ...]:
 
 def _is_between(rollout: Rollout, release: Release, snapshot: Snapshot) -> bool:
     """Whether a released target has, by its last words, neither installed the version nor failed to."""
-    record = snapshot.agents.get(release.agent_id)
-    if record is None or record.agent.revoked or (release.agent_id, rollout.model_id) in snapshot.pins:
+    record, deployment = snapshot.agents.get(release.agent_id), snapshot.holder(release.agent_id, rollout.model_id)
+    if record is None or record.observation is None or deployment is None:
         return False
-    deployment = snapshot.holder(release.agent_id, rollout.model_id)
-    if deployment is None or deployment.id != rollout.deployment_id or record.observation is None:
+    if not _is_target(rollout, release.agent_id, snapshot):
         return False
     strategy, observation = rollout.strategy, record.observation
     slot = observation.observed.slot(rollout.model_id)
@@ -230,6 +230,19 @@ def _is_between(rollout: Rollout, release: Release, snapshot: Snapshot) -> bool:
 def _serves(rollout: Rollout, record: AgentRecord) -> bool:
     slot = record.observation.observed.slot(rollout.model_id) if record.observation is not None else None
     return slot is not None and slot.serving_version == rollout.target_version
+
+
+def _has(rollout: Rollout, record: AgentRecord) -> bool:
+    """Whether it has the bytes of the version already."""
+    slot = record.observation.observed.slot(rollout.model_id) if record.observation is not None else None
+    return slot is not None and rollout.target_version in {slot.serving_version, slot.prefetched_version}
+
+
+def _is_target(rollout: Rollout, agent_id: AgentId, snapshot: Snapshot) -> bool:
+    record, deployment = snapshot.agents.get(agent_id), snapshot.holder(agent_id, rollout.model_id)
+    pinned = (agent_id, rollout.model_id) in snapshot.pins
+    held = deployment is not None and deployment.id == rollout.deployment_id
+    return record is not None and not record.agent.revoked and not pinned and held
 
 
 def _has_prepared(rollout: Rollout, agent_id: AgentId, snapshot: Snapshot) -> bool:

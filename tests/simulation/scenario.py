@@ -109,7 +109,7 @@ class Scenario:
     faults: Faults
     controllers: int = 1
     commands: int = 0
-    inferences_per_window: int = 12
+    inferences_per_window: int = 80
     """Most that a busy station does in WINDOW_SECONDS."""
     acts: dict[str, int] = field(default_factory=dict)
     """How often something else happens: "relabel", "pin", "yank", "revoke"."""
@@ -182,15 +182,22 @@ def _draw_versions(rng: random.Random) -> tuple[Version, ...]:
 
 
 def _draw_version(rng: random.Random, number: int) -> Version:
-    return Version(
-        number=number,
-        install_failure=rng.choice([0.0, 0.0, 0.0, 0.4, 1.0]),
-        error_share=rng.choice([0.0, 0.0, 0.0, 0.3]),
-        bad_boxes=rng.choice([(CPU_BOX, GPU_BOX, ARM_BOX), (GPU_BOX,), (CPU_BOX,)]),
-        slowness=rng.choice([1.0, 1.0, 3.0]),
-        deadly=rng.choice([0.0, 0.0, 0.0, 0.0, 0.5]),
-        agreement=rng.choice([1.0, 1.0, 0.5]),
-    )
+    bad_boxes = rng.choice([(CPU_BOX, GPU_BOX, ARM_BOX), (GPU_BOX,), (CPU_BOX,)])
+    match rng.randrange(14):
+        case 0:
+            return Version(number=number, install_failure=1.0)
+        case 1:
+            return Version(number=number, install_failure=0.4)
+        case 2 | 3:
+            return Version(number=number, error_share=0.3, bad_boxes=bad_boxes)
+        case 4:
+            return Version(number=number, slowness=3.0)
+        case 5:
+            return Version(number=number, deadly=0.5)
+        case 6:
+            return Version(number=number, agreement=0.5)
+        case _:
+            return Version(number=number)
 
 
 def _draw_faults(rng: random.Random, rough: float) -> Faults:

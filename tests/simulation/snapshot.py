@@ -74,6 +74,8 @@ class Truth:
     """By version, as many as ever reached the controller."""
     swaps: list[Swap] = field(default_factory=list)
     """Since the snapshot before."""
+    tick_time: datetime | None = None
+    """When a controller last had its round: until the next, what is told may be out of date."""
 
 
 async def take_snapshot(store: Store, now: datetime, last: Snapshot | None) -> Snapshot:

@@ -13,7 +13,7 @@ from controlplane.domain.deployment import RuntimePolicy, SamplePolicy
 from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import Observation, ObservedState
 from tests.simulation.agent import Sealed, SimulatedAgent, Work
-from tests.simulation.checkers import check, check_liveness
+from tests.simulation.checkers import check, check_last, check_liveness
 from tests.simulation.controller import Replica
 from tests.simulation.events import Event, EventHeap
 from tests.simulation.measurements import WINDOW_SECONDS, make_evidence, make_weights
@@ -74,11 +74,20 @@ class World:
             await self._end_faults()
             await self.run_until(scenario.fault_seconds + scenario.settle_seconds, early=True)
             check_liveness(await self.snapshot(), self._unsettled())
+            await self._roll_out_once_more()
         except Exception as error:
             what = str(error) if isinstance(error, ViolationError) else f"raised: {error!r}"
             raise ViolationError(f"seed {scenario.seed} at {self.heap.seconds:.3f} s: {what}") from error
         states = tuple(str(rollout.state) for rollout in (await self.snapshot()).rollouts)
         return Outcome(seed=scenario.seed, events=self._events, seconds=self.heap.seconds, rollouts=states)
+
+    async def _roll_out_once_more(self) -> None:
+        """Whatever is left of earlier rollouts, a new one begins at once and comes to its end."""
+        started = await self.people.start_last()
+        await self.run_until(self.heap.seconds + self.scenario.settle_seconds, early=True)
+        after = await self.snapshot()
+        check_liveness(after, self._unsettled())
+        check_last(after, started)
 
     async def run_until(self, seconds: float, *, early: bool) -> None:
         """Let happen what happens until then; stop earlier, if that is wanted, once everything is at rest."""
@@ -193,7 +202,12 @@ class World:
     # --- controllers ---
 
     async def _tick(self, replica: Replica) -> None:
-        await replica.work(lambda: replica.ticks.tick(self.heap.clock.now()))
+        async def tick() -> None:
+            now = self.heap.clock.now()
+            await replica.ticks.tick(now)
+            self._truth.tick_time = now
+
+        await replica.work(tick)
 
     async def _converge(self, replica: Replica) -> None:
         await replica.work(lambda: replica.convergence.round(self.heap.clock.now()))
