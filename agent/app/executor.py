@@ -550,7 +550,7 @@ class Executor:
         return SavedState(
             desired=self._desired,
             serving=tuple(record for slot in slots if (record := serving_record(slot)) is not None),
-            failures=tuple(record for slot in slots if (record := failure_record(slot)) is not None),
+            failures=tuple(failure for slot in slots if (failure := failure_record(slot)) is not None),
             boot_count=self.boot_count,
             trials=self._trials.all(),
             prepared=self._preparations.records(self._desired.slots),

@@ -72,8 +72,7 @@ class ShadowRunner:
         self._latencies_ms: deque[float] = deque(maxlen=limits.SHADOW_LATENCY_WINDOW)
         self._skipped = 0
         self._last: Result | None = None
-        self._judged = compared
-        self._given = compared
+        self._compared = compared
         self._state = ShadowState.RUNNING
         self._message = ""
         self._thread = threading.Thread(target=self._work, name=f"shadow-{candidate.slot}", daemon=True)
@@ -102,8 +101,8 @@ class ShadowRunner:
 
     @property
     def compared(self) -> int:
-        """Inputs that both versions have judged."""
-        return self._judged
+        """Inputs that the candidate was given, those on which it failed included: a run of failures ends too."""
+        return self._compared
 
     # --- the serving path ---
 
@@ -129,7 +128,7 @@ class ShadowRunner:
         try:
             while (offered := self._next()) is not None:
                 self._run(offered)
-                if self._given >= self._shadow.comparisons_max:
+                if self._compared >= self._shadow.comparisons_max:
                     self._settle(ShadowState.COMPLETE, "")
         except Exception as error:  # noqa: BLE001 - the boundary of a thread: a candidate may fail in any way
             _log.exception("shadow_failed", slot=self._candidate.slot, version=self._candidate.version)
@@ -193,8 +192,7 @@ class ShadowRunner:
             )
             for result, labels in zip(offered.results, rows, strict=True)
         )
-        self._given += len(comparisons)
-        self._judged += sum(not comparison.failed for comparison in comparisons)
+        self._compared += len(comparisons)
         try:
             self._results.append_comparisons(comparisons)
         except StateError as error:

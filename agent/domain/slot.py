@@ -82,7 +82,7 @@ class ObservedShadow:
     candidate_version: int
     state: ShadowState
     compared: int = 0
-    """Inputs that both versions have judged."""
+    """Inputs that the candidate was given after the serving version, those on which it failed included."""
     message: str = ""
     offer: int = 0
 

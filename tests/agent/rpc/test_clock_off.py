@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from lineside.v1 import enrollment_service_pb2, enrollment_service_pb2_grpc
 
 from agent.domain.errors import CLOCK_FIELD, Reason
 from agent.rpc.channel import SERVER_NAME, open_channel
@@ -55,6 +56,11 @@ async def listener(begin: datetime, end: datetime) -> AsyncIterator[tuple[str, b
         await server.stop(None)
 
 
+async def call(channel: grpc.aio.Channel) -> None:
+    stub = enrollment_service_pb2_grpc.EnrollmentServiceStub(channel)
+    await stub.GetEndpoints(enrollment_service_pb2.GetEndpointsRequest(), timeout=20)
+
+
 @pytest.mark.parametrize(
     ("begin", "end", "what"),
     [(NOW - 400 * DAY, NOW - 300 * DAY, "has expired"), (NOW + 300 * DAY, NOW + 400 * DAY, "is not valid yet")],
@@ -62,7 +68,7 @@ async def listener(begin: datetime, end: datetime) -> AsyncIterator[tuple[str, b
 async def test_a_certificate_outside_its_time_names_the_clock(begin: datetime, end: datetime, what: str) -> None:
     async with listener(begin, end) as (address, ca_pem), open_channel(address, ca_pem=ca_pem) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await channel.unary_unary("/any/Method")(b"", timeout=20)
+            await call(channel)
     error = controller_error(failure.value)
     assert (error.field, error.reason, error.retryable) == (CLOCK_FIELD, Reason.CONTROLLER_UNAVAILABLE, True)
     assert what in error.message
@@ -81,5 +87,5 @@ async def test_another_failure_to_connect_names_no_clock() -> None:
         open_channel(address, ca_pem=other_ca_pem) as channel,
     ):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await channel.unary_unary("/any/Method")(b"", timeout=20)
+            await call(channel)
     assert controller_error(failure.value).field == ""
