@@ -26,6 +26,7 @@ from tests.support.factories import (
     make_host,
     make_model,
     make_observed_slot,
+    make_shadow_window,
     make_version,
     make_window,
 )
@@ -186,6 +187,27 @@ class Fleet:
                         results=(),
                     )
                 )
+
+    async def compare(
+        self, agent: str, *, serving_version: int, candidate_version: int, compared: int, agreed: int
+    ) -> None:
+        """What the agent compared in shadow arrives now."""
+        self.batches += 1
+        now = self.clock.now()
+        window = make_shadow_window(
+            agent_id=agent,
+            batch=self.batches,
+            serving_version=serving_version,
+            candidate_version=candidate_version,
+            compared=compared,
+            agreed=agreed,
+            errors=0,
+        )
+        batch = make_batch(
+            agent_id=agent, batch=self.batches, receive_time=now, windows=(), results=(), shadow_windows=(window,)
+        )
+        async with self.store.write() as work:
+            await work.evidence.add(batch)
 
     async def tick(self, seconds: float = 1.0) -> None:
         await self.ticks.tick(self.clock.advance(seconds))

@@ -2,8 +2,17 @@
 
 from datetime import timedelta
 
+import pytest
+
 from controlplane.app.rollouts import WhenActive
-from controlplane.domain.rollout import MaintenanceWindow, Rollout, RolloutState, WindowScope
+from controlplane.domain.rollout import (
+    MaintenanceWindow,
+    Rollout,
+    RolloutState,
+    ShadowPolicy,
+    WaveState,
+    WindowScope,
+)
 from tests.app.fleet import ANNA, SOLAR, Fleet
 
 STATIONS = tuple(f"st-{number}" for number in range(1, 7))
@@ -151,3 +160,19 @@ async def test_the_canary_holds_an_agent_of_every_device_class() -> None:
         waves="1,100%", when_active=WhenActive.SUPERSEDE, strategy={"canary_per_device_class": False}
     )
     assert len(plain.waves[0].agents) == 1
+
+
+@pytest.mark.parametrize(("agreed", "state"), [(2000, RolloutState.RUNNING), (1000, RolloutState.ROLLING_BACK)])
+async def test_a_candidate_answers_nothing_before_it_has_agreed_in_shadow(agreed: int, state: RolloutState) -> None:
+    fleet = await make_fleet()
+    rollout = await fleet.roll_out(waves="1,100%", strategy={"shadow": ShadowPolicy(min_comparisons=1000)})
+    (canary,) = rollout.waves[0].agents
+    assert (rollout.reason, rollout.waves[0].state, await given(fleet)) == ("SHADOWING", WaveState.SHADOWING, [])
+    await fleet.sync(*STATIONS)
+    await fleet.tick()
+    assert ((await look(fleet, rollout)).reason, await given(fleet)) == ("SHADOWING", [])
+    await fleet.compare(canary, serving_version=1, candidate_version=2, compared=2000, agreed=agreed)
+    await fleet.tick()
+    judged = await look(fleet, rollout)
+    assert judged.state is state
+    assert await given(fleet) == ([canary] if state is RolloutState.RUNNING else [])
