@@ -74,6 +74,8 @@ class TargetView:
     """It has heard what it should run now, or says itself that it was asked for the version."""
     swap_open: bool
     """Its swap window is open, or none binds it."""
+    up_to_date: bool = True
+    """It has heard what it should run now: what it says of itself is its answer to that."""
 
     @property
     def place(self) -> Place:
@@ -111,6 +113,7 @@ def view_target(record: AgentRecord, rollout: Rollout, sight: Sight, *, swap_ope
         prefetch_failed=up_to_date and not prefetched and slot is not None and bool(slot.prefetch_failure),
         took_up=up_to_date or (slot is not None and _was_asked(slot, rollout, sight)),
         swap_open=swap_open,
+        up_to_date=up_to_date,
     )
 
 
@@ -240,7 +243,8 @@ class _Round:
             return _HELD
         if not view.in_reach:
             return _OUT_OF_REACH
-        if view.install is Install.INSTALLED:
+        # One that was taken back and serves the version still is about to swap back: it waits for its turn as any other.
+        if view.install is Install.INSTALLED and view.up_to_date:
             return None if self._pace.is_free() else self._pace.hold
         if self._waits_for_prefetch(view):
             return _PREPARES
