@@ -22,6 +22,8 @@ from tests.simulation.snapshot import ACTIVE, Snapshot, Truth, ViolationError
 TICK_SECONDS = 2.0
 LATE_SECONDS = 12.0
 """A tick, a delay in each direction and a sync: so late may an agent act on what was true."""
+RESTORED_SECONDS = 60.0
+"""So late does a box whose disk was restored hear again what it was given before, on a bad link."""
 CLOSED = frozenset({WaveState.PENDING, WaveState.SHADOWING})
 
 
@@ -126,7 +128,9 @@ def check_swaps(rollout: Rollout, snapshot: Snapshot, truth: Truth) -> None:
     for swap in truth.swaps:
         moved = rollout.model_id == swap.model_id and rollout.target_version == swap.version
         released = any(release.agent_id == swap.agent_id for wave in rollout.waves for release in wave.releases)
-        if not (moved and released and rollout.state in ACTIVE):
+        restored = truth.restored.get(swap.agent_id)
+        again = restored is not None and swap.time - restored < timedelta(seconds=RESTORED_SECONDS)
+        if again or not (moved and released and rollout.state in ACTIVE):
             continue
         since = min(truth.tick_time or swap.time, swap.time) - timedelta(seconds=LATE_SECONDS)
         seconds = int((swap.time - since).total_seconds())

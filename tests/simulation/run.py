@@ -1,7 +1,7 @@
 """`python -m tests.simulation.run --seeds N --first 0`: run N seeds on all processors and print what broke.
 
 Prints a line for each violation, which names the seed that repeats it, appends such seeds to `seeds.txt` beside this
-file (the tests replay them), and prints last `seeds=N violations=M events=E seconds=S`. Exit status 1 when something broke.
+file (the tests replay them), and last `seeds=N violations=M events=E seconds=S`. Exit status 1 when something broke.
 """
 
 import argparse

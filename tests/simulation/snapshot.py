@@ -74,6 +74,8 @@ class Truth:
     """By version, as many as ever reached the controller."""
     swaps: list[Swap] = field(default_factory=list)
     """Since the snapshot before."""
+    restored: dict[AgentId, datetime] = field(default_factory=dict)
+    """When an old disk image was last put back: the agent goes again to what it had been given."""
     tick_time: datetime | None = None
     """When a controller last had its round: until the next, what is told may be out of date."""
 

@@ -330,6 +330,7 @@ class World:
 
         async def restore() -> None:
             self.network.reconnect(agent.id)
+            self._truth.restored[agent.id] = self.heap.clock.now()
             self._begin(agent, agent.restore(self.heap.seconds))
 
         self.heap.after(self.rng.uniform(10.0, 90.0), restore)
