@@ -8,7 +8,7 @@ scripts refusals and breaks beforehand and looks at the calls afterwards.
 
 import hashlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -90,13 +90,13 @@ class FakeController:
     break_upload_after: deque[int] = field(default_factory=deque)
     """Each ends one upload stream as a dying process would, after so many messages."""
     on_break: Callable[[], None] = lambda: None
-    watches: deque[list[rollout_pb2.Rollout | rollout_service_pb2.WatchRolloutResponse | Refusal]] = field(
+    watches: deque[Sequence[rollout_pb2.Rollout | rollout_service_pb2.WatchRolloutResponse | Refusal]] = field(
         default_factory=deque
     )
     """What the next watch streams send."""
-    plans: deque[list[rollout_service_pb2.PlanRolloutResponse | Refusal]] = field(default_factory=deque)
+    plans: deque[Sequence[rollout_service_pb2.PlanRolloutResponse | Refusal]] = field(default_factory=deque)
     """What the next plan streams send."""
-    rehearsals: deque[list[rollout_service_pb2.RehearseRolloutResponse | Refusal]] = field(default_factory=deque)
+    rehearsals: deque[Sequence[rollout_service_pb2.RehearseRolloutResponse | Refusal]] = field(default_factory=deque)
     """What the next rehearsal streams send."""
     explanations: dict[str, agent_service_pb2.AgentExplanation] = field(default_factory=dict)
     events: list[audit_pb2.AuditEvent] = field(default_factory=list)

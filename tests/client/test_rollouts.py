@@ -2,10 +2,10 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from lineside.v1 import rollout_pb2
+from lineside.v1 import audit_pb2, rollout_pb2, rollout_service_pb2
 
-from controlplane.client import ApiError, Client, UnreachableError, WaitTimeoutError, limits
-from controlplane.client.rollouts import Change
+from controlplane.client import ApiError, Client, IntegrityError, UnreachableError, WaitTimeoutError, limits
+from controlplane.client.rollouts import Change, Strategy
 from tests.client.fake_controller import FakeController, Refusal
 from tests.client.stepped_time import SteppedTime
 
@@ -72,9 +72,9 @@ def test_waiting_ends_when_its_time_is_over(fake: FakeController, client: Client
 
 def test_waiting_tells_every_change(fake: FakeController, client: Client) -> None:
     fake.watches.append([RUNNING, SUCCEEDED])
-    told: list[Change] = []
-    assert client.rollouts.wait("r1", changed=told.append) == SUCCEEDED
-    assert [change.rollout for change in told] == [RUNNING, SUCCEEDED]
+    heard: list[Change] = []
+    assert client.rollouts.wait("r1", changed=heard.append) == SUCCEEDED
+    assert [change.rollout for change in heard] == [RUNNING, SUCCEEDED]
 
 
 @pytest.mark.parametrize(
@@ -93,3 +93,93 @@ def test_hands_reach_the_rollout(
     fake.rollouts["rollouts/r1"] = Rollout(name="rollouts/r1")
     assert getattr(client.rollouts, act)("r1").state == state
     assert fake.rollouts["rollouts/r1"].state == state
+
+
+def decided(number: int) -> audit_pb2.AuditEvent:
+    return audit_pb2.AuditEvent(name=f"auditEvents/{number:04}", action="wave.admit")
+
+
+def told(rollout: Rollout, *numbers: int) -> Change:
+    return Change(rollout=rollout, events=map(decided, numbers))
+
+
+def test_each_decision_is_told_once_over_all_streams(fake: FakeController, client: Client) -> None:
+    # The first message of a stream tells everything since the rollout began.
+    fake.watches.extend(
+        [
+            [told(RUNNING, 1, 2), GONE],
+            [told(RUNNING, 1, 2), told(RUNNING, 3), GONE],
+            [told(WAVE_2, 1, 2, 3, 4), told(SUCCEEDED, 5)],
+        ]
+    )
+    changes = list(client.rollouts.watch("r1"))
+    assert changes == [told(RUNNING, 1, 2), told(RUNNING, 3), told(WAVE_2, 4), told(SUCCEEDED, 5)]
+
+
+def test_a_superseded_rollout_has_ended(fake: FakeController, client: Client) -> None:
+    superseded = Rollout(name="rollouts/r1", state=Rollout.STATE_SUPERSEDED)
+    fake.watches.append([Rollout(name="rollouts/r1", state=Rollout.STATE_QUEUED), superseded])
+    assert client.rollouts.wait("r1") == superseded
+
+
+PLAN_PARTS = [
+    rollout_service_pb2.PlanRolloutResponse(plan=rollout_service_pb2.RolloutPlan(target_count=3)),
+    rollout_service_pb2.PlanRolloutResponse(targets=[rollout_service_pb2.PlannedTarget(agent="agents/a")]),
+    rollout_service_pb2.PlanRolloutResponse(
+        targets=[rollout_service_pb2.PlannedTarget(agent="agents/b")],
+        left_out=[rollout_service_pb2.LeftOutAgent(agent="agents/c")],
+    ),
+]
+
+
+def test_a_plan_is_whole_also_after_a_break(fake: FakeController, client: Client) -> None:
+    fake.plans.extend([[*PLAN_PARTS[:2], GONE], PLAN_PARTS])
+    plan = client.rollouts.plan("line-3", model="solar", version=2, strategy=Strategy(waves=["100%"]))
+    assert plan.summary.target_count == 3
+    assert [target.agent for target in plan.targets] == ["agents/a", "agents/b"]
+    assert [agent.agent for agent in plan.left_out] == ["agents/c"]
+    assert fake.requests("PlanRollout")[0].rollout.target_version == "models/solar/versions/2"
+
+
+def test_a_refused_plan_is_not_asked_for_again(fake: FakeController, client: Client) -> None:
+    fake.plans.append([Refusal(code=grpc.StatusCode.FAILED_PRECONDITION, reason="VERSION_YANKED")])
+    with pytest.raises(ApiError, match="scripted"):
+        client.rollouts.plan("line-3", model="solar", version=2, strategy=Strategy(waves=["100%"]))
+
+
+def test_a_rehearsal_tells_its_progress(fake: FakeController, client: Client) -> None:
+    report = rollout_service_pb2.RehearsalReport(outcomes={"SUCCEEDED": 2})
+    part = rollout_service_pb2.RehearseRolloutResponse
+    fake.rehearsals.append([part(plays_done=1, plays=2), part(plays_done=2, plays=2, report=report)])
+    seen: list[tuple[int, int]] = []
+    found = client.rollouts.rehearse(
+        "line-3",
+        model="solar",
+        version=2,
+        strategy=Strategy(waves=["100%"]),
+        plays=2,
+        progress=lambda done, plays: seen.append((done, plays)),
+    )
+    assert (found, seen) == (report, [(1, 2), (2, 2)])
+
+
+def test_a_rehearsal_without_a_report_is_none(fake: FakeController, client: Client) -> None:
+    fake.rehearsals.append([rollout_service_pb2.RehearseRolloutResponse(plays_done=1, plays=2)])
+    with pytest.raises(IntegrityError) as caught:
+        client.rollouts.rehearse("line-3", model="solar", version=2, strategy=Strategy(waves=["100%"]))
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(("etag", "calls"), [("7", 1), ("", 2)])
+def test_a_lost_race_is_the_callers_where_an_etag_says_what_was_seen(
+    fake: FakeController, client: Client, etag: str, calls: int
+) -> None:
+    waves = [rollout_pb2.Wave(state=rollout_pb2.Wave.STATE_PENDING)]
+    fake.rollouts["rollouts/r1"] = Rollout(name="rollouts/r1", waves=waves)
+    fake.refusals["ApproveRollout"].append(Refusal(code=grpc.StatusCode.ABORTED, reason="STALE_WRITE"))
+    if etag:
+        with pytest.raises(ApiError):
+            client.rollouts.approve("r1", etag=etag)
+    else:
+        assert client.rollouts.approve("r1").waves[0].approver == "operators/anna"
+    assert len(fake.requests("ApproveRollout")) == calls

@@ -1,16 +1,19 @@
 """Agents and slots survive the wire, and bad ones are refused by field."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from lineside.v1 import agent_pb2, condition_pb2, slot_pb2
 
 from controlplane import limits
-from controlplane.app.desired import ResolvedState
+from controlplane.app.desired import DesiredStates, ResolvedState
+from controlplane.domain.assignment import ShadowRun
 from controlplane.domain.condition import Condition, ConditionState
 from controlplane.domain.deployment import PerformanceHint, RuntimePolicy, SamplePolicy
 from controlplane.domain.errors import FieldInvalidError, StaleWriteError
-from controlplane.domain.inventory import AgentRecord, ObservedState, SlotState
+from controlplane.domain.inventory import AgentRecord, ObservedShadow, ObservedState, ShadowState, SlotState
+from controlplane.domain.pin import Pin
 from controlplane.rpc.convert import agents, conditions, etags, slots
 from tests.support.factories import (
     NOW,
@@ -18,12 +21,15 @@ from tests.support.factories import (
     ST_1,
     make_agent,
     make_desired,
+    make_desired_slot,
     make_device,
     make_host,
+    make_model,
     make_observation,
     make_observed_slot,
     make_version,
 )
+from tests.support.memory_store import MemoryStore
 
 
 def on_the_wire(*observed: slot_pb2.ObservedSlot) -> slot_pb2.ObservedState:
@@ -150,3 +156,74 @@ def test_what_a_sample_policy_leaves_out_is_the_controllers_default() -> None:
             **{field: getattr(default, field) for field in SamplePolicy.__dataclass_fields__},
             name: value,
         }
+
+
+@pytest.mark.parametrize("state", ShadowState)
+def test_what_is_prepared_and_compared_returns(state: ShadowState) -> None:
+    shadow = ObservedShadow(candidate_version=3, state=state, compared=40, message="too slow", offer=2)
+    for slot in (
+        make_observed_slot(prefetched_version=2, shadow=shadow),
+        make_observed_slot(prefetch_failure="no room", shadow=replace(shadow, candidate_version=0, message="")),
+    ):
+        returned = slots.observed_state_from_proto(on_the_wire(slots.observed_slot_to_proto(slot)))
+        assert returned.slots == (slot,)
+
+
+@pytest.mark.parametrize("field", ["prefetched_version", "shadow.candidate_version"])
+def test_a_version_of_another_model_is_refused_by_field(field: str) -> None:
+    message = slot_pb2.ObservedSlot(slot="solar")
+    holder = message.shadow if field.startswith("shadow.") else message
+    setattr(holder, field.rpartition(".")[2], "models/weld/versions/1")
+    with pytest.raises(FieldInvalidError) as caught:
+        slots.observed_state_from_proto(on_the_wire(message))
+    assert caught.value.field == f"observed_state.slots.{field}"
+    assert caught.value.remedy
+
+
+def test_words_of_a_failed_prefetch_and_shadow_are_cut() -> None:
+    long = "x" * (limits.NACK_CHARS_MAX + 1)
+    message = slot_pb2.ObservedSlot(slot="solar", prefetch_failure=long, shadow=slot_pb2.ObservedShadow(message=long))
+    (slot,) = slots.observed_state_from_proto(on_the_wire(message)).slots
+    assert len(slot.prefetch_failure) == limits.NACK_CHARS_MAX
+    assert slot.shadow is not None
+    assert len(slot.shadow.message) == limits.NACK_CHARS_MAX
+
+
+def test_an_agent_is_given_what_to_prepare_and_to_compare_with_all_it_needs() -> None:
+    run = ShadowRun(candidate_version=3, comparisons_max=500, serving_latency_ms_p99_max=12.5)
+    slot = make_desired_slot(version=1, prefetch_version=2, shadow=run, fetch_bytes_per_second_max=1000)
+    versions = {(SOLAR, number): make_version(number=number) for number in (1, 2, 3)}
+    message = slots.desired_state_to_proto(ResolvedState(desired=make_desired(slots=(slot,)), versions=versions))
+    (told,) = message.slots
+    assert told.fetch_bytes_per_second_max == 1000
+    assert (told.shadow.comparisons_max, told.shadow.serving_latency_ms_p99_max) == (500, 12.5)
+    for candidate, number in ((told.prefetch, 2), (told.shadow.candidate, 3)):
+        version = versions[SOLAR, number]
+        assert candidate.model_version == version.name
+        assert candidate.artifact.digest == version.artifact.digest
+        assert candidate.signature.entry_path == version.signature.entry_path
+    bare = slots.desired_state_to_proto(ResolvedState(desired=make_desired(), versions=versions)).slots[0]
+    assert not bare.HasField("prefetch")
+    assert not bare.HasField("shadow")
+
+
+async def test_every_version_of_a_desired_state_is_resolved() -> None:
+    store = MemoryStore()
+    async with store.write() as work:
+        await work.models.add(make_model())
+        for number in (1, 2, 3):
+            await work.models.add_version(make_version(number=number))
+    run = ShadowRun(candidate_version=3, comparisons_max=1)
+    desired = make_desired(slots=(make_desired_slot(version=1, prefetch_version=2, shadow=run),))
+    resolved = await DesiredStates(store=store).resolve(desired)
+    assert sorted(resolved.versions) == [(SOLAR, 1), (SOLAR, 2), (SOLAR, 3)]
+
+
+def test_an_agent_tells_its_pins_and_a_clock_that_is_off() -> None:
+    pin = Pin(agent_id=ST_1, model_id=SOLAR, version=2, reason="glare", create_time=NOW, actor="operators/anna")
+    observed = ObservedState(generation=1, agent_time=NOW + timedelta(days=800))
+    record = AgentRecord(agent=make_agent(), observation=make_observation(observed=observed))
+    message = agents.agent_to_proto(record, now=NOW, silent_seconds_max=10, pins=[pin])
+    (told,) = message.pins
+    assert (told.model_version, told.reason, told.creator) == ("models/solar/versions/2", "glare", "operators/anna")
+    assert [condition.type for condition in message.conditions] == ["ClockSkewed"]
