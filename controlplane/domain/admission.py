@@ -243,7 +243,7 @@ class _Round:
             return _HELD
         if not view.in_reach:
             return _OUT_OF_REACH
-        # One that was taken back and serves the version still is about to swap back: it waits for its turn as any other.
+        # One that was taken back and still serves the version is about to swap back: it waits as any other.
         if view.install is Install.INSTALLED and view.up_to_date:
             return None if self._pace.is_free() else self._pace.hold
         if self._waits_for_prefetch(view):
