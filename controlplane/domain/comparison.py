@@ -1,7 +1,7 @@
 """Comparisons of a version with the one before, on the same agents; each says what was seen and the interval around it.
 
 Both sides were sampled, so each gets half of `miss`. What was measured of the version before no longer grows: where it
-alone is too little to decide, `can_decide` says so.
+alone is too little to decide, `Aspect.can_decide` says so.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,28 +23,26 @@ class Comparison:
     between: Interval = _EVERYTHING
     samples: int = 0
     """Of the newer version."""
-    least_limit: float = 0.0
-    """Below it no limit can be decided, however much more the newer version does."""
-
-    def can_decide(self, limit: float) -> bool:
-        return limit >= self.least_limit
+    alike: Interval = _EVERYTHING
+    """The interval of a version that does just as the one before did, measured without end."""
 
 
 def latency_ratio(target: Tally, previous: Tally, miss: float) -> Comparison:
     """The 99th percentile of latency, in percent of the previous version's."""
     newer, older = target.latency, previous.latency
     if older is None or not older.count:
-        return Comparison(least_limit=inf, samples=newer.count if newer is not None else 0)
+        return Comparison(samples=newer.count if newer is not None else 0)
     base = quantile_interval(older, 0.99, miss=miss / 2)
-    least = 0.0 if base.low > 0 and base.high < inf else inf
+    seen = quantile_ms(older, 0.99)
+    alike = Interval(100 * _ratio(seen, base.high), 100 * _ratio(seen, base.low))
     if newer is None or not newer.count:
-        return Comparison(least_limit=least)
+        return Comparison(alike=alike)
     between = quantile_interval(newer, 0.99, miss=miss / 2)
     return Comparison(
-        observed=100 * _ratio(quantile_ms(newer, 0.99), quantile_ms(older, 0.99)),
+        observed=100 * _ratio(quantile_ms(newer, 0.99), seen),
         between=Interval(100 * _ratio(between.low, base.high), 100 * _ratio(between.high, base.low)),
         samples=newer.count,
-        least_limit=least,
+        alike=alike,
     )
 
 
@@ -54,14 +52,14 @@ def throughput(target: Tally, previous: Tally, miss: float) -> Comparison:
     The pace within windows: what the line does between them is not the version's doing."""
     guess = _ratio(previous.paced_inferences, previous.active_seconds)
     if not 0 < guess < inf:
-        return Comparison(least_limit=inf, samples=target.paced_inferences)
+        return Comparison(samples=target.paced_inferences)
     base = rate_interval(previous.paced_inferences, previous.active_seconds, guess=1.0, miss=miss / 2)
     between = rate_interval(target.paced_inferences, target.active_seconds, guess=guess, miss=miss / 2)
     return Comparison(
         observed=100 * _ratio(_ratio(target.paced_inferences, target.active_seconds), guess),
         between=Interval(100 * _ratio(between.low, base.high), 100 * _ratio(between.high, base.low)),
         samples=target.paced_inferences,
-        least_limit=0.0 if base.low > 0 else inf,
+        alike=Interval(100 * _ratio(guess, base.high), 100 * _ratio(guess, base.low)),
     )
 
 
@@ -70,7 +68,7 @@ def confidence_drift(target: Tally, previous: Tally, miss: float) -> Comparison:
     newer, older = sum(target.confidence_histogram), sum(previous.confidence_histogram)
     error = distribution_error(older, miss=miss / 2)
     if not newer or not older:
-        return Comparison(samples=newer, least_limit=1000 * error)
+        return Comparison(samples=newer, alike=Interval(0.0, 1000 * error))
     distance = histogram_distance(target.confidence_histogram, previous.confidence_histogram)
     return _drift(distance, distribution_error(newer, miss=miss / 2), error, newer)
 
@@ -81,7 +79,7 @@ def class_drift(target: Tally, previous: Tally, miss: float) -> Comparison:
     kinds = len(target.label_counts.keys() | previous.label_counts.keys())
     error = mix_error(older, kinds, miss=miss / 2)
     if not newer or not older:
-        return Comparison(samples=newer, least_limit=1000 * error)
+        return Comparison(samples=newer, alike=Interval(0.0, 1000 * error))
     distance = mix_distance(target.label_counts, previous.label_counts)
     return _drift(distance, mix_error(newer, kinds, miss=miss / 2), error, newer)
 
@@ -92,7 +90,7 @@ def _drift(distance: float, error: float, base_error: float, samples: int) -> Co
         observed=1000 * distance,
         between=Interval(1000 * low, 1000 * high),
         samples=samples,
-        least_limit=1000 * base_error,
+        alike=Interval(0.0, 1000 * base_error),
     )
 
 
@@ -123,6 +121,10 @@ class Aspect:
         if found.between.high < limit:
             return Side.ABOVE
         return Side.BELOW if found.between.low >= limit else Side.OPEN
+
+    def can_decide(self, found: Comparison, limit: float) -> bool:
+        """Whether the version before was measured enough for one that does as well to be shown to keep the limit."""
+        return found.alike.low >= limit if self.at_least else found.alike.high <= limit
 
     def describe(self, found: Comparison, limit: float) -> str:
         bound = "at least" if self.at_least else "allowed"

@@ -516,7 +516,7 @@ class _Judge:
             if side is Side.ABOVE:
                 return GateOutcome.FAIL, f"{aspect.name.upper()}_LIMIT_BROKEN", words
             return GateOutcome.PASS, f"{aspect.name.upper()}_WITHIN_LIMIT", words
-        if not found.can_decide(limit):
+        if not aspect.can_decide(found, limit):
             text = f"{words}: the version before was measured too little to compare with"
             return GateOutcome.INCONCLUSIVE, "BASELINE_TOO_SMALL", text
         need = f"more inferences ({words}, now {found.between.low:.0f} to {found.between.high:.0f})"

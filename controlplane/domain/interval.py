@@ -6,7 +6,7 @@ holds the true value at all looks together, however many there are and whenever 
 gate that fails at the first look whose interval lies above its limit, and passes at the first whose interval lies
 below, is therefore wrong with probability of at most `miss`, and need not know how often it was asked.
 
-The price is small: to show at 99 % that less than 1 % of inferences fail takes 590 of them without an error, where
+The price is small: to show at 99 % that less than 1 % of inferences fail takes 586 of them without an error, where
 Wilson's interval, which is good for one look, takes 536.
 """
 
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import floor, inf, lgamma, log, log2, pi, sqrt
 
-_STEPS = 60
-"""Of a bisection: beyond the precision of a float."""
+_STEPS = 40
+"""Of a bisection: to a millionth of a millionth."""
 SAMPLES_MAX = 1 << 50
 """More than are ever measured; ends the search for how many are needed."""
 
@@ -59,11 +59,10 @@ def share_interval(count: int, total: int, *, limit: float, miss: float) -> Inte
     """The interval of the share behind `share_side`; it is narrowest for shares near `limit`."""
     if total == 0:
         return Interval(0.0, 1.0)
-    mean, threshold = min(max(limit, 0.001), 0.999), -log(miss)
-    seen = count / total
+    threshold, seen = _fitted(count, total, min(max(limit, 0.001), 0.999)) + log(miss), count / total
 
     def excluded(share: float) -> bool:
-        return _share_evidence(count, total, share, prior_mean=mean) >= threshold
+        return threshold >= _log_likelihood(count, total, share)
 
     low = 0.0 if count == 0 else _edge(excluded, outside=0.0, inside=seen)
     high = 1.0 if count == total else _edge(excluded, outside=1.0, inside=seen)
@@ -78,12 +77,14 @@ def more_needed(count: int, total: int, *, limit: float, miss: float) -> int:
     def shown(more: int) -> bool:
         return share_side(count, total + more, limit=limit, miss=miss) is Side.BELOW
 
+    if shown(0):
+        return 0
     most = 1
     while not shown(most):
         most *= 2
         if most > SAMPLES_MAX:
             return SAMPLES_MAX
-    least = 0
+    least = most // 2
     while least < most:
         middle = (least + most) // 2
         least, most = (least, middle) if shown(middle) else (middle + 1, most)
@@ -100,13 +101,20 @@ def _share_evidence(count: int, total: int, share: float, *, prior_mean: float) 
     nonasymptotic confidence sequences", Annals of Statistics 49 (2021). The smaller parameter of the Beta is 1/2 and
     its mean is the limit that is asked about, where the interval ought to be narrow.
     """
+    return _fitted(count, total, prior_mean) - _log_likelihood(count, total, share)
+
+
+def _fitted(count: int, total: int, prior_mean: float) -> float:
+    """Logarithm of the averaged likelihood."""
     a, b = _beta(prior_mean)
+    return _log_beta(a + count, b + total - count) - _log_beta(a, b)
+
+
+def _log_likelihood(count: int, total: int, share: float) -> float:
     if (count and share <= 0) or (count < total and share >= 1):
-        return inf
-    fitted = _log_beta(a + count, b + total - count) - _log_beta(a, b)
-    return (
-        fitted - (count * log(share) if count else 0.0) - ((total - count) * log(1 - share) if count < total else 0.0)
-    )
+        return -inf
+    others = total - count
+    return (count * log(share) if count else 0.0) + (others * log(1 - share) if others else 0.0)
 
 
 def _beta(mean: float) -> tuple[float, float]:
