@@ -63,11 +63,30 @@ def test_tokens_are_created_listed_and_revoked(controller: ControllerProcess) ->
     assert json.loads(revoked.stdout)["revoked"] is True
 
 
+def test_an_operator_is_made_and_the_log_names_who_did_what(controller: ControllerProcess) -> None:
+    created = lineside(controller, "operators", "create", "bea", "--description", "night shift")
+    assert created.stdout.startswith("lso1.")
+    me = json.loads(lineside(controller, "operators", "whoami", "--output", "json").stdout)["name"]
+    listed = lineside(controller, "audit", "list", "--resource", "operators/bea", "--output", "json")
+    (event,) = json.loads(listed.stdout)
+    assert (event["actor"], event["action"], event["resource"]) == (me, "operator.create", "operators/bea")
+    assert json.loads(lineside(controller, "operators", "revoke", "bea", "--output", "json").stdout)["revoked"]
+    last = lineside(controller, "operators", "revoke", me, "--output", "json")
+    assert (last.returncode, json.loads(last.stderr)["error"]["reason"]) == (1, "LAST_OPERATOR")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
         (("models", "show", "nothing"), "NOT_FOUND", "RESOURCE_NOT_FOUND"),
         (("rollouts", "pause", "none"), "NOT_FOUND", "RESOURCE_NOT_FOUND"),
+        (("rollouts", "approve", "none"), "NOT_FOUND", "RESOURCE_NOT_FOUND"),
+        (("rollouts", "plan", "none", "--version", "m:1"), "NOT_FOUND", "RESOURCE_NOT_FOUND"),
+        (("rollouts", "rehearse", "none", "--version", "m:1"), "NOT_FOUND", "RESOURCE_NOT_FOUND"),
+        (("agents", "explain", "none"), "NOT_FOUND", "RESOURCE_NOT_FOUND"),
+        (("agents", "pin", "none", "m:1", "--reason", "r"), "NOT_FOUND", "RESOURCE_NOT_FOUND"),
+        (("models", "yank", "none:1", "--reason", "r"), "NOT_FOUND", "RESOURCE_NOT_FOUND"),
+        (("operators", "create", "No Id"), "INVALID_ARGUMENT", "FIELD_INVALID"),
         (("samples", "get", "none"), "NOT_FOUND", "RESOURCE_NOT_FOUND"),
         (("rollouts", "start", "none", "--version", "m:1"), "NOT_FOUND", "RESOURCE_NOT_FOUND"),
         (("agents", "list", "--selector", "line in ("), "INVALID_ARGUMENT", "SELECTOR_INVALID"),
