@@ -20,12 +20,15 @@ from tests.support.virtual_time import CountingIds, VirtualClock
 ALMOST = limits.LEASE_SECONDS - 0.1
 
 
-class AbsentStore:
-    """A store that can be switched off, as a database that is away."""
+class WatchedStore:
+    """A store that can be switched off, as a database that is away, and that counts who writes."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.is_away = False
+        self.writing = 0
+        self.writing_at_once = 0
+        """The most that ever wrote at a time, or waited to."""
 
     def read(self) -> Any:
         return self._store.read()
@@ -34,8 +37,13 @@ class AbsentStore:
     async def write(self, *, lease: Lease | None = None) -> AsyncGenerator[UnitOfWork, None]:
         if self.is_away:
             raise StorageError("the database is away", remedy="wait")
-        async with self._store.write(lease=lease) as work:
-            yield work
+        self.writing += 1
+        self.writing_at_once = max(self.writing_at_once, self.writing)
+        try:
+            async with self._store.write(lease=lease) as work:
+                yield work
+        finally:
+            self.writing -= 1
 
 
 @dataclass
@@ -123,7 +131,7 @@ async def test_another_steps_in_when_the_lease_has_run_out(scene: Scene) -> None
 
 async def test_who_wakes_after_the_lease_does_not_even_try(scene: Scene) -> None:
     """By its own clock alone, without a question to the database."""
-    store = AbsentStore(scene.store)
+    store = WatchedStore(scene.store)
     leader = scene.controller("a", store=store)
     await leader.renew_or_wait()
     scene.clock.advance(limits.LEASE_SECONDS)
@@ -173,7 +181,7 @@ async def test_who_does_not_lead_does_no_work_and_writes_nothing(scene: Scene) -
 
 
 async def test_a_database_that_is_away_costs_the_lease_only_when_it_runs_out(scene: Scene) -> None:
-    store = AbsentStore(scene.store)
+    store = WatchedStore(scene.store)
     leader = scene.controller("a", store=store)
     await leader.renew_or_wait()
     store.is_away = True
@@ -204,17 +212,18 @@ async def test_the_predecessor_of_another_folder_is_left_alone(scene: Scene) -> 
 
 async def test_renewals_wait_for_a_write_that_is_under_way(scene: Scene) -> None:
     """A database that serializes would refuse one of the two."""
-    leader = scene.controller("a")
+    store = WatchedStore(scene.store)
+    leader = scene.controller("a", store=store)
     await leader.renew_or_wait()
     before = await scene.lease()
-    async with FencedStore(scene.store, leader).write() as work:
+    async with FencedStore(store, leader).write() as work:
         renewal = asyncio.create_task(leader.renew_or_wait())
         scene.clock.advance(1.0)
         for _ in range(20):
             await asyncio.sleep(0)
-        assert not renewal.done()
         await work.models.add(make_model())
     await renewal
+    assert store.writing_at_once == 1
     after = await scene.lease()
     assert before is not None
     assert after is not None
