@@ -77,8 +77,6 @@ OBSERVATION_ROWS_MAX = 1_000
 """A commit a report would let a database do 1,000 a second; 1,000 a commit lets it do 40,000."""
 DESIRED_AGE_SECONDS = 30.0
 """A stream looks for itself that often, should a notice have been lost or the change made elsewhere."""
-DESIRED_STATES_READ_SINGLY_MAX = 20
-"""Above it one query for all agents is quicker than a query each."""
 VERSIONS_CACHED_MAX = 1_000
 """A version's manifest is some kilobytes a gigabyte of weights."""
 OBSERVED_SLOTS_MAX = 256

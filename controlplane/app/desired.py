@@ -70,10 +70,7 @@ class DesiredStates:
 
     async def _read_all(self, asked: Mapping[AgentId, object]) -> Mapping[AgentId, DesiredState]:
         async with self._store.read() as work:
-            if len(asked) > limits.DESIRED_STATES_READ_SINGLY_MAX:
-                return await work.desired.list_all()
-            states = [await work.desired.find(agent_id) for agent_id in asked]
-        return {state.agent_id: state for state in states if state is not None}
+            return await work.desired.list(asked)
 
 
 def _answer(future: "asyncio.Future[DesiredState | None]", outcome: DesiredState | Exception | None) -> None:

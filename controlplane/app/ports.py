@@ -245,6 +245,10 @@ class DesiredStateRepository(Protocol):
     """The desired state that each agent was last given, one row an agent."""
 
     async def list_all(self) -> Mapping[AgentId, DesiredState]: ...
+    async def list(self, agent_ids: Iterable[AgentId]) -> Mapping[AgentId, DesiredState]:
+        """Of these agents, those that have one, in one query a batch."""
+        ...
+
     async def find(self, agent_id: AgentId) -> DesiredState | None: ...
     async def save(self, states: Sequence[DesiredState]) -> None:
         """Replace, in one statement a batch. Refuses (StaleWriteError) a generation that is not above the stored."""

@@ -8,6 +8,7 @@ PostgreSQL: writers are SERIALIZABLE, so that a decision made from rows that ano
 refused (as the one SQLite writer would have seen the change); readers see one snapshot (REPEATABLE READ).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ class Engines:
     writer: AsyncEngine
     one_writer: bool
     """Whether the database lets one writer in at a time, so that a process should queue its own."""
+
+    def on_connect(self, listener: Callable[[], None]) -> None:
+        """Call `listener` at each new connection: behind it may be a database restored from a backup."""
+        sa.event.listen(self.reader.sync_engine, "connect", lambda _connection, _record: listener())
 
     async def dispose(self) -> None:
         """Close every connection."""

@@ -164,6 +164,7 @@ observation = Table(
     _time("receive_time"),
     _json("host", nullable=True),
     _json("devices", nullable=True),
+    Column("change", sa.BigInteger(), nullable=False, server_default="0"),
     ForeignKeyConstraint(["agent_id"], ["agent.id"]),
 )
 """Apart from `agent`: it changes with every heartbeat, the agent itself hardly ever."""

@@ -40,6 +40,10 @@ class Transaction:
                 await asyncio.sleep(0)
         return items
 
+    async def tuples(self, statement: sa.Select[Any]) -> Sequence[tuple[Any, ...]]:
+        """Every row as it comes, for many small ones: a mapping for each would cost more than to read it."""
+        return cast("Sequence[tuple[Any, ...]]", (await self._execute(statement)).all())
+
     async def row(self, statement: sa.Select[Any] | sa.UpdateBase) -> Row | None:
         """The first row, or None."""
         return cast("Row | None", (await self._execute(statement)).mappings().first())

@@ -23,20 +23,21 @@ from controlplane.store.repositories.requests import SqlRequestRepository
 from controlplane.store.repositories.rollouts import SqlRolloutRepository
 from controlplane.store.repositories.samples import SqlSampleRepository
 from controlplane.store.repositories.tokens import SqlTokenRepository
+from controlplane.store.row_cache import FleetCache
 from controlplane.store.transaction import Transaction
 
 
 class SqlUnitOfWork:
     """Repositories over one transaction; belongs to one task."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: Transaction, cache: FleetCache) -> None:
         self.models = SqlModelRepository(transaction)
-        self.agents = SqlAgentRepository(transaction)
+        self.agents = SqlAgentRepository(transaction, cache.records)
         self.certificates = SqlCertificateRepository(transaction)
         self.tokens = SqlTokenRepository(transaction)
         self.deployments = SqlDeploymentRepository(transaction)
         self.rollouts = SqlRolloutRepository(transaction)
-        self.desired = SqlDesiredStateRepository(transaction)
+        self.desired = SqlDesiredStateRepository(transaction, cache.desired)
         self.evidence = SqlEvidenceRepository(transaction)
         self.samples = SqlSampleRepository(transaction)
         self.requests = SqlRequestRepository(transaction)
@@ -50,6 +51,8 @@ class SqlStore:
 
     def __init__(self, engines: Engines) -> None:
         self._engines = engines
+        self._cache = FleetCache()
+        engines.on_connect(self._cache.clear)
         # Tasks that fight for SQLite's lock sleep and poll, an order of magnitude slower than a queue.
         self._turn: asyncio.Lock | None = asyncio.Lock() if engines.one_writer else None
 
@@ -60,7 +63,7 @@ class SqlStore:
             async with self._engines.reader.connect() as connection:
                 await connection.begin()
                 # Closing a connection rolls back what it began.
-                yield SqlUnitOfWork(Transaction(connection))
+                yield SqlUnitOfWork(Transaction(connection), self._cache)
 
     @asynccontextmanager
     async def write(self, *, lease: Lease | None = None) -> AsyncIterator[UnitOfWork]:
@@ -68,10 +71,11 @@ class SqlStore:
         another: the inner waits for the outer until it gives up. With a lease, the last statement before the commit
         sees that it is held still."""
         async with self._writing():
+            cache = self._cache.for_writer()
             try:
                 with translated():
                     async with self._engines.writer.begin() as connection:
-                        work = SqlUnitOfWork(Transaction(connection))
+                        work = SqlUnitOfWork(Transaction(connection), cache)
                         yield work
                         if lease is not None:
                             await work.leases.fence(lease)
@@ -80,6 +84,7 @@ class SqlStore:
                 if lease is not None and not await self._is_held(lease):
                     raise lost(lease) from error
                 raise
+            cache.publish()
 
     async def close(self) -> None:
         """Close every connection; units of work that are still open fail."""

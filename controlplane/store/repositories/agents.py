@@ -1,6 +1,7 @@
 """Agents and what was last heard of them."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -8,16 +9,18 @@ import sqlalchemy as sa
 from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import Agent, AgentRecord, Observation
 from controlplane.store.mapping.inventory import agent_from_row, agent_to_row, observation_to_row, record_from_row
+from controlplane.store.row_cache import RowCache
 from controlplane.store.tables import agent as agents
 from controlplane.store.tables import agent_certificate, desired_state, observation
-from controlplane.store.transaction import Transaction, found
+from controlplane.store.transaction import Transaction, batches, found
 
 
 class SqlAgentRepository:
     """The AgentRepository over SQL."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: Transaction, cache: RowCache[AgentRecord]) -> None:
         self._transaction = transaction
+        self._cache = cache
 
     async def add(self, agent: Agent) -> None:
         await self._transaction.add(agents, agent_to_row(agent), resource=f"agents/{agent.id}")
@@ -39,7 +42,52 @@ class SqlAgentRepository:
         return await self._transaction.mapped(statement, record_from_row)
 
     async def list_all(self) -> Sequence[AgentRecord]:
-        return await self._transaction.mapped(_select_records(), record_from_row)
+        versions: dict[AgentId, tuple[Any, ...]] = {
+            AgentId(row[0]): tuple(row[1:]) for row in await self._transaction.tuples(_SELECT_VERSIONS)
+        }
+        self._cache.retain(versions)
+        records: dict[AgentId, AgentRecord] = {}
+        unknown: list[AgentId] = []
+        for agent_id, version in versions.items():
+            record = self._recall(agent_id, version)
+            if record is None:
+                unknown.append(agent_id)
+            else:
+                records[agent_id] = record
+        async for record in self._read(unknown, everything=len(unknown) > len(versions) // 2):
+            agent_id = record.agent.id
+            self._cache.keep(agent_id, versions[agent_id], record)
+            records[agent_id] = record
+        return [records[agent_id] for agent_id in versions]
+
+    def _recall(self, agent_id: AgentId, version: tuple[Any, ...]) -> AgentRecord | None:
+        """The agent at this version, where what has to be decoded is known."""
+        entry = self._cache.find(agent_id)
+        if entry is None:
+            return None
+        known, record = entry
+        assert isinstance(known, tuple)
+        if known == version:
+            return record
+        if known[:_DECODED] != version[:_DECODED]:
+            return None
+        generation, certificate_expire_time = version[_DECODED:]
+        record = replace(record, desired_generation=generation or 0, certificate_expire_time=certificate_expire_time)
+        self._cache.keep(agent_id, version, record)
+        return record
+
+    async def _read(self, agent_ids: Sequence[AgentId], *, everything: bool) -> AsyncIterator[AgentRecord]:
+        """Decode these agents. Where most are wanted, all are read in one go."""
+        if everything:
+            wanted = set(agent_ids)
+            for record in await self._transaction.mapped(_select_records(), record_from_row):
+                if record.agent.id in wanted:
+                    yield record
+            return
+        for batch in batches(agent_ids):
+            statement = _select_records().where(agents.c.id.in_(batch))
+            for record in await self._transaction.mapped(statement, record_from_row):
+                yield record
 
     async def list_revoked(self) -> frozenset[AgentId]:
         rows = await self._transaction.rows(sa.select(agents.c.id).where(agents.c.revoked))
@@ -57,6 +105,7 @@ class SqlAgentRepository:
                 "receive_time": new.receive_time,
                 "host": sa.func.coalesce(new.host, observation.c.host),
                 "devices": sa.func.coalesce(new.devices, observation.c.devices),
+                "change": observation.c.change + 1,
             },
         )
         # In one order everywhere, so that two writers of overlapping batches cannot deadlock.
@@ -64,13 +113,34 @@ class SqlAgentRepository:
         await self._transaction.change(statement, rows)
 
 
+_EXPIRY = (
+    sa.select(sa.func.max(agent_certificate.c.expire_time))
+    .where(agent_certificate.c.agent_id == agents.c.id)
+    .scalar_subquery()
+)
+_SELECT_VERSIONS = (
+    sa.select(
+        agents.c.id,
+        agents.c.uid,
+        agents.c.revision,
+        observation.c.change,
+        # As the driver gives it: it is compared and never read. A controller of the release before does not count
+        # changes.
+        sa.type_coerce(observation.c.receive_time, sa.Text()),
+        desired_state.c.generation,
+        _EXPIRY,
+    )
+    .outerjoin(observation, observation.c.agent_id == agents.c.id)
+    .outerjoin(desired_state, desired_state.c.agent_id == agents.c.id)
+    .order_by(agents.c.id)
+)
+"""What tells whether the record of an agent has changed, by id."""
+_DECODED = 4
+"""Parts of a version, in front, after which a record has to be decoded anew; the others are part of it themselves."""
+
+
 def _select_records() -> sa.Select[Any]:
     """Each agent with its observation, generation and newest certificate's expiry, by id."""
-    expiry = (
-        sa.select(sa.func.max(agent_certificate.c.expire_time))
-        .where(agent_certificate.c.agent_id == agents.c.id)
-        .scalar_subquery()
-    )
     return (
         sa.select(
             agents,
@@ -79,7 +149,7 @@ def _select_records() -> sa.Select[Any]:
             observation.c.host,
             observation.c.devices,
             desired_state.c.generation.label("desired_generation"),
-            expiry.label("certificate_expire_time"),
+            _EXPIRY.label("certificate_expire_time"),
         )
         .outerjoin(observation, observation.c.agent_id == agents.c.id)
         .outerjoin(desired_state, desired_state.c.agent_id == agents.c.id)

@@ -1,14 +1,19 @@
 """The desired state that each agent was last given."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 
 import sqlalchemy as sa
 
+from controlplane import limits
 from controlplane.domain.assignment import DesiredState
 from controlplane.domain.ids import AgentId, Digest
 from controlplane.store.mapping.assignment import desired_from_rows, desired_to_row, desired_to_slot_rows
+from controlplane.store.mapping.values import Row
+from controlplane.store.row_cache import RowCache
 from controlplane.store.tables import desired_slot, desired_state, version_blob
 from controlplane.store.transaction import Transaction, batches, stale
 
@@ -16,18 +21,49 @@ from controlplane.store.transaction import Transaction, batches, stale
 class SqlDesiredStateRepository:
     """The DesiredStateRepository over SQL."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: Transaction, cache: RowCache[DesiredState]) -> None:
         self._transaction = transaction
+        self._cache = cache
 
     async def list_all(self) -> Mapping[AgentId, DesiredState]:
-        states = await self._transaction.rows(sa.select(desired_state).order_by(desired_state.c.agent_id))
-        slots = await self._transaction.rows(
-            sa.select(desired_slot).order_by(desired_slot.c.agent_id, desired_slot.c.model_id)
-        )
-        slots_by_agent = {agent_id: list(rows) for agent_id, rows in groupby(slots, key=itemgetter("agent_id"))}
-        return {
-            AgentId(row["agent_id"]): desired_from_rows(row, slots_by_agent.get(row["agent_id"], ())) for row in states
-        }
+        rows = await self._transaction.tuples(_SELECT_GENERATIONS)
+        self._cache.retain([row[0] for row in rows])
+        return await self._complete(rows)
+
+    async def list(self, agent_ids: Iterable[AgentId]) -> Mapping[AgentId, DesiredState]:
+        rows: list[tuple[Any, ...]] = []
+        for batch in batches(agent_ids):
+            rows += await self._transaction.tuples(_SELECT_GENERATIONS.where(desired_state.c.agent_id.in_(batch)))
+        return await self._complete(rows)
+
+    async def _complete(self, rows: Sequence[tuple[Any, ...]]) -> Mapping[AgentId, DesiredState]:
+        """The states of (agent, generation); those that are not known are decoded."""
+        states: dict[AgentId, DesiredState] = {}
+        unknown: dict[AgentId, int] = {}
+        for row in rows:
+            agent_id, generation = AgentId(row[0]), row[1]
+            entry = self._cache.find(agent_id)
+            if entry is not None and entry[0] == generation:
+                states[agent_id] = entry[1]
+            else:
+                unknown[agent_id] = generation
+        slots = await self._read_slots(tuple(unknown), everything=len(unknown) > len(rows) // 2)
+        for agent_id, generation in unknown.items():
+            found = {"agent_id": agent_id, "generation": generation}
+            states[agent_id] = desired_from_rows(found, slots.get(agent_id, ()))
+            self._cache.keep(agent_id, generation, states[agent_id])
+        return states
+
+    async def _read_slots(self, agent_ids: Sequence[AgentId], *, everything: bool) -> Mapping[AgentId, Sequence[Row]]:
+        """The slots of these agents, each agent's by model. Where most of the fleet is wanted, all are read."""
+        statement = sa.select(desired_slot).order_by(desired_slot.c.agent_id, desired_slot.c.model_id)
+        if everything and len(agent_ids) > limits.DATABASE_BATCH_MAX:
+            rows = list(await self._transaction.rows(statement))
+        else:
+            rows = []
+            for batch in batches(agent_ids):
+                rows += await self._transaction.rows(statement.where(desired_slot.c.agent_id.in_(batch)))
+        return {agent_id: list(own) for agent_id, own in groupby(rows, key=itemgetter("agent_id"))}
 
     async def find(self, agent_id: AgentId) -> DesiredState | None:
         row = await self._transaction.row(sa.select(desired_state).where(desired_state.c.agent_id == agent_id))
@@ -51,11 +87,35 @@ class SqlDesiredStateRepository:
         )
         if await self._transaction.change(statement, [desired_to_row(state) for state in ordered]) != len(ordered):
             raise stale("the desired state of an agent")
-        for batch in batches(state.agent_id for state in ordered):
+        await self._save_slots(ordered)
+        for state in ordered:
+            self._cache.keep(state.agent_id, state.generation, state)
+
+    async def _save_slots(self, states: Sequence[DesiredState]) -> None:
+        """Write the slots that differ: a rollout changes one of many. Where the state before is not known, all."""
+        unknown = []
+        removed: list[dict[str, Any]] = []
+        written: list[dict[str, Any]] = []
+        for state in states:
+            known = self._cache.find(state.agent_id)
+            if known is None or known[0] != state.generation - 1:
+                unknown.append(state.agent_id)
+                written += desired_to_slot_rows(state)
+                continue
+            before = {slot.slot: slot for slot in known[1].slots}
+            changed = tuple(slot for slot in state.slots if before.pop(slot.slot, None) != slot)
+            written += desired_to_slot_rows(replace(state, slots=changed))
+            removed += ({"agent": state.agent_id, "model": model_id} for model_id in before)
+        for batch in batches(unknown):
             await self._transaction.execute(sa.delete(desired_slot).where(desired_slot.c.agent_id.in_(batch)))
-        await self._transaction.insert_all(
-            desired_slot, [row for state in ordered for row in desired_to_slot_rows(state)]
-        )
+        if removed:
+            await self._transaction.change(_DELETE_SLOT, removed)
+        if written:
+            insert = self._transaction.insert(desired_slot)
+            columns = {column.name: insert.excluded[column.name] for column in desired_slot.c if not column.primary_key}
+            await self._transaction.change(
+                insert.on_conflict_do_update(index_elements=list(desired_slot.primary_key), set_=columns), written
+            )
 
     async def is_assigned(self, agent_id: AgentId, blob: Digest) -> bool:
         state = await self.find(agent_id)
@@ -67,3 +127,10 @@ class SqlDesiredStateRepository:
         )
         statement = sa.select(sa.literal(1)).where(version_blob.c.digest == blob, sa.or_(*versions)).limit(1)
         return await self._transaction.scalar(statement) is not None
+
+
+_SELECT_GENERATIONS = sa.select(desired_state.c.agent_id, desired_state.c.generation).order_by(desired_state.c.agent_id)
+"""A generation rises exactly when the slots change, so it tells whether a state is known."""
+_DELETE_SLOT = sa.delete(desired_slot).where(
+    desired_slot.c.agent_id == sa.bindparam("agent"), desired_slot.c.model_id == sa.bindparam("model")
+)

@@ -1,0 +1,72 @@
+"""Decoded rows of the fleet, each kept with the version that its row has in the database.
+
+To decode ten thousand agents takes seconds, and every decision over the fleet reads them all. So a repository asks for
+the versions, which costs milliseconds, and decodes the rows whose version it does not know. An entry counts only where
+its version is the one that the asking transaction itself has just read, so that a cached read equals a full one.
+
+Only what is committed is kept: what a writer has read or written becomes known to others after its commit.
+"""
+
+from collections.abc import Collection, Hashable, Mapping
+from typing import Generic, TypeVar
+
+from controlplane.domain.assignment import DesiredState
+from controlplane.domain.ids import AgentId
+from controlplane.domain.inventory import AgentRecord
+
+V = TypeVar("V")
+
+
+class RowCache(Generic[V]):
+    """One value an agent, with its version. Equal versions mean equal rows."""
+
+    def __init__(self, committed: "RowCache[V] | None" = None) -> None:
+        """With `committed` it is a writer's: it looks there too, and keeps what is new to itself until `publish`."""
+        self._committed = committed
+        self._entries: dict[AgentId, tuple[Hashable, V]] = {}
+
+    def find(self, agent_id: AgentId) -> tuple[Hashable, V] | None:
+        """Return the value last kept, with its version, whichever that is."""
+        entry = self._entries.get(agent_id)
+        if entry is None and self._committed is not None:
+            return self._committed.find(agent_id)
+        return entry
+
+    def keep(self, agent_id: AgentId, version: Hashable, value: V) -> None:
+        """Replace the value."""
+        self._entries[agent_id] = (version, value)
+
+    def retain(self, agent_ids: Collection[AgentId] | Mapping[AgentId, object]) -> None:
+        """Forget others where there are any: these are all that exist."""
+        if len(self._entries) > len(agent_ids):
+            self._entries = {agent_id: self._entries[agent_id] for agent_id in agent_ids if agent_id in self._entries}
+
+    def publish(self) -> None:
+        """Make known what a writer has kept; its transaction is committed."""
+        assert self._committed is not None, "a reader keeps where everybody looks"
+        for agent_id, (version, value) in self._entries.items():
+            self._committed.keep(agent_id, version, value)
+
+    def clear(self) -> None:
+        self._entries.clear()
+
+
+class FleetCache:
+    """The caches of one store."""
+
+    def __init__(self, committed: "FleetCache | None" = None) -> None:
+        self.records: RowCache[AgentRecord] = RowCache(committed.records if committed else None)
+        self.desired: RowCache[DesiredState] = RowCache(committed.desired if committed else None)
+
+    def for_writer(self) -> "FleetCache":
+        """A view for one write transaction; `publish` it after the commit."""
+        return FleetCache(self)
+
+    def publish(self) -> None:
+        self.records.publish()
+        self.desired.publish()
+
+    def clear(self) -> None:
+        """Forget everything: it is not known to be the same database any more."""
+        self.records.clear()
+        self.desired.clear()
