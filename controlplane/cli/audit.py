@@ -62,13 +62,18 @@ def list_(
         printer.note(f"the first {count}; --limit lists more")
 
 
+def _why(event: audit_pb2.AuditEvent) -> str:
+    return ": ".join(filter(None, (event.reason, event.message)))
+
+
+def _time(event: audit_pb2.AuditEvent) -> str:
+    return f"{event.create_time.ToDatetime(tzinfo=UTC):%Y-%m-%d %H:%M:%S}"
+
+
 _COLUMNS: Sequence[Column[audit_pb2.AuditEvent]] = (
-    Column(
-        header="TIME", cell=lambda event: f"{event.create_time.ToDatetime(tzinfo=UTC):%Y-%m-%d %H:%M:%SZ}", whole=True
-    ),
-    Column(header="ACTOR", cell=lambda event: event.actor),
-    Column(header="ACTION", cell=lambda event: event.action),
+    Column(header="TIME (UTC)", cell=_time, whole=True),
+    Column(header="ACTOR", cell=lambda event: event.actor.removeprefix("operators/"), whole=True),
+    Column(header="ACTION", cell=lambda event: event.action, whole=True),
     Column(header="RESOURCE", cell=lambda event: event.resource, whole=True),
-    Column(header="REASON", cell=lambda event: event.reason),
-    Column(header="MESSAGE", cell=lambda event: event.message),
+    Column(header="WHY", cell=_why),
 )

@@ -274,7 +274,7 @@ def test_the_log_is_asked_for_as_written(lineside: Lineside, fake: FakeControlle
     fake.events.extend(event(number, message=f"wave {number}") for number in range(3))
     listed = lineside("audit", "list")
     assert listed.out.index("wave 2") < listed.out.index("wave 0")
-    assert "2027-01-15 08:00:00Z" in listed.out
+    assert "2027-01-15 08:00:00" in listed.out
     lineside(
         *("audit", "list", "--resource", "rollouts/r1", "--actor", "anna", "--action", "rollout", "--since", "2h"),
         *("--oldest-first", "--limit", "5"),
