@@ -1,4 +1,4 @@
-"""Strategies: the bounds of what an operator may ask of a rollout. Each refusal names its field as the contract does."""
+"""Strategies: the bounds of what an operator may ask of a rollout. A refusal names its field as the contract does."""
 
 import math
 from collections.abc import Iterable

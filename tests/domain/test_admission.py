@@ -7,6 +7,7 @@ import pytest
 
 from controlplane.domain import rollout_commands as commands
 from controlplane.domain.admission import HoldReason, TargetView, admit_targets, view_target
+from controlplane.domain.gate import GateOutcome
 from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import AgentRecord, ObservedState, SlotState
 from controlplane.domain.progress import Install, Sight
@@ -16,10 +17,15 @@ from controlplane.domain.rollout import (
     Rollout,
     RolloutState,
     WaveState,
+    exposed_agents,
+    open_wave,
 )
+from controlplane.domain.rollout_step import carry
 from tests.domain.rounds import (
     AGENTS,
     ANNA,
+    NOTHING,
+    judge,
     make_fresh,
     make_started,
     make_strategy,
@@ -164,3 +170,17 @@ def test_what_admission_looks_at_is_what_the_agent_said_last() -> None:
     broken = replace(slot, prefetched_version=0, prefetch_failure="no space")
     assert see(replace(observed, slots=(broken,)), 1).prefetch_failed
     assert not see(replace(observed, slots=(broken,)), 2).prefetch_failed
+
+
+@pytest.mark.parametrize("pace", [1, 2, 3, 5])
+def test_a_tick_each_second_releases_no_more_in_any_minute_than_the_pace(pace: int) -> None:
+    rollout = make_fresh(make_strategy(waves=1, agents_per_minute=pace))
+    given: list[int] = []
+    for seconds in range(400):
+        verdict = judge(GateOutcome.PENDING) if open_wave(rollout) is not None else None
+        after = carry(rollout, NOTHING, verdict, make_views(), after_seconds(seconds)).rollout
+        given += [seconds] * len(exposed_agents(after) - exposed_agents(rollout))
+        rollout = after
+    assert len(given) == len(AGENTS)
+    assert all(later - earlier >= 60 for earlier, later in zip(given, given[pace:], strict=False))
+    assert given[-1] <= 60 * len(AGENTS) / pace
