@@ -12,7 +12,7 @@ from controlplane.domain.errors import FieldInvalidError
 from controlplane.domain.evidence import LabelScore
 from controlplane.domain.ids import AgentId, ModelId
 from tests.support.contended_store import ContendedStore
-from tests.support.factories import make_batch, make_model, make_result, make_window
+from tests.support.factories import make_batch, make_model, make_result, make_shadow_window, make_window
 from tests.support.memory_store import MemoryStore
 from tests.support.virtual_time import VirtualClock
 
@@ -95,6 +95,10 @@ def window(**overrides: Any) -> dict[str, Any]:
     return {"windows": (make_window(**overrides),)}
 
 
+def shadow(**overrides: Any) -> dict[str, Any]:
+    return {"shadow_windows": (make_shadow_window(**overrides),)}
+
+
 @pytest.mark.parametrize(
     ("overrides", "field"),
     [
@@ -111,6 +115,18 @@ def window(**overrides: Any) -> dict[str, Any]:
         (window(latency=replace(SKETCH, bin_counts=(-4, 14))), "windows.latency.count"),
         (window(latency=replace(SKETCH, count=11)), "windows.latency.count"),
         (window(latency=replace(SKETCH, sum_ms=float("nan"))), "windows.latency"),
+        (window(label_counts={str(label): 0 for label in range(66)}), "windows.label_counts"),
+        (window(label_counts={"good": -1}), "windows.label_counts"),
+        (window(label_counts={"good": 10}), "windows.label_counts"),
+        ({"shadow_windows": (make_shadow_window(),) * (limits.EVIDENCE_WINDOWS_MAX + 1)}, "shadow_windows"),
+        (shadow(agreed=9, errors=2), "shadow_windows"),
+        (shadow(skipped=-1), "shadow_windows"),
+        (shadow(score_distance_histogram=(1, 2)), "shadow_windows.score_distance_histogram"),
+        (shadow(candidate_latency=replace(SKETCH, count=11)), "shadow_windows.candidate_latency.count"),
+        (
+            shadow(serving_latency=replace(SKETCH, relative_accuracy=0.02)),
+            "shadow_windows.serving_latency.relative_accuracy",
+        ),
     ],
 )
 async def test_what_cannot_be_a_measurement_is_refused_whole(

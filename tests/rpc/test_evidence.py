@@ -20,10 +20,12 @@ from controlplane.rpc.convert.evidence import (
     batch_from_proto,
     result_from_proto,
     result_to_proto,
+    shadow_window_from_proto,
+    shadow_window_to_proto,
     window_from_proto,
     window_to_proto,
 )
-from tests.support.factories import NOW, after_seconds, make_model, make_result, make_window
+from tests.support.factories import NOW, after_seconds, make_model, make_result, make_shadow_window, make_window
 from tests.support.wire import Box, bearer, refused
 
 ST_1 = AgentId("st-1")
@@ -108,6 +110,29 @@ def test_results_and_windows_survive_the_wire() -> None:
     assert result_from_proto(result_to_proto(result), agent_id=ST_1, batch=1, index=0, field="r") == result
     window = make_window(start_time=NOW - timedelta(seconds=1))
     assert window_from_proto(window_to_proto(window), agent_id=ST_1, batch=1) == window
+    counted = make_window(label_counts={"good": 8, "": 1})
+    assert window_from_proto(window_to_proto(counted), agent_id=ST_1, batch=1) == counted
+    shadow = make_shadow_window(skipped=3, errors=1, score_distance_histogram=(1,) * 20)
+    assert shadow_window_from_proto(shadow_window_to_proto(shadow), agent_id=ST_1, batch=1) == shadow
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field"),
+    [
+        ({"serving_version": "models/solar"}, "shadow_windows.serving_version"),
+        ({"candidate_version": "models/weld/versions/2"}, "shadow_windows.candidate_version"),
+        ({"candidate_version": "models/solar/versions/1"}, "shadow_windows.candidate_version"),
+        ({"slot": "wind"}, "shadow_windows.serving_version"),
+        ({"end_time": Timestamp(seconds=1 << 50)}, "shadow_windows.end_time"),
+    ],
+)
+def test_shadow_windows_that_make_no_sense_are_refused(overrides: dict[str, Any], field: str) -> None:
+    message = shadow_window_to_proto(make_shadow_window())
+    message.MergeFrom(evidence_pb2.ShadowWindow(**overrides))
+    with pytest.raises(DomainError) as refusal:
+        batch_from_proto(evidence_service_pb2.ReportEvidenceRequest(shadow_windows=[message]), agent_id=ST_1)
+    assert refusal.value.field == field
+    assert refusal.value.remedy
 
 
 def test_a_result_of_a_sample_has_no_name() -> None:
