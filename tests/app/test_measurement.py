@@ -1,6 +1,7 @@
 """What is gathered in steps equals what is added up from the beginning."""
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -155,7 +156,7 @@ async def test_a_shadow_run_is_gathered() -> None:
 
 def test_absences_of_released_agents_add_up() -> None:
     rollout, measurement = make_canary(), Measurement()
-    absent = {}
+    absent: Mapping[AgentId, float] = {}
     for second, heard in ((0, 0), (10, 10), (40, 10), (50, 10), (60, 60), (70, 70)):
         sight = make_sight(rollout, after_seconds(second), heard=after_seconds(heard))
         absent = measurement.absent_seconds(rollout, sight)

@@ -132,7 +132,8 @@ def test_histograms_and_mixes_lie_apart_by_their_shares() -> None:
 
 
 def make_tally(**overrides: Any) -> Tally:
-    return Tally(**({"agent_id": ST_1, "inferences": 10} | overrides))
+    fields: dict[str, Any] = {"agent_id": ST_1, "inferences": 10}
+    return Tally(**(fields | overrides))
 
 
 def test_tallies_add_up() -> None:

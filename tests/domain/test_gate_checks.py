@@ -211,8 +211,10 @@ def test_the_first_version_has_nothing_to_be_compared_with(name: str) -> None:
 
 def make_shadow(**overrides: Any) -> ShadowEvidence:
     counts = {key: overrides.pop(key) for key in ("compared", "agreed", "errors") if key in overrides}
-    tally = ShadowTally(agent_id=TOGETHER, **({"compared": 1_000, "agreed": 990} | counts))
-    return ShadowEvidence(**({"tally": tally, "running": 1, "quiet_since": after_seconds(-1)} | overrides))
+    fields: dict[str, Any] = {"compared": 1_000, "agreed": 990}
+    tally = ShadowTally(agent_id=TOGETHER, **(fields | counts))
+    standing: dict[str, Any] = {"tally": tally, "running": 1, "quiet_since": after_seconds(-1)}
+    return ShadowEvidence(**(standing | overrides))
 
 
 POLICY = ShadowPolicy(min_comparisons=500, min_agreement_per_mille=950)
