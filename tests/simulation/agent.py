@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from controlplane.domain.assignment import DesiredSlot, DesiredState, ShadowRun
 from controlplane.domain.ids import ModelId
 from controlplane.domain.inventory import Host, ObservedShadow, ObservedSlot, ObservedState, ShadowState, SlotState
+from controlplane.rehearsal.draws import draw_binomial
 from tests.simulation.scenario import ARTIFACT_BYTES, Station, Version
 
 FETCH_BYTES_PER_SECOND = 1_000_000
@@ -191,7 +192,7 @@ class SimulatedAgent:
     def _count(self, model_id: ModelId, version: int, inferences: int) -> Counted:
         behaviour = self._versions[model_id][version]
         share = behaviour.error_share if self.station.box in behaviour.bad_boxes else 0.0
-        errors = sum(self._rng.random() < share for _ in range(inferences))
+        errors = draw_binomial(self._rng, inferences, share)
         latency = 8.0 * behaviour.slowness * self._rng.uniform(0.9, 1.1)
         return Counted(model_id=model_id, version=version, inferences=inferences, errors=errors, latency_ms=latency)
 
@@ -220,8 +221,8 @@ class SimulatedAgent:
                 serving=slot.serving_version,
                 candidate=run.candidate_version,
                 compared=compared,
-                agreed=sum(self._rng.random() < behaviour.agreement for _ in range(compared)),
-                errors=sum(self._rng.random() < share for _ in range(compared)),
+                agreed=draw_binomial(self._rng, compared, behaviour.agreement),
+                errors=draw_binomial(self._rng, compared, share),
             )
         ]
 

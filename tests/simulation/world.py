@@ -69,7 +69,7 @@ class World:
         the code itself raises, and should not, is one too."""
         scenario = self.scenario
         try:
-            await self._set_up()
+            await self.set_up()
             await self.run_until(scenario.fault_seconds, early=False)
             await self._end_faults()
             await self.run_until(scenario.fault_seconds + scenario.settle_seconds, early=True)
@@ -125,7 +125,8 @@ class World:
 
     # --- setting the scene ---
 
-    async def _set_up(self) -> None:
+    async def set_up(self, *, people: bool = True) -> None:
+        """Let there be models, boxes, deployments and controllers; and `people` who ask for rollouts."""
         scenario = self.scenario
         async with self.memory.write() as work:
             for model_id, versions in scenario.versions.items():
@@ -158,20 +159,15 @@ class World:
             self._repeat(limits.LEASE_RENEW_SECONDS, replica.lead)
             self._repeat(TICK_SECONDS, lambda replica=replica: self._tick(replica))
             self._repeat(CONVERGENCE_SECONDS, lambda replica=replica: self._converge(replica))
-        self._plan_events()
+        self._plan_events(people=people)
 
-    def _plan_events(self) -> None:
-        scenario, faults, people = self.scenario, self.scenario.faults, self.people
+    def _plan_events(self, *, people: bool) -> None:
+        scenario, faults = self.scenario, self.scenario.faults
         for station in scenario.stations:
             if station.late:
                 self.heap.at(self._some_time(), lambda station=station: self._join_late(station))
         for count, act in (
-            (scenario.commands, people.command),
-            (scenario.acts.get("relabel", 0), people.relabel),
-            (scenario.acts.get("pin", 0), people.pin),
-            (scenario.acts.get("yank", 0), people.yank),
-            (scenario.acts.get("revoke", 0), people.revoke),
-            (6, people.approve),
+            *(self._acts_of_people() if people else ()),
             (faults.restarts, self._restart_one),
             (faults.absences, self._send_away),
             (faults.flaps, self._flap),
@@ -181,7 +177,19 @@ class World:
         ):
             for _ in range(count):
                 self.heap.at(self._some_time(), act)
-        self.heap.at(self.rng.uniform(1.0, 20.0), people.start)
+        if people:
+            self.heap.at(self.rng.uniform(1.0, 20.0), self.people.start)
+
+    def _acts_of_people(self) -> Sequence[tuple[int, Event]]:
+        acts, people = self.scenario.acts, self.people
+        return [
+            (self.scenario.commands, people.command),
+            (acts.get("relabel", 0), people.relabel),
+            (acts.get("pin", 0), people.pin),
+            (acts.get("yank", 0), people.yank),
+            (acts.get("revoke", 0), people.revoke),
+            (6, people.approve),
+        ]
 
     def _some_time(self) -> float:
         return self.rng.uniform(1.0, self.scenario.fault_seconds)
