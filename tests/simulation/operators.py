@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from controlplane.app.rollouts import RolloutRequest, WhenActive
@@ -76,7 +77,7 @@ class Operators:
         waiting = [rollout.id for rollout in snapshot.rollouts if rollout.reason == "WAITS_FOR_APPROVAL"]
         replica, actor = rng.choice(self._replicas), rng.choice([ALICE, BOB])
         for rollout_id in waiting:
-            await replica.act(lambda rollout_id=rollout_id: replica.rollouts.approve(rollout_id, actor=actor))  # type: ignore[misc]
+            await replica.act(partial(replica.rollouts.approve, rollout_id, actor=actor))
 
     async def start_last(self) -> tuple[RolloutId, ...]:
         """Start a rollout of each deployment that asks for next to nothing; return those that were not refused."""

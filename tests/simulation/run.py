@@ -1,8 +1,8 @@
 """`python -m tests.simulation.run --seeds N --first 0`: run N seeds on all processors and print what broke.
 
-Prints a line for each violation, which names the seed that repeats it, and appends such seeds to `seeds.txt` beside this
-file, which the tests replay; then what came of the experiments of `exposure.py` on a share of so many seeds; and last
-`seeds=N violations=M events=E seconds=S`. Exit status 1 when something broke.
+Prints a line for each violation, which names the seed that repeats it, and appends such seeds to `seeds.txt` beside
+this file, which the tests replay; then what came of the experiments of `exposure.py` on a share of so many seeds; and
+last `seeds=N violations=M events=E seconds=S`. Exit status 1 when something broke.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from controlplane import limits
@@ -157,15 +158,15 @@ class World:
         for replica in self.replicas:
             await replica.lead()
             self._repeat(limits.LEASE_RENEW_SECONDS, replica.lead)
-            self._repeat(TICK_SECONDS, lambda replica=replica: self._tick(replica))
-            self._repeat(CONVERGENCE_SECONDS, lambda replica=replica: self._converge(replica))
+            self._repeat(TICK_SECONDS, partial(self._tick, replica))
+            self._repeat(CONVERGENCE_SECONDS, partial(self._converge, replica))
         self._plan_events(people=people)
 
     def _plan_events(self, *, people: bool) -> None:
         scenario, faults = self.scenario, self.scenario.faults
         for station in scenario.stations:
             if station.late:
-                self.heap.at(self._some_time(), lambda station=station: self._join_late(station))
+                self.heap.at(self._some_time(), partial(self._join_late, station))
         for count, act in (
             *(self._acts_of_people() if people else ()),
             (faults.restarts, self._restart_one),
@@ -304,7 +305,7 @@ class World:
         agent.seal_window(self.scenario.inferences_per_window)
         if self._talks(agent):
             for sealed in agent.spool:
-                self.network.call(agent.id, lambda sealed=sealed: self._store_batch(agent, sealed))  # type: ignore[misc]
+                self.network.call(agent.id, partial(self._store_batch, agent, sealed))
 
     async def _store_batch(self, agent: SimulatedAgent, sealed: Sealed) -> None:
         if self._is_revoked(agent.id):
