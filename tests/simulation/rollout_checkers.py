@@ -22,8 +22,8 @@ from tests.simulation.snapshot import ACTIVE, Snapshot, Truth, ViolationError
 TICK_SECONDS = 2.0
 LATE_SECONDS = 12.0
 """A tick, a delay in each direction and a sync: so late may an agent act on what was true."""
-RESTORED_SECONDS = 60.0
-"""So late does a box whose disk was restored hear again what it was given before, on a bad link."""
+AGAIN_SECONDS = 60.0
+"""So late does a box hear again what it was given before, on a bad link: after its disk was restored, after a retry."""
 CLOSED = frozenset({WaveState.PENDING, WaveState.SHADOWING})
 
 
@@ -80,7 +80,7 @@ def check_admission(before: Rollout, after: Rollout, snapshot: Snapshot, truth: 
     admitted = [
         new
         for old, new in zip(before.waves, after.waves, strict=False)
-        if old.state in CLOSED and new.state not in CLOSED
+        if old.state in CLOSED and new.state in {WaveState.ADMITTED, WaveState.PASSED}
     ]
     if len(admitted) > 1 or (admitted and before.state not in {RolloutState.RUNNING, RolloutState.QUEUED}):
         raise ViolationError(f"admission: {after.id} went from {before.state} and admitted {len(admitted)} waves")
@@ -123,18 +123,18 @@ def check_releases(after: Rollout, fresh: list[Release], snapshot: Snapshot) -> 
 
 
 def check_swaps(rollout: Rollout, snapshot: Snapshot, truth: Truth) -> None:
-    """What an agent begins for a rollout, it begins within its window, but for what was on its way, or was told while
-    no controller had its round."""
+    """What an agent begins for a rollout, it begins within its window, but for what was on its way, was told while no
+    controller had its round, or is tried again because an operator asked for it now."""
     for swap in truth.swaps:
         moved = rollout.model_id == swap.model_id and rollout.target_version == swap.version
         released = any(release.agent_id == swap.agent_id for wave in rollout.waves for release in wave.releases)
-        restored = truth.restored.get(swap.agent_id)
-        again = restored is not None and swap.time - restored < timedelta(seconds=RESTORED_SECONDS)
+        since = (truth.restored.get(swap.agent_id), truth.retried.get(rollout.deployment_id))
+        again = any(time is not None and swap.time - time < timedelta(seconds=AGAIN_SECONDS) for time in since)
         if again or not (moved and released and rollout.state in ACTIVE):
             continue
-        since = min(truth.tick_time or swap.time, swap.time) - timedelta(seconds=LATE_SECONDS)
-        seconds = int((swap.time - since).total_seconds())
-        times = (since + timedelta(seconds=second) for second in range(seconds + 1))
+        first = min(truth.tick_time or swap.time, swap.time) - timedelta(seconds=LATE_SECONDS)
+        seconds = int((swap.time - first).total_seconds())
+        times = [first + timedelta(seconds=second) for second in range(seconds + 1)]
         if not any(_is_open(rollout, WindowScope.SWAP, swap.agent_id, snapshot, time) for time in times):
             raise ViolationError(f"swap window: {swap.agent_id} swaps for {rollout.id} while it is closed")
 

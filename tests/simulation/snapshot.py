@@ -8,7 +8,7 @@ from controlplane.app.ports import AuditFilter, Store
 from controlplane.domain.assignment import DesiredState
 from controlplane.domain.audit import AuditEvent
 from controlplane.domain.deployment import Deployment
-from controlplane.domain.ids import AgentId, ModelId
+from controlplane.domain.ids import AgentId, DeploymentId, ModelId
 from controlplane.domain.inventory import AgentRecord
 from controlplane.domain.pin import Pin
 from controlplane.domain.rollout import Rollout, RolloutState
@@ -76,6 +76,8 @@ class Truth:
     """Since the snapshot before."""
     restored: dict[AgentId, datetime] = field(default_factory=dict)
     """When an old disk image was last put back: the agent goes again to what it had been given."""
+    retried: dict[DeploymentId, datetime] = field(default_factory=dict)
+    """When its offer last rose: what failed is tried again, at once."""
     tick_time: datetime | None = None
     """When a controller last had its round: until the next, what is told may be out of date."""
 

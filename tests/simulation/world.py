@@ -96,12 +96,19 @@ class World:
         while await self.heap.run_next(until_seconds=seconds):
             self._events += 1
             after = await self.snapshot()
+            self._note_retries(before, after)
             if after is not before or self._truth.swaps:
                 check(before, after, self._truth)
                 self._truth.swaps.clear()
             before = after
             if early and self._events % 50 == 0 and self._is_quiet(after):
                 return
+
+    def _note_retries(self, before: Snapshot, after: Snapshot) -> None:
+        offers = {deployment.id: deployment.offer for deployment in before.deployments}
+        for deployment in after.deployments:
+            if deployment.offer > offers.get(deployment.id, 0):
+                self._truth.retried[deployment.id] = after.now
 
     async def snapshot(self) -> Snapshot:
         """What is stored now; the very same as before where nothing was written."""
