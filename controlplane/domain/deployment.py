@@ -79,8 +79,8 @@ class Deployment:
     priority: int = 0
     """Where deployments of one model match one agent the highest holds it, then the oldest."""
     kept_versions: Mapping[AgentId, int] = field(default_factory=lambda: MappingProxyType({}))
-    """Agents that stay on another version than `version`: an ended rollout left them there on purpose. A rollout that
-    succeeds or returns its targets clears them."""
+    """Agents that stay on another version than `version`: an ended rollout left them there on purpose. Only a rollout
+    that succeeds clears them; one that returns its targets returns these to what they kept."""
     conditions: tuple[Condition, ...] = ()
     """Found by the controller's rounds, stored apart: they do not count as a change of the deployment."""
 
