@@ -123,8 +123,14 @@ class Aspect:
         return Side.BELOW if found.between.low >= limit else Side.OPEN
 
     def can_decide(self, found: Comparison, limit: float) -> bool:
-        """Whether the version before was measured enough for one that does as well to be shown to keep the limit."""
-        return found.alike.low >= limit if self.at_least else found.alike.high <= limit
+        """Whether the version before was measured enough: for one that does as well to be shown to keep the limit, and
+        (of a ratio) for what is observed now to be told from the limit, however long one measures."""
+        as_well = found.alike.low >= limit if self.at_least else found.alike.high <= limit
+        if self.unit != "%":
+            return as_well
+        # With endless inferences of the newer version what is left is the doubt about the older one.
+        ratio = found.observed / 100
+        return as_well and not ratio * found.alike.low < limit < ratio * found.alike.high
 
     def describe(self, found: Comparison, limit: float) -> str:
         bound = "at least" if self.at_least else "allowed"
