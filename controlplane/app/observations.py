@@ -6,7 +6,8 @@ OBSERVATION_ROWS_MAX agents wait; what somebody waits for (a slot that changed) 
 the waiting reports and nothing else: every agent sends its whole state again.
 
 Selectors may ask for facts of a box (its devices), so a write that brings new facts is followed by a
-convergence: an agent's first report may be what makes a deployment hold it.
+convergence: an agent's first report may be what makes a deployment hold it. Convergence runs beside the writes and
+takes no more than half of the time: a fleet that connects brings new facts with every write.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ class Observations:
         self._store = store
         self._convergence = convergence
         self._facts: dict[AgentId, frozenset[str]] = {}
-        self._facts_changed = False
+        self._facts_changed = asyncio.Event()
         self._waiting: dict[AgentId, Observation] = {}
         self._any = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -48,17 +49,27 @@ class Observations:
     async def run(self) -> None:
         """Write what waits, for ever. On cancellation what waits then is written first."""
         try:
-            while True:
-                await self._any.wait()
-                await self._pause()
-                if not await self._flush_or_keep():
-                    await asyncio.sleep(limits.OBSERVATION_RETRY_SECONDS)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._write_for_ever())
+                tasks.create_task(self._converge_for_ever())
         finally:
-            await self._flush_or_keep()
+            await self._write_or_keep()
 
     async def flush(self) -> None:
         """Write everything that waits, then converge if facts are new. Raises StorageError or StaleWriteError, and
         keeps for the next time what could not be done."""
+        await self._write_waiting()
+        if self._facts_changed.is_set():
+            await self._converge()
+
+    async def _write_for_ever(self) -> None:
+        while True:
+            await self._any.wait()
+            await self._pause()
+            if not await self._write_or_keep():
+                await asyncio.sleep(limits.OBSERVATION_RETRY_SECONDS)
+
+    async def _write_waiting(self) -> None:
         while self._waiting:
             batch = dict(list(self._waiting.items())[: limits.OBSERVATION_ROWS_MAX])
             for agent_id in batch:
@@ -70,9 +81,29 @@ class Observations:
                 raise
             self._look_at_facts(batch)
         self._any.clear()
-        if self._facts_changed:
+
+    async def _converge_for_ever(self) -> None:
+        """Converge after new facts have been written: at once after a quiet time, else when as much time has passed as
+        the last run took."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._facts_changed.wait()
+            begin = loop.time()
+            try:
+                await self._converge()
+            except (StorageError, StaleWriteError) as error:
+                log.warning(observability.CONVERGENCE_PUT_OFF, reason=error.reason, cause=str(error))
+                await asyncio.sleep(limits.OBSERVATION_RETRY_SECONDS)
+            await asyncio.sleep(loop.time() - begin)
+
+    async def _converge(self) -> None:
+        # Before the run: facts that are written during it are for the next.
+        self._facts_changed.clear()
+        try:
             await self._convergence.run()
-            self._facts_changed = False
+        except BaseException:
+            self._facts_changed.set()
+            raise
 
     async def _pause(self) -> None:
         try:
@@ -82,9 +113,9 @@ class Observations:
             pass
         self._urgent.clear()
 
-    async def _flush_or_keep(self) -> bool:
+    async def _write_or_keep(self) -> bool:
         try:
-            await self.flush()
+            await self._write_waiting()
         except (StorageError, StaleWriteError) as error:
             # The agents go on serving and report again; the store may be back by then.
             log.warning(
@@ -104,7 +135,7 @@ class Observations:
             facts = _facts(observation)
             if self._facts.get(agent_id) != facts:
                 self._facts[agent_id] = facts
-                self._facts_changed = True
+                self._facts_changed.set()
 
     def _put_back(self, batch: dict[AgentId, Observation]) -> None:
         for agent_id, observation in batch.items():

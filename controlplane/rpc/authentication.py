@@ -5,7 +5,7 @@ A guard admits a call before its servicer runs; the servicer then asks `current_
 Both guards answer from caches that are bounded in size and age, so that a call costs no query.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ import grpc
 
 from controlplane import limits
 from controlplane.app import credentials
+from controlplane.app.batching import SharedReads
 from controlplane.app.ports import Clock, Store
 from controlplane.app.revocations import Revocations, certificate_invalid
 from controlplane.domain.identity import AgentCertificate, OperatorToken
@@ -108,6 +109,7 @@ class AgentGuard:
         self._revocations = revocations
         self._parse_peer = parse_peer
         self._known: dict[bytes, AgentCertificate] = {}
+        self._reads = SharedReads(self._read_all)
 
     async def admit(self, context: Context) -> None:
         peer = await self._identify(context)
@@ -119,14 +121,17 @@ class AgentGuard:
         if known := self._known.get(pem):
             return known
         peer = self._parse_peer(pem)
-        async with self._store.read() as work:
-            certificate = await work.certificates.find(peer.serial)
+        certificate = await self._reads.find(peer.serial)
         if certificate is None or certificate.agent_id != peer.agent_id:
             raise certificate_invalid("the controller has no record of this certificate")
         if len(self._known) >= limits.PEERS_CACHED_MAX:
             self._known.clear()
         self._known[pem] = peer
         return peer
+
+    async def _read_all(self, serials: Collection[str]) -> Mapping[str, AgentCertificate]:
+        async with self._store.read() as work:
+            return await work.certificates.find_all(serials)
 
 
 def _certificate_pem(context: Context) -> bytes:

@@ -1,6 +1,7 @@
 """Reads of the fleet through the cache equal reads without it, whoever wrote, and whether it was committed."""
 
 import asyncio
+import contextlib
 import random
 import shutil
 from dataclasses import replace
@@ -178,3 +179,29 @@ async def test_a_database_restored_from_a_backup_is_read_anew(sqlite_url: str, t
     shutil.copy(tmp_path / "backup.db", path)
     assert await read(store) == await read_anew(sqlite_url)
     await store.close()
+
+
+async def test_what_was_taken_back_is_known_to_nobody(database_url: str) -> None:
+    store, other = open_store(database_url), open_store(database_url)
+
+    async def change(uow: UnitOfWork, number: int, *, generation: int) -> None:
+        slots = (make_desired_slot(offer=number),)
+        await uow.desired.save([DesiredState(agent_id=AGENTS[0], generation=generation, slots=slots)])
+        observed = replace(make_observation().observed, boot_count=number)
+        await uow.agents.record([make_observation(agent_id=AGENTS[0], observed=observed)])
+
+    try:
+        async with store.write() as uow:
+            await uow.agents.add(make_agent(id=AGENTS[0]))
+            await change(uow, 1, generation=1)
+        with contextlib.suppress(TakenBackError):
+            async with store.write() as uow:
+                await change(uow, 2, generation=2)
+                await seen(uow)
+                raise TakenBackError
+        async with other.write() as uow:
+            await change(uow, 3, generation=2)
+        assert await read(store) == await read_anew(database_url)
+    finally:
+        await store.close()
+        await other.close()

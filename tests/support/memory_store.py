@@ -147,6 +147,10 @@ class _Certificates:
     async def find(self, serial: str) -> AgentCertificate | None:
         return self._tables.certificates.get(serial)
 
+    async def find_all(self, serials: Iterable[str]) -> Mapping[str, AgentCertificate]:
+        known = self._tables.certificates
+        return {serial: known[serial] for serial in serials if serial in known}
+
     async def find_by_key(self, agent_id: AgentId, public_key_sha256: str) -> AgentCertificate | None:
         return max(
             (

@@ -1,12 +1,14 @@
 """Certificates that the CA signed."""
 
+from collections.abc import Iterable, Mapping
+
 import sqlalchemy as sa
 
 from controlplane.domain.identity import AgentCertificate
 from controlplane.domain.ids import AgentId
 from controlplane.store.mapping.identity import certificate_from_row, certificate_to_row
 from controlplane.store.tables import agent_certificate as certificates
-from controlplane.store.transaction import Transaction
+from controlplane.store.transaction import Transaction, batches
 
 
 class SqlCertificateRepository:
@@ -23,6 +25,14 @@ class SqlCertificateRepository:
     async def find(self, serial: str) -> AgentCertificate | None:
         row = await self._transaction.row(sa.select(certificates).where(certificates.c.serial == serial))
         return None if row is None else certificate_from_row(row)
+
+    async def find_all(self, serials: Iterable[str]) -> Mapping[str, AgentCertificate]:
+        found: dict[str, AgentCertificate] = {}
+        for batch in batches(serials):
+            statement = sa.select(certificates).where(certificates.c.serial.in_(batch))
+            for certificate in await self._transaction.mapped(statement, certificate_from_row):
+                found[certificate.serial] = certificate
+        return found
 
     async def find_by_key(self, agent_id: AgentId, public_key_sha256: str) -> AgentCertificate | None:
         statement = (

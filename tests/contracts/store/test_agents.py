@@ -160,3 +160,13 @@ async def test_an_observation_of_an_unknown_agent_is_refused(store: Store) -> No
 
     with pytest.raises(ResourceNotFoundError):
         await record()
+
+
+async def test_certificates_of_many_serials_come_at_once(store: Store) -> None:
+    certificates = [make_certificate(serial=f"{number:x}") for number in range(1, 4)]
+    async with store.write() as work:
+        for certificate in certificates:
+            await work.certificates.add(certificate)
+    async with store.read() as work:
+        found = await work.certificates.find_all(["1", "3", "ff"])
+    assert found == {"1": certificates[0], "3": certificates[2]}

@@ -9,7 +9,7 @@ from controlplane.domain.assignment import ShadowRun
 from controlplane.domain.condition import Condition, ConditionState
 from controlplane.domain.deployment import PerformanceHint, RuntimePolicy, SamplePolicy
 from controlplane.domain.errors import ResourceExistsError, ResourceNotFoundError, StaleWriteError
-from controlplane.domain.ids import DeploymentId, RolloutId
+from controlplane.domain.ids import AgentId, DeploymentId, RolloutId
 from controlplane.domain.rollout import Release, RolloutState, WaveSize, WaveState
 from tests.support.factories import (
     ST_1,
@@ -296,3 +296,14 @@ async def test_a_shadow_run_and_a_prefetch_are_kept_in_the_slot(fleet: Store) ->
     async with fleet.write() as work:
         await work.desired.save([make_desired(slots=(slot,))])
         assert await work.desired.find(ST_1) == make_desired(slots=(slot,))
+
+
+async def test_desired_states_of_some_agents_are_those_of_all(store: Store) -> None:
+    states = [make_desired(agent_id=AgentId(f"st-{number}"), generation=number) for number in range(1, 5)]
+    async with store.write() as work:
+        await work.desired.save(states)
+    async with store.read() as work:
+        found = await work.desired.list([AgentId("st-2"), AgentId("st-4"), AgentId("nobody")])
+        everything = await work.desired.list_all()
+    assert found == {state.agent_id: state for state in states if state.agent_id in {"st-2", "st-4"}}
+    assert everything == {state.agent_id: state for state in states}

@@ -1,0 +1,53 @@
+"""Reads on behalf of many callers at once: those that ask while a read is under way share the next one.
+
+A fleet that connects, or is told of a change, asks ten thousand times for one row; so it costs a handful of queries. A
+read begins after its callers asked: what they were hurried for is in it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class SharedReads(Generic[K, V]):
+    """`read_all` returns what exists of the keys; it is called for one set of keys at a time."""
+
+    def __init__(self, read_all: Callable[[Collection[K]], Awaitable[Mapping[K, V]]]) -> None:
+        self._read_all = read_all
+        self._asked: dict[K, asyncio.Future[V | None]] = {}
+        self._reader: asyncio.Task[None] | None = None
+
+    async def find(self, key: K) -> V | None:
+        """Return its value as of now, None when there is none; raise what the read raises."""
+        future = self._asked.get(key)
+        if future is None:
+            future = self._asked[key] = asyncio.get_running_loop().create_future()
+        if self._reader is None or self._reader.done():
+            self._reader = asyncio.create_task(self._read())
+        return await asyncio.shield(future)
+
+    async def _read(self) -> None:
+        while self._asked:
+            asked, self._asked = self._asked, {}
+            try:
+                found = await self._read_all(asked.keys())
+            except Exception as error:  # noqa: BLE001 - every caller gets it, none is left waiting
+                for future in asked.values():
+                    _answer(future, error)
+            else:
+                for key, future in asked.items():
+                    _answer(future, found.get(key))
+
+
+def _answer(future: "asyncio.Future[V | None]", outcome: V | Exception | None) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+        # A caller that was cancelled meanwhile never looks; that is no error of its own.
+        future.exception()
+    else:
+        future.set_result(outcome)
