@@ -42,6 +42,8 @@ from agent.domain.slot import (
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_WHOLE_ARTIFACT = "."
+"""Entry path of a SavedModel, which is a folder."""
 
 _STATES: Mapping[SlotState, "slot_pb2.ObservedSlot.State.ValueType"] = {
     SlotState.PENDING: slot_pb2.ObservedSlot.STATE_PENDING,
@@ -165,7 +167,8 @@ def artifact(message: artifact_pb2.Artifact) -> Artifact:
 
 
 def signature(message: model_pb2.ModelSignature) -> ModelSignature:
-    check_path(message.entry_path)
+    if message.entry_path != _WHOLE_ARTIFACT:
+        check_path(message.entry_path)
     return ModelSignature(
         entry_path=message.entry_path,
         inputs=tuple(_tensor(tensor) for tensor in message.inputs),

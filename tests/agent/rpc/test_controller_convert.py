@@ -118,6 +118,15 @@ def test_a_desired_state_is_taken_whole() -> None:
     assert slot.signature.inputs[0].shape == (-1, 3)
 
 
+def test_a_model_may_be_the_whole_artifact() -> None:
+    message = slot_message()
+    message.signature.entry_path = "."
+    reply = convert.sync_reply(reply_of(message))
+    assert reply.refusal == ""
+    assert reply.desired is not None
+    assert reply.desired.slots[0].signature.entry_path == "."
+
+
 def test_a_reply_without_a_desired_state_is_no_wish() -> None:
     reply = convert.sync_reply(fleet_service_pb2.SyncResponse(generation=3))
     assert (reply.desired, reply.generation, reply.refusal) == (None, 3, "")
