@@ -150,6 +150,8 @@ SHARED_REGION_BYTES_MAX = 1 << 30
 """Bytes of one region: ten 4k images as float32."""
 SERVING_STOP_SECONDS_MAX = 5.0
 """How long a stop waits for inferences under way."""
+TALLIES_MAX = 64
+"""Slots, versions and devices that metrics count apart, unless more serve at once: each is some thirty time series."""
 
 # --- runtime ---
 INFER_REQUESTS_MAX = 32

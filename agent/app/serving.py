@@ -20,6 +20,7 @@ from agent import limits
 from agent.app import tensors
 from agent.app.ports import Clock, LoadedModel, ResultLog, SampleOffers, ShadowOffers, Tensor
 from agent.app.readings import labels_of_items
+from agent.app.tallies import Tallies, Tally, TallyBook, TallyKey
 from agent.app.tensors import InputTensor
 from agent.app.traffic import Traffic
 from agent.domain.artifact import ModelSignature
@@ -77,6 +78,7 @@ class _Served:
     model: ServedModel
     reading: Reading | None
     statistics: Statistics
+    tally: Tally
     users: int = 0
     retired: bool = False
 
@@ -110,6 +112,7 @@ class Serving:
         self._slots: dict[str, _Served] = {}
         self._announced: frozenset[str] = frozenset()
         self._listeners: list[Callable[[], None]] = []
+        self._tallies = Tallies()
 
     # --- what the executor calls ---
 
@@ -121,16 +124,21 @@ class Serving:
     def swap(self, slot: DesiredSlot, loaded: LoadedModel) -> None:
         """Let `loaded` answer for the slot from the next request on. Owns `loaded` from here on."""
         model = ServedModel(slot=slot.slot, version=slot.version, device=loaded.device, signature=loaded.signature)
-        served = _Served(
-            desired=slot,
-            loaded=loaded,
-            model=model,
-            reading=reading_of(loaded.signature),
-            statistics=Statistics(model=model),
-        )
+        reading = reading_of(loaded.signature)
         with self._lock:
+            serving = {_tally_key(each.model) for each in self._slots.values()}
+            served = _Served(
+                desired=slot,
+                loaded=loaded,
+                model=model,
+                reading=reading,
+                statistics=Statistics(model=model),
+                tally=self._tallies.begin(_tally_key(model), serving=serving),
+            )
             before = self._slots.get(slot.slot)
             self._slots[slot.slot] = served
+            if before is not None:
+                self._tallies.swap(slot.slot)
         self._retire(before)
         self._notify()
 
@@ -186,10 +194,17 @@ class Serving:
                 return (self._find(slot, version).statistics,)
             return tuple(served.statistics for _, served in sorted(self._slots.items()))
 
-    def count_refused(self, slot: str) -> None:
-        """Count a request that was refused before it came to `infer`. A slot that does not serve has no count."""
+    def tallies(self) -> TallyBook:
+        """What was answered and refused since the process started, also by versions that serve no more."""
+        with self._lock:
+            return self._tallies.snapshot()
+
+    def count_refused(self, slot: str, reason: Reason = Reason.INPUT_INVALID) -> None:
+        """Count a request that was refused before it came to `infer`. Results of a slot that does not serve have no
+        count."""
         with self._lock:
             served = self._slots.get(slot)
+            self._tallies.refuse(slot if served is not None or slot in self._announced else "", reason)
         if served is not None:
             self._results.count_refused(slot, served.model.version)
 
@@ -236,8 +251,8 @@ class Serving:
             _check_identifier(request.request_id, "id")
             names = tensors.check_outputs(served.model.signature, requested_outputs)
             return names, tensors.check_inputs(served.model.signature, inputs)
-        except RequestError:
-            self._results.count_refused(served.model.slot, served.model.version)
+        except RequestError as error:
+            self._count_refused(served, error.reason)
             raise
 
     def _inferred(self, served: _Served, request: _Request, arrays: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -245,7 +260,7 @@ class Serving:
             return served.loaded.infer(arrays)
         except RequestError as error:
             if error.reason is not Reason.INFERENCE_FAILED:
-                self._results.count_refused(served.model.slot, served.model.version)
+                self._count_refused(served, error.reason)
                 raise
             request.inferred = request.done = self._clock.monotonic()
             items = tensors.batch_items(served.model.signature, arrays)
@@ -254,7 +269,7 @@ class Serving:
                     _result(served, request, index, outcome=Outcome.ERROR, error=str(error)) for index in range(items)
                 )
             )
-            self._count_failed(served, request)
+            self._count_failed(served, request, items)
             raise
 
     def _append(self, results: tuple[Result, ...]) -> None:
@@ -266,6 +281,10 @@ class Serving:
 
     def _count(self, served: _Served, request: _Request, items: int) -> None:
         with self._lock:
+            tally = served.tally
+            tally.answered += items
+            tally.request_times.add(request.done - request.begun)
+            tally.infer_times.add(request.inferred - request.checked)
             before = served.statistics
             served.statistics = replace(
                 before,
@@ -278,8 +297,14 @@ class Serving:
                 last_time=request.infer_time,
             )
 
-    def _count_failed(self, served: _Served, request: _Request) -> None:
+    def _count_refused(self, served: _Served, reason: Reason) -> None:
+        self._results.count_refused(served.model.slot, served.model.version)
         with self._lock:
+            self._tallies.refuse(served.model.slot, reason)
+
+    def _count_failed(self, served: _Served, request: _Request, items: int) -> None:
+        with self._lock:
+            served.tally.failed += items
             before = served.statistics
             served.statistics = replace(
                 before,
@@ -296,8 +321,8 @@ class Serving:
             with self._lock:
                 served = self._find(slot, version)
                 served.users += 1
-        except RequestError:
-            self.count_refused(slot)
+        except RequestError as error:
+            self.count_refused(slot, error.reason)
             raise
         try:
             yield served
@@ -347,6 +372,10 @@ class Serving:
     def _notify(self) -> None:
         for listener in tuple(self._listeners):
             listener()
+
+
+def _tally_key(model: ServedModel) -> TallyKey:
+    return model.slot, model.version, model.device
 
 
 def _check_identifier(text: str, where: str) -> None:

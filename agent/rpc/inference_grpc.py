@@ -109,8 +109,8 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
     def _infer(self, request: Any) -> Any:
         try:
             call = call_from_message(request, self._shared)
-        except RequestError:
-            self._serving.count_refused(request.model_name)
+        except RequestError as error:
+            self._serving.count_refused(request.model_name, error.reason)
             raise
         return answer_to_message(answer_call(self._serving, call), call, self._shared)
 

@@ -107,6 +107,7 @@ class InferenceRest:
 
     async def _infer(self, request: web.Request) -> web.Response:
         if self._calls >= self._calls_max:
+            self._serving.count_refused(request.match_info["model"], Reason.QUEUE_FULL)
             raise RequestError(
                 f"{self._calls} calls are under way", remedy="send fewer at once", reason=Reason.QUEUE_FULL
             )
@@ -129,8 +130,8 @@ class InferenceRest:
     def _answer(self, body: bytes, header_length: str | None, slot: str, version: str) -> tuple[bytes, int | None]:
         try:
             rest = call_from_body(body, header_length, slot=slot, version=version, shared=self._shared)
-        except RequestError:
-            self._serving.count_refused(slot)
+        except RequestError as error:
+            self._serving.count_refused(slot, error.reason)
             raise
         return answer_to_body(answer_call(self._serving, rest.call), rest, self._shared)
 
