@@ -44,6 +44,8 @@ class SyncReply:
     sync_interval_seconds: float
     refusal: str = ""
     """Why a desired state that came cannot be understood and is not taken up; empty when all is well."""
+    controller_time: datetime | None = None
+    """What the controller's clock said when it answered."""
 
 
 class SyncStream(Protocol):

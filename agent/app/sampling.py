@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 
 import numpy as np
 import structlog
@@ -39,6 +40,24 @@ _REASONS: Mapping[SampleReason, "sample_pb2.Sample.Reason.ValueType"] = {
 }
 PNG = "image/png"
 NPY = "application/x-npy"
+
+
+class Skip(StrEnum):
+    """Why an input that was picked is no sample."""
+
+    QUEUE_FULL = "queue_full"
+    NOT_ENCODABLE = "not_encodable"
+    TOO_LARGE = "too_large"
+    BUDGET = "budget"
+    DISK = "disk"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleCounts:
+    """Since the start. What the bound of the disk dropped later is the spool's to say."""
+
+    kept: int
+    skipped: Mapping[Skip, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +92,8 @@ class SampleCollector:
         self._on_sample = on_sample
         self._lock = threading.Lock()
         self._waiting_bytes = 0
+        self._kept = 0
+        self._skipped = dict.fromkeys(Skip, 0)
         self._queue: queue.Queue[_Picked | None] = queue.Queue(limits.SAMPLE_QUEUE_MAX)
         self._thread = threading.Thread(target=self._work, name="samples", daemon=True)
 
@@ -83,6 +104,11 @@ class SampleCollector:
         """Keep what was picked before, then end the thread; blocks as long as that takes, within the stop's bound."""
         self._queue.put(None)
         self._thread.join(limits.STOP_SECONDS_MAX)
+
+    def counts(self) -> SampleCounts:
+        """Inputs that were picked, by what became of them."""
+        with self._lock:
+            return SampleCounts(kept=self._kept, skipped=dict(self._skipped))
 
     # --- the serving path ---
 
@@ -102,6 +128,7 @@ class SampleCollector:
     def _enqueue(self, name: str, view: Tensor, *, result: Result, reason: SampleReason, policy: SamplePolicy) -> None:
         with self._lock:
             if self._waiting_bytes + view.nbytes > limits.SAMPLE_QUEUE_BYTES_MAX or self._queue.full():
+                self._skipped[Skip.QUEUE_FULL] += 1
                 return
             self._waiting_bytes += view.nbytes
         picked = _Picked(
@@ -115,7 +142,12 @@ class SampleCollector:
         try:
             self._queue.put_nowait(picked)
         except queue.Full:  # another thread was quicker
+            self._skip(Skip.QUEUE_FULL)
             self._release(picked)
+
+    def _skip(self, why: Skip) -> None:
+        with self._lock:
+            self._skipped[why] += 1
 
     def _release(self, picked: _Picked) -> None:
         with self._lock:
@@ -129,10 +161,12 @@ class SampleCollector:
                 self._keep(picked)
                 self._conditions.set(conditions.SAMPLES_WRITABLE, holds=True, reason="Written")
             except StateError as error:
+                self._skip(Skip.DISK)
                 self._conditions.set(
                     conditions.SAMPLES_WRITABLE, holds=False, reason="SpoolUnwritable", message=str(error)
                 )
             except (ValueError, TypeError, OSError) as error:  # what encoders raise on a tensor they cannot take
+                self._skip(Skip.NOT_ENCODABLE)
                 _log.error("sample_not_encoded", slot=picked.result.slot, error=repr(error))
             finally:
                 self._release(picked)
@@ -141,8 +175,10 @@ class SampleCollector:
         content_type, content = encode(picked.tensor)
         if len(content) > limits.SAMPLE_BYTES_MAX:
             _log.warning("sample_too_large", slot=picked.result.slot, size_bytes=len(content))
+            self._skip(Skip.TOO_LARGE)
             return
         if not self._spool.take_budget(picked.result.slot, len(content), picked.budget_bytes):
+            self._skip(Skip.BUDGET)
             return
         sample_id = new_sample_id(picked.capture_time)
         message = sample_pb2.Sample(
@@ -155,6 +191,8 @@ class SampleCollector:
             input_name=picked.input_name,
         )
         self._spool.add(SpooledSample(id=sample_id, sample=message.SerializeToString(), content=content))
+        with self._lock:
+            self._kept += 1
         self._on_sample()
 
 

@@ -10,6 +10,7 @@ Rules kept here:
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -25,6 +26,26 @@ from agent.domain.errors import CLOCK_FIELD, ControllerError, Reason
 from agent.domain.slot import ObservedState
 
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncStatus:
+    """How the conversation with the controller stands."""
+
+    connected: bool
+    """The controller has answered on the stream that is open."""
+    heard_age_seconds: float | None
+    """Since it was heard last, on whatever stream; None where it never was."""
+    connections: int
+    """Streams on which it was heard, since the start."""
+    failures: int
+    """Streams that ended or could not be opened, since the start."""
+    desired_generation: int
+    """The highest that the controller has told of on the last stream; of what is on disk until it has."""
+    observed_generation: int
+    """Of the desired state that was taken up."""
+    clock_offset_seconds: float | None
+    """How far this box's clock is ahead of the controller's; None until it was heard."""
 
 
 class SyncLoop:
@@ -53,6 +74,10 @@ class SyncLoop:
         """When the controller was last heard on the present stream; None before its first answer."""
         self._told_generation = 0
         """The highest that was told on the present stream."""
+        self._last_heard_seconds: float | None = None
+        self._connections = 0
+        self._failures = 0
+        self._clock_offset_seconds: float | None = None
         self._refusal: tuple[str, int] = ("", 0)
         """Why a desired state is refused, and its generation."""
         self._facts: tuple[Host, Sequence[Device]] | None = None
@@ -64,6 +89,19 @@ class SyncLoop:
         """Call `listener` when the controller is heard on a new stream: what waits for it may hurry."""
         self._listeners.append(listener)
 
+    def status(self) -> SyncStatus:
+        """For the loop that runs it."""
+        last = self._last_heard_seconds
+        return SyncStatus(
+            connected=self._was_heard(),
+            heard_age_seconds=None if last is None else self._clock.monotonic() - last,
+            connections=self._connections,
+            failures=self._failures,
+            desired_generation=self._told_generation or self._executor.generation,
+            observed_generation=self._executor.generation,
+            clock_offset_seconds=self._clock_offset_seconds,
+        )
+
     async def run(self) -> None:
         failures = 0
         while True:
@@ -74,6 +112,8 @@ class SyncLoop:
                     await self._converse(stream)
             except ControllerError as error:
                 failures = 1 if self._was_heard() else failures + 1
+                self._failures += 1
+                self._heard_seconds = None
                 await self._recover(error, failures)
 
     def _was_heard(self) -> bool:
@@ -114,7 +154,10 @@ class SyncLoop:
 
     async def _take(self, reply: SyncReply) -> None:
         first = self._heard_seconds is None
-        self._heard_seconds = self._clock.monotonic()
+        self._heard_seconds = self._last_heard_seconds = self._clock.monotonic()
+        self._connections += first
+        if reply.controller_time is not None:
+            self._clock_offset_seconds = (self._clock.now() - reply.controller_time).total_seconds()
         self._interval_seconds = min(
             max(reply.sync_interval_seconds, limits.SYNC_INTERVAL_SECONDS_MIN), limits.SYNC_INTERVAL_SECONDS_MAX
         )

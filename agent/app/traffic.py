@@ -30,6 +30,11 @@ class Traffic:
         """Nobody waits for an answer now."""
         return self._requests == 0
 
+    @property
+    def requests(self) -> int:
+        """Requests that are being answered or wait for a free InferRequest now."""
+        return self._requests
+
     def wait_quiet(self, seconds: float) -> bool:
         """Block until nobody waits for an answer, at most `seconds`; whether that came."""
         with self._changed:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 from google.protobuf.duration_pb2 import Duration
 from lineside.v1 import (
@@ -82,7 +83,14 @@ def sync_reply(message: fleet_service_pb2.SyncResponse) -> SyncReply:
         generation=message.generation,
         sync_interval_seconds=message.sync_interval.seconds + message.sync_interval.nanos / 1e9,
         refusal=refusal,
+        controller_time=_controller_time(message),
     )
+
+
+def _controller_time(message: fleet_service_pb2.SyncResponse) -> datetime | None:
+    if not message.HasField("controller_time"):
+        return None
+    return message.controller_time.ToDatetime(tzinfo=UTC)
 
 
 def desired_state(message: slot_pb2.DesiredState) -> DesiredState:

@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import structlog
@@ -31,6 +32,15 @@ _HASH_BLOCK_BYTES = 4 << 20
 _log = structlog.get_logger()
 
 
+@dataclass(slots=True)
+class DownloadCounts:
+    """Since the start. A download that went on after a failure counts as one failed and one complete."""
+
+    received_bytes: int = 0
+    complete: int = 0
+    failed: int = 0
+
+
 class DiskArtifactCache:
     """`app.ports.ArtifactCache` in a folder. One fetch at a time."""
 
@@ -39,6 +49,7 @@ class DiskArtifactCache:
         self._artifacts = root / "artifacts"
         self._partial = root / "partial"
         self._reserve_bytes = reserve_bytes
+        self.counts = DownloadCounts()
 
     def folder(self, artifact: Artifact) -> Path | None:
         path = self._artifacts / _hex(artifact.digest)
@@ -68,9 +79,15 @@ class DiskArtifactCache:
                 await loop.run_in_executor(worker, self._make_room, artifact)
                 for file in artifact.files:
                     await self._fetch_file(file, controller, worker, bytes_per_second_max=bytes_per_second_max)
-                return await loop.run_in_executor(worker, self._publish, artifact)
+                path = await loop.run_in_executor(worker, self._publish, artifact)
             except OSError as error:
+                self.counts.failed += 1
                 raise _disk_error(error) from error
+            except (ArtifactError, ControllerError):
+                self.counts.failed += 1
+                raise
+            self.counts.complete += 1
+            return path
 
     def _make_room(self, artifact: Artifact) -> None:
         """Raises ArtifactError (DISK_FULL) when the rest would eat into the reserve."""
@@ -96,12 +113,17 @@ class DiskArtifactCache:
             if writer.size_bytes < file.size_bytes:
                 if writer.size_bytes:
                     _log.info("download_resumed", digest=file.digest, offset_bytes=writer.size_bytes)
-                stream = controller.read_blob(file.digest, offset_bytes=writer.size_bytes)
+                stream = self._counted(controller.read_blob(file.digest, offset_bytes=writer.size_bytes))
                 await _pump(self._pace.keep(stream, bytes_per_second_max), writer, worker)
             await loop.run_in_executor(worker, writer.verify)
         finally:
             # A cancelled fetch may have left a write running in the thread: the file is closed after it, not under it.
             await asyncio.shield(loop.run_in_executor(worker, writer.close))
+
+    async def _counted(self, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in stream:
+            self.counts.received_bytes += len(chunk)
+            yield chunk
 
     def _publish(self, artifact: Artifact) -> Path:
         """Put the verified files together under their names, durably, and show the folder by one rename."""

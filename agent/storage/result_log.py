@@ -81,6 +81,7 @@ class DiskResultLog:
         self._memory: dict[int, EvidenceBatch] = {}
         self._unwritten = _Unwritten()
         self._error = ""
+        self._dropped = 0
         self._next = 0
         self._reserved = 0
         self._recover()
@@ -93,6 +94,7 @@ class DiskResultLog:
         with self._lock:
             if not self._write(content):
                 self._unwritten.results += len(messages)
+                self._dropped += len(messages)
                 for message in messages:
                     self._unwritten.windows.add(message)
 
@@ -165,6 +167,12 @@ class DiskResultLog:
     def size_bytes(self) -> int:
         with self._lock:
             return self._held_bytes()
+
+    @property
+    def dropped(self) -> int:
+        """Results that were counted and not kept, since the start: no disk, or the bound asked for their room."""
+        with self._lock:
+            return self._dropped
 
     # --- within ---
 
@@ -266,6 +274,7 @@ class DiskResultLog:
             self.discard(number)  # a file that can be neither read nor replaced must not hold the bound's bytes
             return
         with self._lock:
+            self._dropped += len(batch.results)
             if number in self._sealed:
                 self._note_sealed(number, len(content))
             else:  # acknowledged meanwhile

@@ -44,6 +44,11 @@ class DiskSampleSpool:
         with self._lock:
             return self._dropped
 
+    @property
+    def size_bytes(self) -> int:
+        with self._lock:
+            return self._held_bytes
+
     def add(self, sample: SpooledSample) -> None:
         content = _LENGTH.pack(len(sample.sample)) + sample.sample + sample.content
         with self._lock:
