@@ -22,6 +22,7 @@ from controlplane.domain.deployment import Deployment
 from controlplane.domain.device_class import UNKNOWN, device_class
 from controlplane.domain.ids import AgentId, Digest, RolloutId
 from controlplane.domain.inventory import AgentRecord, AgentState, ObservedSlot
+from controlplane.domain.pin import Pin
 from controlplane.domain.plan import LeftOut, PlannedTarget, PlannedWave, RolloutPlan
 from controlplane.domain.rollout import RolloutState, Wave, WindowScope, needs_approval
 from controlplane.domain.selector import facts, parse_selector
@@ -39,6 +40,8 @@ class Inventory:
     arrangement: Arrangement
     candidates: Mapping[AgentId, Candidate]
     """Each target of the waves."""
+    pins: Mapping[AgentId, Pin]
+    """Those of the deployment's model."""
     now: datetime
 
 
@@ -87,6 +90,7 @@ class Planning:
             records = [scene.records[agent] for agent in scene.targets[deployment.id]]
             present = await _read_present(uow, deployment, records)
             rates = await _read_rates(uow, deployment, records, now)
+            pins = {pin.agent_id: pin for pin in await uow.pins.list_all() if pin.model_id == deployment.model_id}
         candidates = {
             record.agent.id: Candidate(
                 agent_id=record.agent.id,
@@ -106,6 +110,7 @@ class Planning:
             waves=plan_targets(request.strategy, deployment, request.target_version, scene),
             arrangement=arrangement,
             candidates=candidates,
+            pins=pins,
             now=now,
         )
 
@@ -206,10 +211,15 @@ def _left_out(inventory: Inventory) -> tuple[LeftOut, ...]:
         if agent_id not in targets and selector.matches(facts(record))
     ]
     contenders = find_contenders(left, tuple(scene.deployments.values()))
-    return tuple(_leave_out(record, deployment, contenders.get(record.agent.id, ())) for record in left)
+    return tuple(
+        _leave_out(record, deployment, contenders.get(record.agent.id, ()), pin=inventory.pins.get(record.agent.id))
+        for record in left
+    )
 
 
-def _leave_out(record: AgentRecord, deployment: Deployment, contenders: Sequence[Deployment]) -> LeftOut:
+def _leave_out(
+    record: AgentRecord, deployment: Deployment, contenders: Sequence[Deployment], *, pin: Pin | None
+) -> LeftOut:
     agent_id = record.agent.id
     if record.agent.revoked:
         return LeftOut(agent_id=agent_id, reason="REVOKED", message="its certificates are revoked")
@@ -217,8 +227,10 @@ def _leave_out(record: AgentRecord, deployment: Deployment, contenders: Sequence
     if holder is not None and holder.id != deployment.id:
         message = f"deployments/{holder.id} holds it"
         message += f", with priority {holder.priority}" if holder.priority > deployment.priority else ", as the older"
-        return LeftOut(agent_id=agent_id, reason="HELD_BY_OTHER", message=message)
-    return LeftOut(agent_id=agent_id, reason="PINNED", message=f"its models/{deployment.model_id} is pinned")
+        return LeftOut(agent_id=agent_id, reason="HELD_BY_OTHER_DEPLOYMENT", message=message)
+    assert pin is not None, "who matches, is held and is no target is pinned"
+    message = f"{pin.actor} pinned it at version {pin.version}: {pin.reason}"
+    return LeftOut(agent_id=agent_id, reason="PINNED", message=message)
 
 
 def _warnings(

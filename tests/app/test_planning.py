@@ -147,7 +147,7 @@ async def test_who_is_left_out_is_named_with_the_reason() -> None:
     assert [(left.agent_id, left.reason) for left in plan.left_out] == [
         ("st-1", "PINNED"),
         ("st-2", "REVOKED"),
-        ("st-3", "HELD_BY_OTHER"),
+        ("st-3", "HELD_BY_OTHER_DEPLOYMENT"),
     ]
     assert "deployments/one" in plan.left_out[2].message
     assert not {"st-1", "st-2", "st-3", "st-9"} & {target.agent_id for target in plan.targets}
