@@ -8,6 +8,7 @@ from lineside.v1 import artifact_pb2, model_pb2
 
 from controlplane.cli.document import document_of
 from controlplane.cli.output import Column
+from controlplane.cli.preprocessing import PreprocessingOptions, preprocessing_of
 from controlplane.cli.progress import publishing
 from controlplane.cli.quantity import bytes_text, time_text
 from controlplane.cli.session import Session, SessionArgument, resource_app
@@ -18,7 +19,16 @@ app = resource_app("models", "Publish models and look at their versions.")
 
 
 @app.command(help_epilogue="Example: lineside models publish solar build/solar.xml --notes 'more data'")
-def publish(name: str, path: Path, /, *, notes: str = "", wait: bool = False, session: SessionArgument) -> None:
+def publish(
+    name: str,
+    path: Path,
+    /,
+    *,
+    notes: str = "",
+    wait: bool = False,
+    preprocessing: PreprocessingOptions | None = None,
+    session: SessionArgument,
+) -> None:
     """Publish a model as the next version of NAME, and print NAME:VERSION.
 
     The same bytes again print the version that they already have. An upload that was broken off goes on where it
@@ -29,15 +39,17 @@ def publish(name: str, path: Path, /, *, notes: str = "", wait: bool = False, se
     name
         Model; created when it does not exist.
     path
-        An .xml (IR), .onnx, .pdmodel, .pb, .tflite, .pt, .pth or .pt2 file, or a folder, such as a SavedModel.
+        An .xml (IR), .onnx, .pdmodel, .pb, .tflite, .pt, .pth or .pt2 file, a folder, such as a SavedModel, or
+        FILE.py:FUNCTION that returns a model.
     notes
         What changed.
     wait
         Return when the controller has read the model, which publishing always does; for scripts that say so.
     """
     _ = wait
+    embedded = preprocessing_of(preprocessing or PreprocessingOptions())
     with publishing(session.printer) as progress:
-        version = session.client.models.publish(name, path, notes=notes, progress=progress)
+        version = session.client.models.publish(name, path, notes=notes, preprocessing=embedded, progress=progress)
     if session.printer.json:
         session.printer.document(document_of(version))
     else:

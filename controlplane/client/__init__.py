@@ -18,6 +18,7 @@ from controlplane.client.errors import (
     WaitTimeoutError,
 )
 from controlplane.client.models import Progress, Stage
+from controlplane.client.preprocessing import InputPreprocessing, Preprocessing, read_preprocessing
 from controlplane.client.rollouts import Plan
 from controlplane.client.session import Client
 
@@ -25,13 +26,16 @@ __all__ = [
     "ApiError",
     "Client",
     "ClientError",
+    "InputPreprocessing",
     "IntegrityError",
     "InvalidInputError",
     "OperatorConfig",
     "Plan",
+    "Preprocessing",
     "Progress",
     "Stage",
     "UnreachableError",
     "WaitTimeoutError",
     "load_config",
+    "read_preprocessing",
 ]

@@ -18,7 +18,7 @@ from controlplane.client.errors import InvalidInputError
 
 _FIELD = "path"
 FORMATS = "an .xml (IR), .onnx, .pdmodel, .pb or .tflite file, a SavedModel folder, or a .pt, .pth or .pt2 file"
-_READABLE = {".xml", ".onnx", ".pdmodel", ".pb", ".tflite"}
+READABLE = {".xml", ".onnx", ".pdmodel", ".pb", ".tflite"}
 _COMPANION = {".xml": ".bin", ".pdmodel": ".pdiparams"}
 TORCH = {".pt", ".pth", ".pt2"}
 # StringStringEntryProto{key: "location", value: NAME} as protobuf writes it, which is how ONNX names a file of external
@@ -45,7 +45,7 @@ def collect(path: Path) -> tuple[ModelFile, ...]:
         raise InvalidInputError(
             f"{path} is only a part of a SavedModel", field=_FIELD, remedy=f"give the folder: {path.parent}"
         )
-    if path.suffix not in _READABLE:
+    if path.suffix not in READABLE:
         raise InvalidInputError(f"{path.name} is in no format that can be published", field=_FIELD, remedy=_other(path))
     beside = sorted({path, *_companions(path)})
     return tuple(_file(source, source.relative_to(path.parent).as_posix()) for source in beside)
@@ -92,7 +92,7 @@ def _of_folder(folder: Path) -> tuple[ModelFile, ...]:
         inside = source.relative_to(folder)
         if source.is_file() and not any(part.startswith(".") for part in inside.parts):
             found.append(_file(source, inside.as_posix()))
-    if not any(Path(file.path).suffix in _READABLE for file in found):
+    if not any(Path(file.path).suffix in READABLE for file in found):
         raise InvalidInputError(f"no model in {folder}", field=_FIELD, remedy=f"give {FORMATS}")
     if len(found) > limits.ARTIFACT_FILES_MAX:
         raise InvalidInputError(

@@ -11,10 +11,11 @@ from lineside.v1 import artifact_pb2, model_pb2, model_service_pb2, model_servic
 
 from controlplane.client import limits
 from controlplane.client.channel import Connection
-from controlplane.client.conversion import converted
-from controlplane.client.files import TORCH, ModelFile, artifact_of, collect, describe
+from controlplane.client.conversion import prepared
+from controlplane.client.files import ModelFile, artifact_of, collect, describe
 from controlplane.client.names import model_name, version_name
 from controlplane.client.pages import iterate
+from controlplane.client.preprocessing import Preprocessing
 from controlplane.client.retry import Repeat
 from controlplane.client.uploads import upload_blob
 
@@ -96,18 +97,22 @@ class Models:
         return self._connection.call(self._stub.UnyankModelVersion, request, repeat=Repeat.LOST_RACE)
 
     def publish(
-        self, model: str, path: Path | str, *, notes: str = "", progress: OnProgress = lambda _: None
+        self,
+        model: str,
+        path: Path | str,
+        *,
+        notes: str = "",
+        preprocessing: Preprocessing | None = None,
+        progress: OnProgress = lambda _: None,
     ) -> model_pb2.ModelVersion:
         """Publish the model at `path` as the next version of `model`, which need not exist yet.
 
-        The same bytes again return the version that they already have. Returns after the controller has read the model.
+        With `preprocessing`, and where OpenVINO does not read the format by itself, IR is made of it here first. The
+        same bytes again return the version that they already have. Returns after the controller has read the model.
         Raises InvalidInputError for a path that holds no model, ApiError when the controller refuses it.
         """
         with ExitStack() as stack:
-            source = Path(path)
-            if source.suffix in TORCH and source.is_file():
-                source = stack.enter_context(converted(source))
-            files = collect(source)
+            files = collect(stack.enter_context(prepared(Path(path), preprocessing)))
             artifact = _hash(files, progress)
             self._upload(files, artifact, progress)
         progress(Progress(stage=Stage.INSPECT, done_bytes=artifact.size_bytes, total_bytes=artifact.size_bytes))
