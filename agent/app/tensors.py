@@ -89,12 +89,11 @@ def batch_items(signature: ModelSignature, inputs: Mapping[str, Tensor], scores:
     return size[0] if size else 1
 
 
-def floats(rows: Tensor, datatype: str) -> list[list[float]]:
-    """Rows of a floating output as plain floats; BF16 is read from its bits."""
+def floats(rows: Tensor, datatype: str) -> npt.NDArray[np.float64]:
+    """A floating output as float64; BF16 is read from its bits."""
     if datatype == "BF16":
         rows = (rows.astype(np.uint32) << 16).view(np.float32)
-    values: list[list[float]] = rows.astype(np.float64).tolist()
-    return values
+    return rows.astype(np.float64)
 
 
 def _array(spec: TensorSpec, tensor: InputTensor) -> Tensor:

@@ -20,7 +20,7 @@ from agent.domain.result import LabelScore
 LABELS_MAX = 5
 """As Result.labels has it."""
 _FLOATING = frozenset({"FP16", "BF16", "FP32", "FP64"})
-_SUM_TOLERANCE = 0.02
+SUM_TOLERANCE = 0.02
 """Rows of bf16 probabilities add up to 1 only this closely."""
 
 
@@ -67,7 +67,7 @@ def interpret(reading: Reading, row: Sequence[float], *, labels_max: int = LABEL
         return ()
     scores = _multilabel(row) if reading.scoring is Scoring.MULTILABEL else _exclusive(row)
     best = heapq.nsmallest(labels_max, range(len(scores)), key=lambda index: (-scores[index], index))
-    return tuple(LabelScore(label=_label(reading.labels, index), score=scores[index]) for index in best)
+    return tuple(LabelScore(label=label_of(reading.labels, index), score=scores[index]) for index in best)
 
 
 def _may_classify(rt_info: Mapping[str, str]) -> bool:
@@ -89,14 +89,14 @@ def _single(labels: tuple[str, ...], positive: float) -> tuple[LabelScore, ...]:
     if not 0.0 <= positive <= 1.0:
         return ()  # a regression, or a raw score whose scale is not known
     both = (
-        LabelScore(label=_label(labels, 0), score=1.0 - positive),
-        LabelScore(label=_label(labels, 1), score=positive),
+        LabelScore(label=label_of(labels, 0), score=1.0 - positive),
+        LabelScore(label=label_of(labels, 1), score=positive),
     )
     return both if positive < 0.5 else both[::-1]
 
 
 def _exclusive(row: Sequence[float]) -> list[float]:
-    if all(0.0 <= value <= 1.0 for value in row) and abs(math.fsum(row) - 1.0) <= _SUM_TOLERANCE:
+    if all(0.0 <= value <= 1.0 for value in row) and abs(math.fsum(row) - 1.0) <= SUM_TOLERANCE:
         return list(row)
     highest = max(row)
     weights = [math.exp(value - highest) for value in row]
@@ -112,5 +112,6 @@ def _multilabel(row: Sequence[float]) -> list[float]:
     ]
 
 
-def _label(labels: tuple[str, ...], index: int) -> str:
+def label_of(labels: tuple[str, ...], index: int) -> str:
+    """The label of a class, its index where it has none."""
     return labels[index] if index < len(labels) else str(index)
