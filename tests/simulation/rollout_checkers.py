@@ -132,6 +132,8 @@ def check_swaps(rollout: Rollout, snapshot: Snapshot, truth: Truth) -> None:
         again = any(time is not None and swap.time - time < timedelta(seconds=AGAIN_SECONDS) for time in since)
         if again or not (moved and released and rollout.state in ACTIVE):
             continue
+        if not _is_target(rollout, swap.agent_id, snapshot):
+            continue  # relabelled: another deployment asks for the same version, and no window of this one binds it
         first = min(truth.tick_time or swap.time, swap.time) - timedelta(seconds=LATE_SECONDS)
         seconds = int((swap.time - first).total_seconds())
         times = [first + timedelta(seconds=second) for second in range(seconds + 1)]
