@@ -14,9 +14,8 @@ from typing import Any
 
 from controlplane import limits
 from controlplane.domain.catalog import ModelSignature, TensorSpec
-from controlplane.domain.errors import FieldInvalidError
 from controlplane.inspection.entry import Entry, unreadable
-from controlplane.inspection.report import REMEDY
+from controlplane.inspection.refusals import refusal_of, strings_refused
 
 DATATYPES: Mapping[str, str] = MappingProxyType(
     {
@@ -33,10 +32,12 @@ DATATYPES: Mapping[str, str] = MappingProxyType(
         "bf16": "BF16",
         "f32": "FP32",
         "f64": "FP64",
-        "string": "BYTES",
     }
 )
-"""Open Inference Protocol datatype of each element type that it can carry."""
+"""Open Inference Protocol datatype of each element type that it can carry and agents serve."""
+_MODEL_INFO = "model_info"
+_ONNX_MODEL_INFO = f"framework/{_MODEL_INFO} "
+"""Model API writes its keys into an ONNX file's metadata as "model_info labels"; OpenVINO reads them as this."""
 
 
 def read_signature(folder: Path, entry: Entry) -> ModelSignature:
@@ -47,7 +48,7 @@ def read_signature(folder: Path, entry: Entry) -> ModelSignature:
     try:
         model = openvino.Core().read_model(folder / entry.path)
     except Exception as error:  # the frontends raise whatever their parsers raise
-        raise _told(error, folder) from error
+        raise refusal_of(error, folder, entry) from error
     if not model.inputs or not model.outputs:
         raise unreadable("the model has no input or no output", remedy="export a model with inputs and outputs")
     if len(model.inputs) + len(model.outputs) > limits.TENSORS_MAX:
@@ -58,16 +59,8 @@ def read_signature(folder: Path, entry: Entry) -> ModelSignature:
         inputs=_tensors(model.inputs),
         outputs=_tensors(model.outputs),
         precision=_precision(model),
-        rt_info=MappingProxyType(dict(_bounded(_leaves(model.get_rt_info(), "")))),
+        rt_info=MappingProxyType(dict(_bounded(_in_one_place(_leaves(model.get_rt_info(), ""))))),
     )
-
-
-def _told(error: Exception, folder: Path) -> FieldInvalidError:
-    # The folder is a passing one of the controller's; the publisher knows paths within the artifact.
-    lines = [line.strip() for line in str(error).replace(f"{folder}/", "").splitlines()]
-    # OpenVINO puts the places in its own sources first.
-    said = next((line for line in reversed(lines) if line and not line.startswith("Exception from")), repr(error))
-    return unreadable(f"OpenVINO does not read it: {said[:500]}", remedy=REMEDY)
 
 
 def _tensors(ports: Any) -> tuple[TensorSpec, ...]:
@@ -93,6 +86,8 @@ def _name(port: Any) -> str:
 
 def _datatype(port: Any, name: str) -> str:
     element_type = port.get_element_type().get_type_name()
+    if element_type == "string":
+        raise strings_refused(name)
     if element_type not in DATATYPES:
         raise unreadable(
             f"tensor {name!r} has the element type {element_type}, which the Open Inference Protocol cannot carry",
@@ -131,6 +126,13 @@ def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, str]]:
             yield from _leaves(value, f"{prefix}{key}/")
         else:
             yield f"{prefix}{key}", str(value)
+
+
+def _in_one_place(leaves: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Model API's keys under model_info whatever the format; IR's own words come last and win."""
+    for key, value in leaves:
+        inside = key.startswith(_ONNX_MODEL_INFO)
+        yield f"{_MODEL_INFO}/{key.removeprefix(_ONNX_MODEL_INFO)}" if inside else key, value
 
 
 def _bounded(leaves: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:

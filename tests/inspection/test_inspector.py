@@ -18,8 +18,8 @@ from controlplane.domain.catalog import ModelSignature, TensorSpec
 from controlplane.domain.errors import FieldInvalidError, Reason
 from controlplane.inspection.inspector import OpenVinoInspector
 from tests.inspection.flatbuffer_bytes import tflite_model
-from tests.inspection.protobuf_bytes import onnx_model, paddle_program, tf_graph, tf_saved_model
-from tests.support.models import classifier_ir
+from tests.inspection.protobuf_bytes import field, onnx_model, paddle_program, tf_graph, tf_saved_model
+from tests.support.models import classifier_ir, failing_model_ir
 
 pytestmark = pytest.mark.openvino
 
@@ -166,6 +166,69 @@ async def test_an_element_type_that_no_client_can_send_is_refused(tmp_path: Path
     image = ops.parameter([1, 4], ov.Type.u4, name="x")
     ov.serialize(ov.Model([ops.convert(image, "f32")], [image], "m"), tmp_path / "m.xml")
     assert "u4" in (await refusal_of(tmp_path)).message
+
+
+def save_strings(folder: Path) -> None:
+    text = ops.parameter([-1], ov.Type.string, name="text")
+    ov.serialize(ov.Model([ops.result(text)], [text], "m"), folder / "m.xml")
+
+
+async def test_strings_are_refused_as_no_agent_serves_them(tmp_path: Path) -> None:
+    save_strings(tmp_path)
+    refusal = await refusal_of(tmp_path)
+    assert "'text' holds strings (BYTES)" in refusal.message
+    assert "token ids" in refusal.remedy
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (
+            {"m.onnx": onnx_model().replace(b"Relu", b"Rluu")},
+            "m.onnx uses operations that OpenVINO does not know: Rluu",
+        ),
+        ({"m.pb": tf_graph().replace(b"Relu", b"Rluu")}, "m.pb uses operations that OpenVINO does not know: Rluu"),
+        ({"saved_model.pb": tf_saved_model().replace(b"Relu", b"Rluu")}, "the SavedModel uses operations"),
+        ({"m.pdmodel": paddle_program().replace(b"relu", b"rluu"), "m.pdiparams": b""}, "not know: rluu"),
+    ],
+)
+async def test_operations_that_openvino_does_not_know_are_named(
+    tmp_path: Path, files: dict[str, bytes], told: str
+) -> None:
+    refusal = await refusal_of(written(tmp_path, files))
+    assert told in refusal.message
+    assert "export it without them" in refusal.remedy
+
+
+async def test_an_ir_with_an_unknown_operation_names_it(tmp_path: Path) -> None:
+    failing_model_ir(tmp_path, when="read")
+    assert "does not know: NoSuchOperation" in (await refusal_of(tmp_path)).message
+
+
+async def test_an_ir_without_its_weights_names_the_file(tmp_path: Path) -> None:
+    classifier_ir(tmp_path).with_suffix(".bin").unlink()
+    refusal = await refusal_of(tmp_path)
+    assert refusal.message == "model.bin is missing beside model.xml"
+    assert "together" in refusal.remedy
+
+
+@pytest.mark.parametrize("content", [None, b"123"])
+async def test_external_weights_that_are_not_there_are_named(tmp_path: Path, content: bytes | None) -> None:
+    files = {"net.onnx": onnx_model(weights_at="net.data")}
+    if content is not None:
+        files["net.data"] = content
+    refusal = await refusal_of(written(tmp_path, files))
+    assert "net.onnx keeps weights in 'net.data'" in refusal.message
+    assert "weights inside" in refusal.remedy
+
+
+async def test_model_info_of_an_onnx_file_is_read_as_that_of_an_ir(tmp_path: Path) -> None:
+    properties = b"".join(
+        field(14, field(1, key) + field(2, value))
+        for key, value in (("model_info labels", "ok defect"), ("author", "someone"))
+    )
+    signature = await OpenVinoInspector().inspect(written(tmp_path, {"net.onnx": onnx_model() + properties}))
+    assert signature.rt_info == {"framework/author": "someone", "model_info/labels": "ok defect"}
 
 
 # --- a child that misbehaves, whatever the file was that made it -----------------------------------
