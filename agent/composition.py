@@ -5,7 +5,7 @@ import contextlib
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from agent import limits
 from agent.app import conditions, reporting
 from agent.app.conditions import Conditions
 from agent.app.executor import Executor
+from agent.app.metrics import new_registry
 from agent.app.ports import Clock, Runtime
 from agent.app.renewal import Renewal
 from agent.app.reporting import Delivery
@@ -23,6 +24,7 @@ from agent.app.serving import Serving
 from agent.app.shadowing import Shadows
 from agent.app.sync_loop import SyncLoop
 from agent.app.traffic import Traffic
+from agent.app.vitals import Listening, Vitals, live_status
 from agent.clock import SystemClock
 from agent.config import AgentSettings, Endpoints, read_settings, settings_text
 from agent.domain.errors import AgentError, EnrollmentError, Reason, RequestError, StateError
@@ -31,6 +33,7 @@ from agent.rpc.enrollment import enroll, parse_join_token
 from agent.rpc.inference_grpc import start_grpc_server
 from agent.rpc.inference_rest import start_rest_server
 from agent.rpc.shared_memory import SharedMemory
+from agent.rpc.vitals_rest import metrics_server, status_socket
 from agent.runtime.openvino_runtime import OpenVinoRuntime
 from agent.runtime.plugins import ENVIRONMENT_VARIABLE, parse_plugins
 from agent.storage import durable
@@ -61,6 +64,8 @@ class RunOptions:
     """Unix socket on which gRPC is served too."""
     http_socket: Path | None = None
     """Unix socket on which REST is served too."""
+    metrics: str = ""
+    """Where Prometheus finds metrics, "host:port"; empty for nowhere."""
 
 
 # --- enrolment ---
@@ -135,6 +140,7 @@ class Agent:
     collector: SampleCollector
     evidence: Delivery[int]
     samples: Delivery[str]
+    vitals: Vitals
 
     async def seal_regularly(self) -> None:
         await reporting.seal_regularly(self.result_log, self.clock)
@@ -161,10 +167,11 @@ def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None
     used_runtime = runtime or OpenVinoRuntime(
         compiled_folder=folder.compiled, plugins=parse_plugins(os.environ.get(ENVIRONMENT_VARIABLE, ""))
     )
+    cache = DiskArtifactCache(folder.root, clock=clock)
     executor = Executor(
         runtime=used_runtime,
         serving=serving,
-        cache=DiskArtifactCache(folder.root, clock=clock),
+        cache=cache,
         controller=controller,
         state_file=JsonStateFile(folder.state),
         shadows=shadows,
@@ -179,7 +186,21 @@ def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None
     sync_loop.subscribe(samples.hurry)
     sync_loop.subscribe(executor.hurry)
     renewal = Renewal(certificates=certificates, controller=controller, conditions=told, clock=clock, rng=rng)
+    vitals = Vitals(
+        serving=serving,
+        traffic=traffic,
+        executor=executor,
+        sync_loop=sync_loop,
+        conditions=told,
+        collector=collector,
+        certificates=certificates,
+        spools={"results": result_log, "samples": sample_spool},
+        downloads=cache.counts,
+        clock=clock,
+        folder=folder.root,
+    )
     return Agent(
+        vitals=vitals,
         clock=clock,
         rng=rng,
         serving=serving,
@@ -201,7 +222,10 @@ async def run_agent(
     served last serves again or has taken longer than a start should."""
     agent = compose(folder, options)
     await agent.executor.recall()
-    async with _servers(agent, options) as (grpc_address, http_address):
+    async with (
+        _servers(agent, options) as (grpc_address, http_address),
+        _told_of(agent, folder, options, grpc=grpc_address, http=http_address),
+    ):
         agent.collector.start()
         start = asyncio.create_task(agent.executor.start())
         await asyncio.wait({start}, timeout=limits.READY_SECONDS_MAX)
@@ -234,6 +258,33 @@ async def _servers(agent: Agent, options: RunOptions) -> AsyncIterator[tuple[str
         await asyncio.to_thread(stopped.wait)
         agent.serving.close()
         shared.close()
+
+
+@asynccontextmanager
+async def _told_of(
+    agent: Agent, folder: AgentFolder, options: RunOptions, *, grpc: str, http: str
+) -> AsyncIterator[None]:
+    """Metrics where they are asked for, and the live status in the folder."""
+    registry = new_registry(agent.vitals)
+    async with AsyncExitStack() as stack:
+        metrics = ""
+        if options.metrics:
+            with _taken_addresses("--metrics", options.metrics):
+                metrics = await stack.enter_async_context(metrics_server(registry, options.metrics))
+            _log.info("metrics_served", address=metrics)
+        listening = Listening(
+            pid=os.getpid(),
+            start_time=agent.clock.now(),
+            grpc=grpc,
+            http=http,
+            metrics=metrics,
+            grpc_socket=str(options.grpc_socket or ""),
+            http_socket=str(options.http_socket or ""),
+            shared_memory=options.shared_memory,
+        )
+        status = status_socket(folder.status_socket, registry, lambda: live_status(agent.vitals, listening))
+        await stack.enter_async_context(status)
+        yield
 
 
 @contextmanager

@@ -164,6 +164,18 @@ MEASURE_SECONDS = 0.5
 """Length of each of the two short measurements, latency and throughput."""
 MEASURE_INFERENCES_MAX = 2000
 """Inferences of one measurement: a tiny model is known well enough by then."""
+MEASURED_CONFIGURATIONS_MAX = 16
+"""Configurations of one version that are tried: four devices with two precisions and their streams."""
+MEASURED_SECONDS_MAX = 600.0
+"""After so long no further configuration is begun: two NPU compilations, or a hundred tries on a CPU."""
+INVENTORY_AGE_SECONDS_MAX = 20.0
+"""A look at the devices is good for so long: a version's preparation asks twice, and the sync loop beside it."""
+GOLDEN_BYTES_MAX = 64 << 20
+"""Golden inputs of a version, and again its outputs, unpacked: a hundred images of 640 x 320 as uint8."""
+COMPILED_BYTES_MAX = 4 << 30
+"""Compiled models on disk; above it those go that were loaded or compiled longest ago."""
+CHILD_ERRORS_BYTES_MAX = 16 << 10
+"""Of what a child writes on stderr the end is kept: its last line tells how it died."""
 CHILD_MEMORY_SHARE = 0.75
 """Share of the box's memory that a child may hold as private data: the line's own programs need the rest."""
 CHILD_MEMORY_BYTES_MIN = 2 << 30
@@ -182,6 +194,8 @@ KEEPALIVE_SECONDS = 30.0
 """Pings of a connection that carries nothing; the controller sends away whoever pings more often than each 5 s."""
 KEEPALIVE_TIMEOUT_SECONDS = 20.0
 """A ping that is not answered for so long ends the connection."""
+LIVE_STATUS_SECONDS_MAX = 5.0
+"""How long a command waits for the agent that runs on the folder to say how it is."""
 SLOTS_MAX = 256
 """Slots of one agent; the controller never sends more."""
 RECONNECT_GRACE_SECONDS = 2.0

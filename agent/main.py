@@ -76,6 +76,9 @@ def run(
             " Off by default: whoever reaches the agent can then have it read and write these regions."
         ),
     ] = "",
+    metrics: Annotated[
+        str, Parameter(help="Where Prometheus scrapes /metrics, say 127.0.0.1:9090; nowhere unless given.")
+    ] = "",
     allow_remote: Annotated[
         bool, Parameter(negative=(), help="Bind beyond loopback; inference has neither encryption nor login.")
     ] = False,
@@ -91,6 +94,10 @@ def run(
     Prints one line when it listens: `lineside-agent ready grpc=HOST:PORT http=HOST:PORT`. Example:
 
         lineside-agent run --dir /var/lib/lineside-agent --grpc 127.0.0.1:9001 --http 127.0.0.1:9000
+
+    Metrics for Prometheus beside it:
+
+        lineside-agent run --dir /var/lib/lineside-agent --metrics 127.0.0.1:9090
     """
     from agent.composition import RunOptions
     from agent.observability import configure_logging
@@ -101,6 +108,8 @@ def run(
     if not allow_remote:
         check_loopback(grpc)
         check_loopback(http)
+        if metrics:
+            check_loopback(metrics)
     if spool_bytes <= 0:
         raise RequestError(f"{spool_bytes} is no bound", field="--spool-bytes", remedy="give a number of bytes above 0")
     tune_allocator()
@@ -114,6 +123,7 @@ def run(
             shared_memory=shared_memory,
             grpc_socket=grpc_socket,
             http_socket=http_socket,
+            metrics=metrics,
         )
         asyncio.run(_run_until_signal(folder, options))
 
@@ -124,7 +134,8 @@ def status(
     directory: Folder,
     output: Annotated[Literal["table", "json"], Parameter(help="For people or for programs.")] = "table",
 ) -> None:
-    """Show what the folder says: who the agent is, what served last, what waits to be delivered.
+    """Show what the folder says: who the agent is, what served last, what waits to be delivered. Where the agent runs,
+    it also says what serves now and how it stands with the controller.
 
     Example:
 

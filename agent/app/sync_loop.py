@@ -102,6 +102,11 @@ class SyncLoop:
             clock_offset_seconds=self._clock_offset_seconds,
         )
 
+    @property
+    def devices(self) -> Sequence[Device]:
+        """Of the box, as they were looked at last; none before the first look."""
+        return () if self._facts is None else self._facts[1]
+
     async def run(self) -> None:
         failures = 0
         while True:

@@ -50,6 +50,10 @@ class AgentFolder:
         return self.root / "spool" / "samples"
 
     @property
+    def status_socket(self) -> Path:
+        return self.root / "status.sock"
+
+    @property
     def lock(self) -> Path:
         return self.root / "lock"
 
