@@ -14,10 +14,8 @@ from agent.app.ports import Tensor
 from agent.app.serving import InferenceAnswer
 from agent.app.tensors import NUMPY_TYPES, InputTensor
 from agent.domain.errors import RequestError
+from agent.rpc.inference_parameters import check_parameters, part_id_of, values_of_messages
 from agent.rpc.shared_memory import RegionRange, SharedMemory
-
-PART_ID = "part_id"
-"""Request parameter whose string goes into the result."""
 
 _CONTENTS: Mapping[str, tuple[str, npt.DTypeLike]] = MappingProxyType(
     {
@@ -52,7 +50,9 @@ class InferCall:
 
 
 def call_from_message(request: service_pb2.ModelInferRequest, shared: SharedMemory) -> InferCall:
-    """Raises RequestError (INPUT_INVALID, SHARED_MEMORY_OFF)."""
+    """Raises RequestError (INPUT_INVALID, REGION_NOT_FOUND, SHARED_MEMORY_OFF)."""
+    parameters = values_of_messages(request.parameters)
+    check_parameters(parameters)
     ranges = [_range(tensor.name, tensor.parameters) for tensor in request.inputs]
     raw = iter(request.raw_input_contents)
     given = len(request.raw_input_contents)
@@ -75,7 +75,7 @@ def call_from_message(request: service_pb2.ModelInferRequest, shared: SharedMemo
             else shared_input(tensor.name, tensor.datatype, tuple(tensor.shape), wanted, shared)
             for tensor, wanted in zip(request.inputs, ranges, strict=True)
         ),
-        part_id=_part_id(request.parameters),
+        part_id=part_id_of(parameters),
         request_id=request.id,
         requested_outputs=tuple(outputs),
         shared_outputs=shared_outputs,
@@ -184,15 +184,6 @@ def _input(tensor: Any, raw: bytes | None) -> InputTensor:
     values: Tensor = np.array(getattr(tensor.contents, field), dtype=held)
     data = numbers(tensor.name, tensor.datatype, values)
     return InputTensor(name=tensor.name, datatype=tensor.datatype, shape=shape, data=data)
-
-
-def _part_id(parameters: Mapping[str, Any]) -> str:
-    if PART_ID not in parameters:
-        return ""
-    if parameters[PART_ID].WhichOneof("parameter_choice") != "string_param":
-        raise RequestError("not a string", field=f"parameters[{PART_ID}]", remedy="send it as string_param")
-    part_id: str = parameters[PART_ID].string_param
-    return part_id
 
 
 def _range(name: str, parameters: Mapping[str, Any]) -> RegionRange | None:

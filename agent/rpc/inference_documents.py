@@ -13,8 +13,9 @@ from agent.rpc.shared_memory import Region
 
 SERVER_NAME = "lineside-agent"
 PLATFORM = "openvino"
-_EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics"]
+_EXTENSIONS = ["binary_tensor_data", "model_configuration", "parameters", "statistics"]
 SHARED_MEMORY = "system_shared_memory"
+_MODEL_INFO = "model_info/"
 
 Document = dict[str, Any]
 
@@ -51,8 +52,21 @@ def config_document(model: ServedModel) -> Document:
         "max_batch_size": limits.BATCH_ITEMS_MAX if batched else 0,
         "input": [_configured(spec, batched=batched) for spec in model.signature.inputs],
         "output": [_configured(spec, batched=batched) for spec in model.signature.outputs],
-        "parameters": {"device": {"string_value": model.device}},
+        "parameters": {
+            **{key: {"string_value": text} for key, text in _model_info(model).items()},
+            "device": {"string_value": model.device},
+        },
     }
+
+
+def rt_info_document(model: ServedModel) -> Document:
+    """Model API's keys as OpenVINO nests them; its remote adapter looks for them in the REST metadata."""
+    return {"model_info": {key.removeprefix(_MODEL_INFO): text for key, text in _model_info(model).items()}}
+
+
+def _model_info(model: ServedModel) -> dict[str, str]:
+    """What the publisher said about the model: labels, thresholds, preprocessing."""
+    return {key: text for key, text in sorted(model.signature.rt_info.items()) if key.startswith(_MODEL_INFO)}
 
 
 def statistics_document(statistics: Statistics) -> Document:

@@ -4,7 +4,7 @@ A client finds the line "<field>: <message>; <remedy>" in either; over gRPC also
 exception that is no AgentError is our fault: a fixed text and an id that stands beside the traceback in the log.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -12,10 +12,11 @@ from uuid import uuid4
 import grpc
 import structlog
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from agent.domain.errors import AgentError, Reason
+from agent.domain.errors import AgentError, Reason, RequestError
 
 _log = structlog.get_logger()
 
@@ -30,6 +31,7 @@ GRPC_CODES: Mapping[Reason, grpc.StatusCode] = MappingProxyType(
         Reason.SHARED_MEMORY_OFF: grpc.StatusCode.UNIMPLEMENTED,
         Reason.REGION_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
         Reason.REGION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+        Reason.NOT_SERVED: grpc.StatusCode.UNIMPLEMENTED,
     }
 )
 HTTP_CODES: Mapping[Reason, int] = MappingProxyType(
@@ -41,8 +43,9 @@ HTTP_CODES: Mapping[Reason, int] = MappingProxyType(
         Reason.QUEUE_FULL: 429,
         Reason.INFERENCE_FAILED: 500,
         Reason.SHARED_MEMORY_OFF: 501,
-        Reason.REGION_EXISTS: 409,
+        Reason.REGION_EXISTS: 400,  # as Triton answers
         Reason.REGION_NOT_FOUND: 404,
+        Reason.NOT_SERVED: 501,
     }
 )
 
@@ -68,26 +71,69 @@ def internal_text(error: Exception) -> str:
 
 
 class RefusalInterceptor(grpc.ServerInterceptor):
-    """Turns what unary calls raise into the codes above."""
+    """Turns what calls raise into the codes above, and bytes that are no message into a refusal, which gRPC would
+    answer with INTERNAL."""
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         handler = continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
+        if handler is None:
             return handler
-
-        def call(request: Any, context: grpc.ServicerContext) -> Any:
-            try:
-                return handler.unary_unary(request, context)
-            except AgentError as error:
-                context.abort_with_status(refusal_status(error))
-            except NotImplementedError:
-                context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{handler_call_details.method} is not served here")
-            except Exception as error:  # noqa: BLE001 - the last line of defence: logged with an id
-                abort_internal(context, error)
-
+        serializers = {
+            "request_deserializer": _tolerant(handler.request_deserializer),
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream), **serializers)
+        if handler.unary_unary is None:
+            return handler
         return grpc.unary_unary_rpc_method_handler(
-            call, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+            _unary(handler.unary_unary, handler_call_details.method), **serializers
         )
+
+
+def _unary(behaviour: Callable[..., Any], method: str) -> Callable[..., Any]:
+    def call(request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            if isinstance(request, RequestError):
+                raise request
+            return behaviour(request, context)
+        except AgentError as error:
+            context.abort_with_status(refusal_status(error))
+        except NotImplementedError:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method} is not served here")
+        except Exception as error:  # noqa: BLE001 - the last line of defence: logged with an id
+            abort_internal(context, error)
+
+    return call
+
+
+def _stream(behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    """Behaviours answer refusals within the stream; bytes that are no message end it."""
+
+    def call(request_iterator: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        def messages() -> Iterator[Any]:
+            for request in request_iterator:
+                if isinstance(request, RequestError):
+                    context.abort_with_status(refusal_status(request))
+                yield request
+
+        yield from behaviour(messages(), context)
+
+    return call
+
+
+def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def parse(content: bytes) -> Any:
+        try:
+            return deserialize(content)
+        except DecodeError:
+            return RequestError(
+                f"{len(content)} bytes that are no such message",
+                field="message",
+                remedy="send what the protocol's .proto file describes",
+            )
+
+    return parse
 
 
 def abort_internal(context: grpc.ServicerContext, error: Exception) -> NoReturn:

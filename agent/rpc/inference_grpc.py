@@ -18,13 +18,14 @@ from agent.rpc import inference_documents as documents
 from agent.rpc.inference_address import split_address
 from agent.rpc.inference_convert import InferCall, answer_to_message, call_from_message, parse_version
 from agent.rpc.inference_errors import RefusalInterceptor, abort_internal, refusal_status
+from agent.rpc.inference_unserved import Unserved, cuda_region_not_found, unserved
 from agent.rpc.shared_memory import Region, SharedMemory
 
 SERVICE_NAME = "inference.GRPCInferenceService"
 
 
 class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """What is not here (CUDA shared memory, loading, tracing, logging) is UNIMPLEMENTED."""
+    """Loading, tracing, logging and CUDA memory are refused with what to do instead; the rest is served."""
 
     def __init__(self, serving: Serving, shared: SharedMemory, *, streams_max: int) -> None:
         self._serving = serving
@@ -81,6 +82,29 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
     def SystemSharedMemoryUnregister(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._shared.unregister(request.name)
         return service_pb2.SystemSharedMemoryUnregisterResponse()
+
+    def CudaSharedMemoryStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if request.name:
+            raise cuda_region_not_found(request.name)
+        return service_pb2.CudaSharedMemoryStatusResponse()
+
+    def CudaSharedMemoryRegister(self, request: Any, context: grpc.ServicerContext) -> Any:
+        raise unserved(Unserved.CUDA)
+
+    def CudaSharedMemoryUnregister(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return service_pb2.CudaSharedMemoryUnregisterResponse()
+
+    def RepositoryModelLoad(self, request: Any, context: grpc.ServicerContext) -> Any:
+        raise unserved(Unserved.LOADING)
+
+    def RepositoryModelUnload(self, request: Any, context: grpc.ServicerContext) -> Any:
+        raise unserved(Unserved.LOADING)
+
+    def TraceSetting(self, request: Any, context: grpc.ServicerContext) -> Any:
+        raise unserved(Unserved.TRACING)
+
+    def LogSettings(self, request: Any, context: grpc.ServicerContext) -> Any:
+        raise unserved(Unserved.LOGGING)
 
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:
         return self._infer(request)

@@ -17,7 +17,6 @@ from agent.app.serving import InferenceAnswer
 from agent.app.tensors import InputTensor
 from agent.domain.errors import RequestError
 from agent.rpc.inference_convert import (
-    PART_ID,
     InferCall,
     check_datatype,
     check_shared_outputs,
@@ -28,6 +27,7 @@ from agent.rpc.inference_convert import (
     shared_input,
     write_shared_output,
 )
+from agent.rpc.inference_parameters import check_parameters, part_id_of
 from agent.rpc.shared_memory import Region, RegionRange, SharedMemory
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -45,10 +45,11 @@ class RestCall:
 def call_from_body(
     body: bytes, header_length: str | None, *, slot: str, version: str, shared: SharedMemory
 ) -> RestCall:
-    """Raises RequestError (INPUT_INVALID, SHARED_MEMORY_OFF)."""
+    """Raises RequestError (INPUT_INVALID, REGION_NOT_FOUND, SHARED_MEMORY_OFF)."""
     header, raw = _split(body, header_length)
     document = parse_object(header)
     parameters = _mapping(document.get("parameters", {}), "parameters")
+    check_parameters(parameters)
     outputs = [_mapping(output, "outputs") for output in _list(document.get("outputs", []), "outputs")]
     named = {_name(output, "outputs"): _tensor_parameters(output) for output in outputs}
     ranges = {name: _range(name, each) for name, each in named.items()}
@@ -63,7 +64,7 @@ def call_from_body(
         slot=slot,
         version=parse_version(version),
         inputs=inputs,
-        part_id=_string(parameters.get(PART_ID, ""), f"parameters[{PART_ID}]"),
+        part_id=part_id_of(parameters),
         request_id=_string(document.get("id", ""), "id"),
         requested_outputs=tuple(named),
         shared_outputs=shared_outputs,
@@ -114,6 +115,14 @@ def region_from_body(body: bytes, *, name: str) -> Region:
     if not _is_count(offset) or not _is_count(byte_size):
         raise RequestError("no whole numbers from 0 on", field="byte_size", remedy="send offset and byte_size in bytes")
     return Region(name=name, key=_string(document.get("key"), "key"), offset=offset, byte_size=byte_size)
+
+
+def index_of_ready(body: bytes) -> bool:
+    """Whether an index of models is to have the ready ones alone. Raises RequestError."""
+    ready = parse_object(body).get("ready", False) if body else False
+    if not isinstance(ready, bool):
+        raise RequestError("neither true nor false", field="ready", remedy="send true or false")
+    return ready
 
 
 def parse_object(text: bytes) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from agent.rpc.inference_address import split_address
 from agent.rpc.inference_convert import parse_version
 from agent.rpc.inference_errors import HTTP_CODES, internal_text
 from agent.rpc.inference_grpc import answer_call
-from agent.rpc.inference_json import HEADER_LENGTH, answer_to_body, call_from_body, parse_object, region_from_body
+from agent.rpc.inference_json import HEADER_LENGTH, answer_to_body, call_from_body, index_of_ready, region_from_body
+from agent.rpc.inference_unserved import Unserved, cuda_region_not_found, unserved
 from agent.rpc.shared_memory import SharedMemory
 
+_ENCODINGS = ("identity", "gzip", "deflate")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -44,6 +46,7 @@ class InferenceRest:
             web.post("/v2/systemsharedmemory/unregister", self._unregister),
             web.post("/v2/systemsharedmemory/region/{region}/unregister", self._unregister),
         ]
+        found += _unserved_routes()
         for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
             found += [
                 web.get(model, self._metadata),
@@ -73,7 +76,8 @@ class InferenceRest:
         return web.json_response({"name": model.slot, "ready": True})
 
     async def _metadata(self, request: web.Request) -> web.Response:
-        return web.json_response(documents.metadata_document(self._model(request)))
+        model = self._model(request)
+        return web.json_response({**documents.metadata_document(model), "rt_info": documents.rt_info_document(model)})
 
     async def _config(self, request: web.Request) -> web.Response:
         return web.json_response(documents.config_document(self._model(request)))
@@ -87,8 +91,7 @@ class InferenceRest:
         return web.json_response({"model_stats": [documents.statistics_document(each) for each in found]})
 
     async def _index(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        ready = bool(body) and bool(parse_object(body).get("ready", False))
+        ready = index_of_ready(await _body(request))
         return web.json_response(
             documents.index_documents(self._serving.models(), self._serving.pending(), ready=ready)
         )
@@ -98,7 +101,7 @@ class InferenceRest:
         return web.json_response([documents.region_document(region) for region in found])
 
     async def _register(self, request: web.Request) -> web.Response:
-        self._shared.register(region_from_body(await request.read(), name=request.match_info["region"]))
+        self._shared.register(region_from_body(await _body(request), name=request.match_info["region"]))
         return web.json_response({})
 
     async def _unregister(self, request: web.Request) -> web.Response:
@@ -113,7 +116,7 @@ class InferenceRest:
             )
         self._calls += 1
         try:
-            body = await request.read()
+            body = await _body(request)
             answered = asyncio.get_running_loop().run_in_executor(
                 self._executor,
                 self._answer,
@@ -137,6 +140,52 @@ class InferenceRest:
 
     def _model(self, request: web.Request) -> ServedModel:
         return self._serving.model(request.match_info["model"], _version(request))
+
+
+def _unserved_routes() -> list[web.RouteDef]:
+    """Of CUDA memory there is none, which may be asked for; what else is not served is refused."""
+
+    def refuse(what: Unserved) -> _Handler:
+        async def handler(_: web.Request) -> web.Response:
+            raise unserved(what)
+
+        return handler
+
+    async def no_regions(_: web.Request) -> web.Response:
+        return web.json_response([])
+
+    async def no_region(request: web.Request) -> web.Response:
+        raise cuda_region_not_found(request.match_info["region"])
+
+    async def nothing(_: web.Request) -> web.Response:
+        return web.json_response({})
+
+    cuda = "/v2/cudasharedmemory"
+    return [
+        web.get(f"{cuda}/status", no_regions),
+        web.get(f"{cuda}/region/{{region}}/status", no_region),
+        web.post(f"{cuda}/unregister", nothing),
+        web.post(f"{cuda}/region/{{region}}/unregister", nothing),
+        web.post(f"{cuda}/region/{{region}}/register", refuse(Unserved.CUDA)),
+        web.post("/v2/repository/models/{model}/load", refuse(Unserved.LOADING)),
+        web.post("/v2/repository/models/{model}/unload", refuse(Unserved.LOADING)),
+        web.route("*", "/v2/trace/setting", refuse(Unserved.TRACING)),
+        web.route("*", "/v2/models/{model}/trace/setting", refuse(Unserved.TRACING)),
+        web.route("*", "/v2/logging", refuse(Unserved.LOGGING)),
+    ]
+
+
+async def _body(request: web.Request) -> bytes:
+    """All of it, unpacked. Raises RequestError, web.HTTPException."""
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in _ENCODINGS:
+        raise web.HTTPUnsupportedMediaType(reason=f"Content-Encoding must be one of {', '.join(_ENCODINGS)}")
+    try:
+        return await request.read()
+    except web.RequestPayloadError as error:
+        raise RequestError(
+            f"cannot be unpacked as {encoding}", field="body", remedy="send what Content-Encoding says"
+        ) from error
 
 
 async def start_rest_server(

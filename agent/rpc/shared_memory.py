@@ -90,6 +90,8 @@ class SharedMemory:
         _check_name(region.name)
         path = self._path(region.key)
         _check_range(region.offset, region.byte_size, "byte_size")
+        if region.byte_size == 0:
+            raise _invalid("byte_size", "a region of no bytes", "register what the tensors need")
         if region.byte_size > self._region_bytes_max:
             raise _invalid("byte_size", f"{region.byte_size} bytes", f"register at most {self._region_bytes_max}")
         with self._lock:
@@ -133,12 +135,12 @@ class SharedMemory:
             return tuple(each.region for key, each in sorted(self._open.items()) if name in {"", key})
 
     def check(self, wanted: RegionRange, *, field: str) -> None:
-        """Raises RequestError (INPUT_INVALID) unless the range lies within a registered region."""
+        """Raises RequestError (INPUT_INVALID, REGION_NOT_FOUND) unless the range lies within a registered region."""
         with self._borrowed(wanted, field):
             return
 
     def read(self, wanted: RegionRange, *, field: str) -> memoryview:
-        """Return a copy of the bytes. Raises RequestError (INPUT_INVALID)."""
+        """Return a copy of the bytes. Raises RequestError (INPUT_INVALID, REGION_NOT_FOUND)."""
         with self._borrowed(wanted, field) as opened:
             content = np.empty(wanted.byte_size, np.uint8)
             place = opened.region.offset + wanted.offset
@@ -152,7 +154,8 @@ class SharedMemory:
         return content.data
 
     def write(self, wanted: RegionRange, content: memoryview, *, field: str) -> None:
-        """Write all of `content` to the beginning of the range. Raises RequestError (INPUT_INVALID)."""
+        """Write all of `content` to the beginning of the range. Raises RequestError (INPUT_INVALID,
+        REGION_NOT_FOUND)."""
         if content.nbytes > wanted.byte_size:
             raise _invalid(
                 field,
@@ -193,7 +196,12 @@ class SharedMemory:
         with self._lock:
             opened = self._open.get(wanted.region)
             if opened is None:
-                raise _invalid(field, f"{wanted.region[:64]!r} is not registered", "register the region first")
+                raise RequestError(
+                    f"{wanted.region[:64]!r} is not registered",
+                    field=field,
+                    remedy="register the region first",
+                    reason=Reason.REGION_NOT_FOUND,
+                )
             if wanted.offset + wanted.byte_size > opened.region.byte_size:
                 raise _invalid(
                     field,

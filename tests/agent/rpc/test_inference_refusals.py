@@ -295,7 +295,10 @@ async def test_unserved_calls_and_paths_are_said_to_be_so(servers: InferenceServ
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name="cells"))
         assert caught.value.code() is Code.UNIMPLEMENTED
-    assert (await post(servers, "/v2/repository/models/cells/load", b""))[0] == 404
+        assert "lineside deployments" in str(caught.value.details())
+    status, answer = await post(servers, "/v2/repository/models/cells/load", b"")
+    assert (status, answer["reason"]) == (501, Reason.NOT_SERVED)
+    assert (await post(servers, "/v2/nothing", b""))[0] == 404
     assert (await post(servers, "/v2/models/cells", b""))[0] == 405
 
 
