@@ -33,14 +33,14 @@ class Candidates:
         self, wanted: DesiredSlot, candidate: DesiredSlot, folder: Path, serving: ModelSignature
     ) -> None:
         """Load the candidate beside what serves, and run it. Raises PrepareError; `Shadows.begin` was called before."""
-        device = self._preparations.choice(candidate).device
+        configuration = self._preparations.choice(candidate).configuration
         try:
-            loaded = await self._runtime.load(folder, candidate.signature, candidate.runtime_policy, device)
+            loaded = await self._runtime.load(folder, candidate.signature, candidate.runtime_policy, configuration)
         except BaseException:
             self._shadows.unbegin(candidate)
             raise
         self._shadows.run(wanted, candidate, loaded, serving_signature=serving)
-        _log.info("shadow_runs", slot=wanted.slot, version=candidate.version, device=device)
+        _log.info("shadow_runs", slot=wanted.slot, version=candidate.version, device=str(configuration))
 
     def settle(self, candidate: DesiredSlot, purpose: Purpose, error: AgentError, *, again: bool) -> None:
         """A prefetch is tried again for as long as it is wanted; a shadow run fails for good, but not for want of the

@@ -42,7 +42,8 @@ from agent.app.slot_states import adopted, failed_slot, failure_record, heading,
 from agent.app.state_saver import StateSaver
 from agent.app.trials import Trials, settle
 from agent.app.wakeup import Wakeup
-from agent.domain.device import DeviceChoice, choose
+from agent.domain.device import DeviceChoice
+from agent.domain.device_choice import choose
 from agent.domain.errors import AgentError, ArtifactError, ControllerError, PrepareError, Reason, StateError
 from agent.domain.reconcile import (
     Action,
@@ -344,7 +345,13 @@ class Executor:
         choice = choose(measurements, wanted.runtime_policy.hint)
         self._preparations.put(wanted, choice)
         self._waits.drop((wanted.slot, purpose))
-        _log.info("device_chosen", slot=wanted.slot, version=wanted.version, device=choice.device, why=choice.reason)
+        _log.info(
+            "device_chosen",
+            slot=wanted.slot,
+            version=wanted.version,
+            device=str(choice.configuration),
+            why=choice.reason,
+        )
         if purpose is not Purpose.SERVE:
             self._changed()
             await self._saver.save()
@@ -377,7 +384,7 @@ class Executor:
         await self._saver.save()
         try:
             return await self._runtime.load(
-                self._folder(wanted), wanted.signature, wanted.runtime_policy, choice.device
+                self._folder(wanted), wanted.signature, wanted.runtime_policy, choice.configuration
             )
         except BaseException:
             self._trials.end(wanted)

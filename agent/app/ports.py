@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.domain.artifact import Artifact, ModelSignature
-from agent.domain.device import Device, DeviceChoice, DeviceMeasurement, Host, RuntimePolicy
+from agent.domain.device import Configuration, Device, DeviceChoice, DeviceMeasurement, Host, RuntimePolicy
 from agent.domain.result import Result
 from agent.domain.shadow import Comparison, ShadowPair
 from agent.domain.slot import DesiredSlot, DesiredState, ObservedState, SamplePolicy, ShadowState
@@ -292,16 +292,31 @@ class Runtime(Protocol):
 
     async def devices(self) -> Sequence[Device]: ...
     async def host(self) -> Host: ...
-    async def measure(
-        self, folder: Path, signature: ModelSignature, policy: RuntimePolicy
-    ) -> Sequence[DeviceMeasurement]:
-        """Compile, first-infer and briefly measure on each eligible device, each in a child process under a
-        time and memory limit, which leaves the compile cache warm. A crash, hang or error is a measurement
-        with `ok=False`."""
+    async def fingerprint(self) -> str:
+        """Changes when a device, a driver or OpenVINO does, and then what was measured no longer holds."""
         ...
 
-    async def load(self, folder: Path, signature: ModelSignature, policy: RuntimePolicy, device: str) -> LoadedModel:
+    async def measure(
+        self,
+        folder: Path,
+        signature: ModelSignature,
+        policy: RuntimePolicy,
+        *,
+        without: frozenset[str] = frozenset(),
+    ) -> Sequence[DeviceMeasurement]:
+        """Compile, first-infer, check against golden files and briefly measure each candidate configuration, none that
+        uses a device of `without`, each in a child process under a time and memory limit, which leaves the compile
+        cache warm. A crash, hang, error, lie or mismatch is a measurement with `ok=False`."""
+        ...
+
+    async def load(
+        self, folder: Path, signature: ModelSignature, policy: RuntimePolicy, configuration: Configuration
+    ) -> LoadedModel:
         """Load from the warm cache and infer once. Raises PrepareError (LOAD_FAILED)."""
+        ...
+
+    async def prune(self) -> None:
+        """Drop compiled models whose artifact is gone, and what is above the bound of the cache."""
         ...
 
 

@@ -14,6 +14,7 @@ import psutil
 from agent import limits
 from agent.domain.errors import Reason
 
+_READ_BYTES = 1 << 16
 CHILD_COMMAND = (sys.executable, "-m", "agent.runtime.child")
 
 
@@ -38,7 +39,8 @@ async def run_child(
         start_new_session=True,
     )
     try:
-        output, errors = await asyncio.wait_for(process.communicate(json.dumps(limited).encode()), timeout_seconds)
+        async with asyncio.timeout(timeout_seconds):
+            output, errors = await _talk(process, json.dumps(limited).encode())
     except TimeoutError as error:
         raise ChildError(Reason.COMPILE_TIMED_OUT, f"no answer within {timeout_seconds:g} s") from error
     finally:
@@ -46,24 +48,60 @@ async def run_child(
     return _parsed(output, errors, process.returncode)
 
 
+async def _talk(process: asyncio.subprocess.Process, request: bytes) -> tuple[bytes, bytes]:
+    """Its answer and the end of its errors. Neither may fill this process's memory, whatever the child writes."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with suppress(ConnectionError):  # it died before it had read: its end tells more
+        process.stdin.write(request)
+        await process.stdin.drain()
+    process.stdin.close()
+    errors = asyncio.create_task(_tail(process.stderr, limits.CHILD_ERRORS_BYTES_MAX))
+    try:
+        output = await _head(process.stdout, limits.CHILD_OUTPUT_BYTES_MAX)
+        ending = await errors
+    finally:
+        errors.cancel()
+    await process.wait()
+    return output, ending
+
+
+async def _head(stream: asyncio.StreamReader, bytes_max: int) -> bytes:
+    content = b""
+    while chunk := await stream.read(_READ_BYTES):
+        content += chunk
+        if len(content) > bytes_max:
+            raise ChildError(Reason.COMPILE_CRASHED, f"the child answered more than {bytes_max} bytes")
+    return content
+
+
+async def _tail(stream: asyncio.StreamReader, bytes_max: int) -> bytes:
+    content = b""
+    while chunk := await stream.read(_READ_BYTES):
+        content = (content + chunk)[-bytes_max:]
+    return content
+
+
 async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        with suppress(ProcessLookupError):  # it ended by itself meanwhile
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+    """Of the whole group: what the child has started goes with it."""
+    with suppress(ProcessLookupError):  # all of it ended by itself
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 def _parsed(output: bytes, errors: bytes, returncode: int | None) -> Mapping[str, Any]:
-    if returncode != 0 or len(output) > limits.CHILD_OUTPUT_BYTES_MAX:
+    if returncode != 0:
         raise ChildError(Reason.COMPILE_CRASHED, _death(returncode, errors))
     try:
         answer = json.loads(output)
     except ValueError as error:
         raise ChildError(Reason.COMPILE_CRASHED, "the child's answer was cut off") from error
-    if not answer["ok"]:
-        raise ChildError(Reason.COMPILE_FAILED, answer["error"])
-    result: Mapping[str, Any] = answer
-    return result
+    if not isinstance(answer, dict) or "ok" not in answer:
+        raise ChildError(Reason.COMPILE_CRASHED, "the child's answer is none")
+    if answer["ok"] is not True:
+        raise ChildError(Reason.COMPILE_FAILED, str(answer.get("error", ""))[: limits.ERROR_CHARS_MAX] or "it failed")
+    return answer
 
 
 def _death(returncode: int | None, errors: bytes) -> str:

@@ -1,8 +1,8 @@
-"""Compiling a model for one device: the one configuration that child and server share, and tensors by name.
+"""Compiling a model for one configuration, which child and server share, and tensors by name.
 
-Child and server must compile with the same hint and precision, else the server would answer from something that was
-never measured. Pinning is off in both: several agents and the line's own programs share a box, and two pinned processes
-collide on the same cores at less than half the throughput.
+Child and server must compile with the same hint, precision and streams, else the server would answer from something
+that was never measured. Pinning is off in both: several agents and the line's own programs share a box, and two pinned
+processes collide on the same cores at less than half the throughput.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,8 @@ from typing import Any
 import openvino as ov
 
 from agent import limits
-from agent.domain.artifact import ModelSignature, TensorSpec
-from agent.domain.device import RuntimePolicy
+from agent.domain.artifact import TensorSpec
+from agent.domain.device import Configuration, PerformanceHint
 from agent.domain.errors import PrepareError, Reason
 
 ELEMENT_TYPES: Mapping[str, str] = MappingProxyType(
@@ -40,37 +40,52 @@ ELEMENT_TYPES: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileTarget:
-    """What is compiled, for which device, and where the compiled blob lies."""
+    """What is compiled, in which configuration, and where the compiled blob lies."""
 
     model: Path
-    device: str
-    hint: str
-    precision: str
+    configuration: Configuration
+    hint: PerformanceHint
     cache: Path
-
-
-def target_of(
-    folder: Path, signature: ModelSignature, policy: RuntimePolicy, device: str, cache: Path
-) -> CompileTarget:
-    """The target of an artifact's entry file under a policy."""
-    return CompileTarget(
-        model=folder / signature.entry_path,
-        device=device,
-        hint=policy.hint.value,
-        precision=policy.inference_precision,
-        cache=cache,
-    )
 
 
 def compile_target(core: ov.Core, target: CompileTarget) -> Any:
     """The compiled model, from the cache where a blob lies there. Raises RuntimeError of OpenVINO."""
-    config: dict[str, Any] = {"PERFORMANCE_HINT": target.hint, "CACHE_DIR": str(target.cache)}
-    supported = core.get_property(target.device, "SUPPORTED_PROPERTIES")
-    if "ENABLE_CPU_PINNING" in supported:
-        config["ENABLE_CPU_PINNING"] = False
-    if target.precision:
-        config["INFERENCE_PRECISION_HINT"] = target.precision
-    return core.compile_model(target.model, target.device, config)
+    configuration = target.configuration
+    config: dict[str, Any] = {
+        "PERFORMANCE_HINT": _hint(configuration, target.hint).value,
+        "CACHE_DIR": str(target.cache),
+    }
+    own = {member: _own_properties(core, member, configuration) for member in configuration.members}
+    if configuration.device in own:
+        config.update(own[configuration.device])
+    else:
+        config["DEVICE_PROPERTIES"] = own
+    return core.compile_model(target.model, configuration.device, config)
+
+
+def streams_used(compiled: Any) -> int:
+    """0 where the device does not say."""
+    try:
+        return int(compiled.get_property("NUM_STREAMS"))
+    except (RuntimeError, TypeError, ValueError):
+        return 0
+
+
+def _hint(configuration: Configuration, hint: PerformanceHint) -> PerformanceHint:
+    """Only AUTO knows what cumulative means."""
+    cumulative = hint is PerformanceHint.CUMULATIVE_THROUGHPUT and not configuration.device.startswith("AUTO:")
+    return PerformanceHint.THROUGHPUT if cumulative else hint
+
+
+def _own_properties(core: ov.Core, device: str, configuration: Configuration) -> dict[str, Any]:
+    own: dict[str, Any] = {}
+    if "ENABLE_CPU_PINNING" in core.get_property(device, "SUPPORTED_PROPERTIES"):
+        own["ENABLE_CPU_PINNING"] = False
+    if configuration.precision:
+        own["INFERENCE_PRECISION_HINT"] = configuration.precision
+    if configuration.streams:
+        own["NUM_STREAMS"] = str(configuration.streams)
+    return own
 
 
 def request_count(compiled: Any) -> int:

@@ -1,6 +1,6 @@
-"""In the child: compile a model, infer once, and measure briefly. The compile cache is warm afterwards."""
+"""In the child: compile a model, check it, and measure briefly. The compile cache is warm afterwards."""
 
-import statistics
+import math
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
+import psutil
 
 from agent import limits
-from agent.runtime.compile import CompileTarget, compile_target, request_count
+from agent.domain.device import Configuration, Parity, PerformanceHint
+from agent.runtime.compile import CompileTarget, compile_target, request_count, streams_used
+from agent.runtime.golden import Agreement, check, read_golden
 
 _MEASURED_MIN = 3
 """Inferences measured even where one takes longer than the measurement should."""
@@ -23,30 +26,64 @@ class Measured:
 
     compile_seconds: float
     latency_ms_p50: float
+    latency_ms_p99: float
     throughput_per_second: float
+    memory_bytes: int
+    streams_used: int
+    parity: Parity
+    difference: float
+    mismatch: str
 
 
 def measure(core: ov.Core, request: dict[str, Any]) -> dict[str, Any]:
-    """Compile and first-infer; with `seconds` above 0 measure too. Raises RuntimeError of OpenVINO."""
+    """Compile, first-infer and check against golden files; with `seconds` above 0 measure too, unless the check failed.
+    Raises RuntimeError of OpenVINO, ValueError where the golden files are no such."""
     target = CompileTarget(
         model=Path(request["model"]),
-        device=request["device"],
-        hint=request["hint"],
-        precision=request["precision"],
+        configuration=Configuration(
+            device=request["device"], streams=request["streams"], precision=request["precision"]
+        ),
+        hint=PerformanceHint(request["hint"]),
         cache=Path(request["cache"]),
     )
+    before_bytes = _resident_bytes()
     begun = time.perf_counter()
     compiled = compile_target(core, target)
     compile_seconds = time.perf_counter() - begun
     inputs = example_inputs(compiled)
     compiled.create_infer_request().infer(inputs, share_inputs=True)
-    seconds = float(request["seconds"])
+    parity, agreement = _parity(compiled, request)
+    seconds = 0.0 if parity is Parity.FAILED else float(request["seconds"])
+    latencies_ms = _latencies_ms(compiled, inputs, seconds) if seconds else [0.0]
     measured = Measured(
         compile_seconds=compile_seconds,
-        latency_ms_p50=_latency_ms_p50(compiled, inputs, seconds) if seconds else 0.0,
+        latency_ms_p50=_percentile(latencies_ms, 0.5),
+        latency_ms_p99=_percentile(latencies_ms, 0.99),
         throughput_per_second=_throughput_per_second(compiled, inputs, seconds) if seconds else 0.0,
+        memory_bytes=max(0, _resident_bytes() - before_bytes),
+        streams_used=streams_used(compiled),
+        parity=parity,
+        difference=agreement.difference,
+        mismatch=agreement.failure,
     )
     return asdict(measured)
+
+
+def _parity(compiled: Any, request: dict[str, Any]) -> tuple[Parity, Agreement]:
+    if not request["golden"]:
+        return Parity.NOT_CHECKED, Agreement(difference=0.0)
+    golden = read_golden(Path(request["golden"]))
+    agreement = check(compiled, golden, inputs=request["inputs"], outputs=request["outputs"])
+    return (Parity.FAILED if agreement.failure else Parity.PASSED), agreement
+
+
+def _resident_bytes() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+def _percentile(values: list[float], share: float) -> float:
+    """The smallest value that so large a share of them does not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def example_inputs(compiled: Any) -> dict[int, Any]:
@@ -76,7 +113,7 @@ def _size(dimension: Any, *, first: bool) -> int:
     return max(lowest, min(wanted, highest) if highest > 0 else wanted, 1)
 
 
-def _latency_ms_p50(compiled: Any, inputs: dict[int, Any], seconds: float) -> float:
+def _latencies_ms(compiled: Any, inputs: dict[int, Any], seconds: float) -> list[float]:
     request = compiled.create_infer_request()
     request.infer(inputs, share_inputs=True)
     taken: list[float] = []
@@ -84,8 +121,8 @@ def _latency_ms_p50(compiled: Any, inputs: dict[int, Any], seconds: float) -> fl
     while len(taken) < _MEASURED_MIN or (time.perf_counter() < deadline and len(taken) < limits.MEASURE_INFERENCES_MAX):
         begun = time.perf_counter()
         request.infer(inputs, share_inputs=True)
-        taken.append(time.perf_counter() - begun)
-    return statistics.median(taken) * 1e3
+        taken.append((time.perf_counter() - begun) * 1e3)
+    return taken
 
 
 def _throughput_per_second(compiled: Any, inputs: dict[int, Any], seconds: float) -> float:

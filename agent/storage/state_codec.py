@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.app.ports import FailureRecord, SavedState, ServingRecord, ShadowRecord, Trial
 from agent.domain.artifact import Artifact, ArtifactFile, ModelSignature, TensorSpec
-from agent.domain.device import DeviceChoice, DeviceMeasurement, PerformanceHint, RuntimePolicy
+from agent.domain.device import DeviceChoice, DeviceMeasurement, Parity, PerformanceHint, RuntimePolicy
 from agent.domain.errors import Reason
 from agent.domain.slot import CandidateVersion, DesiredSlot, DesiredState, SamplePolicy, ShadowRun, ShadowState
 
@@ -151,9 +151,14 @@ def _choice(value: Any) -> DeviceChoice:
         device=value["device"],
         reason=value["reason"],
         measurements=tuple(_measurement(item) for item in value["measurements"]),
+        # Files of the first agents have none of these.
+        streams=int(value.get("streams", 0)),
+        precision=value.get("precision", ""),
+        fingerprint=value.get("fingerprint", ""),
     )
 
 
 def _measurement(value: Any) -> DeviceMeasurement:
     failure = value["failure"]
-    return DeviceMeasurement(**{**value, "failure": Reason(failure) if failure else None})
+    parity = Parity(value.get("parity", Parity.NOT_CHECKED))
+    return DeviceMeasurement(**{**value, "failure": Reason(failure) if failure else None, "parity": parity})

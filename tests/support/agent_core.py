@@ -15,7 +15,7 @@ from agent.app.shadowing import Shadows
 from agent.app.sync_loop import SyncLoop
 from agent.app.traffic import Traffic
 from agent.domain.artifact import Artifact, ArtifactFile, ModelSignature
-from agent.domain.device import Device, DeviceMeasurement, Host, RuntimePolicy
+from agent.domain.device import Configuration, Device, DeviceMeasurement, Host, RuntimePolicy
 from agent.domain.errors import ArtifactError, PrepareError, Reason, StateError
 from agent.domain.slot import DesiredSlot, DesiredState, ObservedSlot, SamplePolicy
 from tests.support.clock import LoopClock
@@ -84,6 +84,17 @@ class FakeRuntime:
     measured: list[str] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
     cancelled: int = 0
+    box: str = ""
+    """The fingerprint of its devices and drivers."""
+    devices_lost: list[frozenset[str]] = field(default_factory=list)
+    """What each measurement was told to leave out."""
+    pruned: int = 0
+
+    async def fingerprint(self) -> str:
+        return self.box
+
+    async def prune(self) -> None:
+        self.pruned += 1
 
     async def devices(self) -> Sequence[Device]:
         return (Device(device="CPU"),)
@@ -92,9 +103,15 @@ class FakeRuntime:
         return HOST
 
     async def measure(
-        self, folder: Path, signature: ModelSignature, policy: RuntimePolicy
+        self,
+        folder: Path,
+        signature: ModelSignature,
+        policy: RuntimePolicy,
+        *,
+        without: frozenset[str] = frozenset(),
     ) -> Sequence[DeviceMeasurement]:
         self.measured.append(folder.name)
+        self.devices_lost.append(without)
         if self.hang_measure:
             try:
                 await asyncio.Event().wait()
@@ -106,13 +123,15 @@ class FakeRuntime:
             DeviceMeasurement(device="CPU", ok=ok, latency_ms_p50=1.0, error="" if ok else "died", failure=failure),
         )
 
-    async def load(self, folder: Path, signature: ModelSignature, policy: RuntimePolicy, device: str) -> FakeLoaded:
+    async def load(
+        self, folder: Path, signature: ModelSignature, policy: RuntimePolicy, configuration: Configuration
+    ) -> FakeLoaded:
         if folder.name in self.fail_load:
             raise PrepareError("cannot load", reason=Reason.LOAD_FAILED)
         self.loaded.append(folder.name)
         if folder.name in self.hang_load:
             await asyncio.Event().wait()
-        return FakeLoaded(folder, device, signature)
+        return FakeLoaded(folder, configuration.device, signature)
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from agent.app.shadowing import Shadows
 from agent.app.traffic import Traffic
 from agent.clock import SystemClock
 from agent.domain.artifact import ModelSignature
-from agent.domain.device import RuntimePolicy
+from agent.domain.device import Configuration, RuntimePolicy
 from agent.domain.slot import SlotState
 from agent.storage.state_file import JsonStateFile
 from tests.support.agent_core import FakeLoaded, FakeRuntime, FakeServing, MemoryCache, state, wanted
@@ -29,10 +29,12 @@ from tests.support.serving import MemoryComparisons
 
 
 class CrashingRuntime(FakeRuntime):
-    async def load(self, folder: Path, signature: ModelSignature, policy: RuntimePolicy, device: str) -> FakeLoaded:
+    async def load(
+        self, folder: Path, signature: ModelSignature, policy: RuntimePolicy, configuration: Configuration
+    ) -> FakeLoaded:
         if folder.name == wanted(2).artifact.digest:
             os._exit(70)
-        return await super().load(folder, signature, policy, device)
+        return await super().load(folder, signature, policy, configuration)
 
 
 async def run(root: Path) -> None:

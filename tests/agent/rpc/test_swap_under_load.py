@@ -12,7 +12,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 
-from agent.domain.device import PerformanceHint, RuntimePolicy
+from agent.domain.device import Configuration, PerformanceHint, RuntimePolicy
 from agent.domain.slot import DesiredSlot
 from agent.runtime.infer import OpenVinoModel
 from agent.runtime.openvino_runtime import OpenVinoRuntime
@@ -54,7 +54,7 @@ async def loaded_versions(runtime: OpenVinoRuntime, folder: Path) -> list[tuple[
     for version in range(1, VERSIONS + 1):
         path = classifier_ir(folder / str(version), bias=bias(version))
         signature = signature_of(path)
-        model = await runtime.load(path.parent, signature, POLICY, "CPU")
+        model = await runtime.load(path.parent, signature, POLICY, Configuration(device="CPU"))
         loaded.append((desired_slot(version, signature=signature), model))
     return loaded
 

@@ -28,7 +28,17 @@ CASES = {
     "is killed": ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", Reason.COMPILE_CRASHED, "SIGKILL"),
     "exits": ("import sys; sys.exit('illegal instruction')", Reason.COMPILE_CRASHED, "code 1: illegal instruction"),
     "is cut off": ("print('{\"ok\": tr')", Reason.COMPILE_CRASHED, "cut off"),
-    "says too much": ("print('x' * (2 << 20))", Reason.COMPILE_CRASHED, "code 0"),
+    "says too much": ("print('x' * (2 << 20))", Reason.COMPILE_CRASHED, "more than"),
+    "never ends to speak": ("while True: print('x' * 4096)", Reason.COMPILE_CRASHED, "more than"),
+    "answers a list": ("print('[1]')", Reason.COMPILE_CRASHED, "is none"),
+    "answers without a word": ("print('{}')", Reason.COMPILE_CRASHED, "is none"),
+    "says ok but means it not": ("print('{\"ok\": 1}')", Reason.COMPILE_FAILED, "it failed"),
+    "fails with no text": ('print(\'{"ok": false, "error": [1]}\')', Reason.COMPILE_FAILED, "[1]"),
+    "complains for ever": (
+        "import sys; sys.stderr.write('x' * (64 << 20)); sys.stderr.write(chr(10) + 'last'); sys.exit(3)",
+        Reason.COMPILE_CRASHED,
+        "code 3: last",
+    ),
 }
 
 
@@ -100,3 +110,14 @@ async def test_the_real_child_refuses_what_it_cannot_do() -> None:
         await run_child(request, timeout_seconds=60)
     assert caught.value.reason is Reason.COMPILE_FAILED
     assert "NOSUCH" in str(caught.value)
+
+
+async def test_what_a_child_started_ends_with_it() -> None:
+    code = (
+        "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'],"
+        " stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL); print('{\"ok\": true}')"
+    )
+    before = {process.pid for process in psutil.process_iter()}
+    await run_child({}, timeout_seconds=30, command=python(code))
+    left = [each for each in psutil.process_iter(["cmdline"]) if each.pid not in before]
+    assert not [each for each in left if "time.sleep(600)" in (each.info["cmdline"] or ())[-1:]]

@@ -13,7 +13,8 @@ from openvino import opset13 as ops
 from agent import limits
 from agent.app.tensors import NUMPY_TYPES
 from agent.domain.artifact import ModelSignature, TensorSpec
-from agent.domain.device import PerformanceHint, RuntimePolicy, choose
+from agent.domain.device import Configuration, PerformanceHint, RuntimePolicy
+from agent.domain.device_choice import choose
 from agent.domain.errors import PrepareError, Reason, RequestError
 from agent.runtime.compile import ELEMENT_TYPES
 from agent.runtime.infer import OpenVinoModel
@@ -24,6 +25,7 @@ from tests.support.models import classifier_ir, failing_model_ir, positive_score
 pytestmark = pytest.mark.openvino
 
 POLICY = RuntimePolicy(inference_precision="f32")
+CPU = Configuration(device="CPU", precision="f32")
 TWO_DEVICES = parse_plugins("SIMCPU=libopenvino_intel_cpu_plugin.so")
 ZEROS = {"x": np.zeros((1, 3, 8, 8), np.float32)}
 
@@ -97,10 +99,14 @@ async def test_measure_choose_load_and_infer(tmp_path: Path) -> None:
     path = classifier_ir(tmp_path / "v1", bias=0.7)
     box = runtime(tmp_path, plugins=TWO_DEVICES)
     measurements = await box.measure(path.parent, signature_of(path), POLICY)
-    assert [(each.device, each.ok) for each in measurements] == [("CPU", True), ("SIMCPU", True)]
+    assert [(each.device, each.ok) for each in measurements] == [
+        ("CPU", True),
+        ("SIMCPU", True),
+        ("AUTO:CPU,SIMCPU", True),
+    ]
     assert all(each.latency_ms_p50 > 0 and each.throughput_per_second > 0 for each in measurements)
     choice = choose(measurements, PerformanceHint.THROUGHPUT)
-    model = await box.load(path.parent, signature_of(path), POLICY, choice.device)
+    model = await box.load(path.parent, signature_of(path), POLICY, choice.configuration)
     assert model.device == choice.device
     assert model._compiled.get_property("LOADED_FROM_CACHE")
     scores = model.infer(ZEROS)["scores"]
@@ -111,11 +117,11 @@ async def test_measure_choose_load_and_infer(tmp_path: Path) -> None:
 async def test_a_damaged_blob_is_compiled_again_and_never_loaded(tmp_path: Path) -> None:
     path = classifier_ir(tmp_path / "v1", bias=0.7)
     box = runtime(tmp_path)
-    (await box.load(path.parent, signature_of(path), POLICY, "CPU")).close()
+    (await box.load(path.parent, signature_of(path), POLICY, CPU)).close()
     (blob,) = (tmp_path / "compiled").rglob("*.blob")
     good = blob.read_bytes()
     blob.write_bytes(good[: len(good) // 2] + bytes(len(good) - len(good) // 2))
-    model = await box.load(path.parent, signature_of(path), POLICY, "CPU")
+    model = await box.load(path.parent, signature_of(path), POLICY, CPU)
     assert model.infer(ZEROS)["scores"][0, 1] == pytest.approx(positive_score(0.7), abs=1e-5)
     (blob,) = (tmp_path / "compiled").rglob("*.blob")
     assert blob.read_bytes() == good
@@ -125,7 +131,7 @@ async def test_compiling_drops_what_no_artifact_needs(tmp_path: Path) -> None:
     box = runtime(tmp_path)
     paths = [classifier_ir(tmp_path / f"v{version}") for version in (1, 2)]
     for path in paths:
-        (await box.load(path.parent, signature_of(path), POLICY, "CPU")).close()
+        (await box.load(path.parent, signature_of(path), POLICY, CPU)).close()
         path.unlink()
     assert len(list((tmp_path / "compiled").rglob("*.blob"))) == 1
 
@@ -140,7 +146,7 @@ async def test_a_model_that_fails_is_a_measurement_with_its_error(tmp_path: Path
     assert measurement.error
     assert list((tmp_path / "compiled").rglob("*.blob")) == []
     with pytest.raises(PrepareError) as caught:
-        await runtime(tmp_path).load(path.parent, signature, POLICY, "CPU")
+        await runtime(tmp_path).load(path.parent, signature, POLICY, CPU)
     assert caught.value.reason is Reason.LOAD_FAILED
 
 
@@ -187,7 +193,7 @@ async def test_a_model_unlike_its_signature_is_not_loaded(tmp_path: Path) -> Non
         outputs=true.outputs,
     )
     with pytest.raises(PrepareError) as caught:
-        await runtime(tmp_path).load(path.parent, lie, POLICY, "CPU")
+        await runtime(tmp_path).load(path.parent, lie, POLICY, CPU)
     assert caught.value.field == "signature.inputs[x].datatype"
 
 
