@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from controlplane.domain.errors import FieldInvalidError, Reason
 
 KNOWN_FORMATS = (
-    "OpenVINO IR (.xml with .bin), ONNX (.onnx), PaddlePaddle (.pdmodel or .json with .pdiparams), "
+    "OpenVINO IR (.xml with .bin), ONNX (.onnx), PaddlePaddle (.pdmodel with .pdiparams), "
     "TensorFlow (saved_model.pb or a frozen .pb) or TFLite (.tflite)"
 )
 

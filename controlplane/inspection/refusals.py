@@ -23,7 +23,7 @@ def refusal_of(error: Exception, folder: Path, entry: Entry) -> FieldInvalidErro
     """The refusal of a model that `read_model` raised for."""
     # The folder is a passing one of the controller's; the publisher knows paths within the artifact.
     text = str(error).replace(f"{folder}/", "")
-    refusal = _operations(text, entry) or _weights(text, entry, folder) or _external(text, entry)
+    refusal = _program(entry) or _operations(text, entry) or _weights(text, entry, folder) or _external(text, entry)
     if refusal is not None:
         return refusal
     lines = [line.strip() for line in text.splitlines()]
@@ -37,6 +37,15 @@ def strings_refused(name: str) -> FieldInvalidError:
     return unreadable(
         f"tensor {name!r} holds strings (BYTES), which agents do not serve",
         remedy="publish the part between the tokenizer and the text: token ids in, numbers out",
+    )
+
+
+def _program(entry: Entry) -> FieldInvalidError | None:
+    if not entry.path.endswith(".json"):
+        return None
+    return unreadable(
+        f"{entry.path} is a program of PaddlePaddle 3, which this OpenVINO does not read",
+        remedy="save it as .pdmodel, with FLAGS_enable_pir_api=0, or as ONNX with paddle2onnx",
     )
 
 

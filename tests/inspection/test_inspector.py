@@ -212,6 +212,12 @@ async def test_an_ir_without_its_weights_names_the_file(tmp_path: Path) -> None:
     assert "together" in refusal.remedy
 
 
+async def test_a_program_of_paddle_3_is_refused_with_the_way_round(tmp_path: Path) -> None:
+    refusal = await refusal_of(written(tmp_path, {"inference.json": b"{}", "inference.pdiparams": b""}))
+    assert "PaddlePaddle 3" in refusal.message
+    assert "paddle2onnx" in refusal.remedy
+
+
 @pytest.mark.parametrize("content", [None, b"123"])
 async def test_external_weights_that_are_not_there_are_named(tmp_path: Path, content: bytes | None) -> None:
     files = {"net.onnx": onnx_model(weights_at="net.data")}
