@@ -10,6 +10,8 @@ A wave is admitted as a whole; its agents are released one by one. What holds of
   to the version before is not held up by any of this.
 - Where the strategy prefetches, an agent is released once it has the version prepared, has failed to prepare it, or has
   taken too long; the install is judged then.
+- An agent that is a target no more loses its release: one that comes back waits its turn as any other, and has all the
+  time that an install may take.
 - Where a swap window binds an agent it is released while that is open. When the window closes, an agent that has not
   taken the version up is taken back.
 """
@@ -90,6 +92,8 @@ class Admission:
     release: tuple[AgentId, ...] = ()
     prefetch: tuple[AgentId, ...] = ()
     withdraw: tuple[AgentId, ...] = ()
+    leave: tuple[AgentId, ...] = ()
+    """Released before and no target any more: pinned, relabelled, revoked. One that comes back is released anew."""
     holds: Mapping[AgentId, Hold] = field(default_factory=lambda: MappingProxyType({}))
     """Of each agent of an admitted wave that stays unreleased, in the order of the waves."""
 
@@ -125,8 +129,8 @@ def _was_asked(slot: ObservedSlot, rollout: Rollout, sight: Sight) -> bool:
 def admit_targets(
     rollout: Rollout, views: Mapping[AgentId, TargetView], now: datetime, *, artifact_bytes: int = 0
 ) -> Admission:
-    """Return who is released, told to prepare and taken back now. `views` are of the agents that still are targets;
-    nobody else is touched. `artifact_bytes` is the size of the target version, 0 where bytes are not paced."""
+    """Return who is released, told to prepare, taken back and no longer counted now. `views` are of the agents that
+    still are targets. `artifact_bytes` is the size of the target version, 0 where bytes are not paced."""
     if rollout.state not in {RolloutState.RUNNING, RolloutState.PAUSED}:
         return Admission()
     withdrawn = tuple(agent for agent in _released_in_order(rollout) if agent in views and _must_return(views[agent]))
@@ -144,6 +148,7 @@ def admit_targets(
         release=tuple(released),
         prefetch=tuple(_to_prefetch(rollout, views, round_, frozenset(released))),
         withdraw=withdrawn,
+        leave=tuple(agent for agent in _released_in_order(rollout) if agent not in views),
         holds=holds,
     )
 

@@ -89,7 +89,7 @@ def step(
             return admit(decision, admission, now) if decision.rollout.state is RolloutState.RUNNING else decision
         case RolloutState.PAUSED:
             judged = moved(rollout, now, waves=_judged(rollout, verdict))
-            return admit(Decision(rollout=judged), Admission(withdraw=admission.withdraw), now)
+            return admit(Decision(rollout=judged), Admission(withdraw=admission.withdraw, leave=admission.leave), now)
         case RolloutState.ROLLING_BACK:
             return _bring_back(rollout, known)
         case (
@@ -170,16 +170,17 @@ def admit(decision: Decision, admission: Admission, now: datetime) -> Decision:
     Times are kept in whole seconds, rounded up: so they never look longer ago than they are.
     """
     rollout = decision.rollout
-    if not (admission.release or admission.withdraw or admission.prefetch):
+    if not (admission.release or admission.withdraw or admission.prefetch or admission.leave):
         return decision
     time = now if now.microsecond == 0 else now.replace(microsecond=0) + timedelta(seconds=1)
-    gone, new = frozenset(admission.withdraw), frozenset(admission.release)
+    gone, new = frozenset((*admission.withdraw, *admission.leave)), frozenset(admission.release)
     waves = tuple(_released(wave, gone, new, time) for wave in rollout.waves)
     told = {release.agent_id for release in rollout.prefetches}
     prefetches = (*rollout.prefetches, *(Release(agent, time) for agent in admission.prefetch if agent not in told))
     after = moved(rollout, now, waves=waves, prefetches=prefetches)
     happenings = [
         *_crowd(after, "wave.withdraw", "was taken back as the swap window closed", admission.withdraw),
+        *_crowd(after, "wave.leave", "was given the version, and left", admission.leave),
         *_crowd(after, "wave.release", "was given the version", admission.release),
         *_crowd(after, "rollout.prefetch", "was told to prepare the version", admission.prefetch),
     ]
@@ -193,7 +194,7 @@ def _crowd(rollout: Rollout, action: str, deed: str, agents: tuple[AgentId, ...]
         evidence: dict[str, Json] = {"agents": len(agents), "first": list(shown)}
         yield happened(
             rollout,
-            MEMBERSHIP if action == "rollout.enlist" else ADMISSION,
+            MEMBERSHIP if action in {"rollout.enlist", "wave.leave"} else ADMISSION,
             action,
             evidence=evidence,
             related=[f"agents/{agent}" for agent in shown],

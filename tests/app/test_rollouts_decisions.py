@@ -271,6 +271,26 @@ async def test_pinned_agents_are_left_out_and_join_the_last_wave_when_they_are_u
     assert await versions(fleet) == [2, 2, 2]
 
 
+async def test_an_agent_that_leaves_and_comes_back_is_given_the_version_anew() -> None:
+    """It has all the time of an install again: that it did not install while it was pinned is no failure."""
+    fleet = await make_fleet()
+    strategy = {"bake_seconds": 600.0, "install_seconds_max": 30.0}
+    rollout = await fleet.roll_out(2, waves="100%", strategy=strategy)
+    pin = Pin(agent_id=AgentId("st-2"), model_id=SOLAR, version=1, reason="", create_time=fleet.clock.now(), actor=ANNA)
+    async with fleet.store.write() as work:
+        await work.pins.put(pin)
+    for _ in range(40):
+        await fleet.sync("st-1", "st-2", "st-3")
+        await fleet.tick()
+    assert [release.agent_id for release in (await look(fleet, rollout)).waves[0].releases] == ["st-1", "st-3"]
+    async with fleet.store.write() as work:
+        await work.pins.remove(AgentId("st-2"), SOLAR)
+    await fleet.tick()
+    await fleet.tick()
+    assert (await look(fleet, rollout)).state is RolloutState.RUNNING
+    assert await versions(fleet) == [2, 2, 2]
+
+
 # --- what is refused ---
 
 WINDOW = MaintenanceWindow(selector="", cron="0 2 * * *", duration_seconds=60.0, time_zone="UTC")
