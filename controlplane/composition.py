@@ -225,7 +225,7 @@ def api_listener(parts: Parts) -> server.Listener:
 
 
 def _identity_services(parts: Parts) -> tuple[Registration, ...]:
-    enrollment = EnrollmentServicer(parts.enrollment, endpoints=parts.endpoints)
+    enrollment = EnrollmentServicer(parts.enrollment, endpoints=parts.endpoints, clock=parts.clock)
     tokens = JoinTokenServicer(
         JoinTokens(
             store=parts.store,

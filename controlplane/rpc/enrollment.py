@@ -3,6 +3,7 @@
 from lineside.v1 import endpoints_pb2, enrollment_service_pb2, enrollment_service_pb2_grpc
 
 from controlplane.app.enrollment import Enrollment, EnrollmentRequest
+from controlplane.app.ports import Clock
 from controlplane.rpc.authentication import Context
 from controlplane.rpc.convert.times import time_to_proto
 
@@ -10,8 +11,9 @@ from controlplane.rpc.convert.times import time_to_proto
 class EnrollmentServicer(enrollment_service_pb2_grpc.EnrollmentServiceServicer):
     """How a box becomes an agent."""
 
-    def __init__(self, enrollment: Enrollment, *, endpoints: endpoints_pb2.Endpoints) -> None:
+    def __init__(self, enrollment: Enrollment, *, endpoints: endpoints_pb2.Endpoints, clock: Clock) -> None:
         self._enrollment = enrollment
+        self._clock = clock
         self._endpoints = endpoints
 
     async def EnrollAgent(
@@ -36,4 +38,6 @@ class EnrollmentServicer(enrollment_service_pb2_grpc.EnrollmentServiceServicer):
     async def GetEndpoints(
         self, request: enrollment_service_pb2.GetEndpointsRequest, context: Context
     ) -> enrollment_service_pb2.GetEndpointsResponse:
-        return enrollment_service_pb2.GetEndpointsResponse(endpoints=self._endpoints)
+        return enrollment_service_pb2.GetEndpointsResponse(
+            endpoints=self._endpoints, controller_time=time_to_proto(self._clock.now())
+        )

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lineside.v1 import endpoints_pb2 as lineside_dot_v1_dot_endpoints__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$lineside/v1/enrollment_service.proto\x12\x0blineside.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1blineside/v1/endpoints.proto\"\xb2\x01\n\x12\x45nrollAgentRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12;\n\x06labels\x18\x03 \x03(\x0b\x32+.lineside.v1.EnrollAgentRequest.LabelsEntry\x12\x0f\n\x07\x63sr_der\x18\x04 \x01(\x0c\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb5\x01\n\x13\x45nrollAgentResponse\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x02 \x01(\t\x12\x1a\n\x12\x63\x61_certificate_pem\x18\x03 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\tendpoints\x18\x05 \x01(\x0b\x32\x16.lineside.v1.Endpoints\"\x15\n\x13GetEndpointsRequest\"A\n\x14GetEndpointsResponse\x12)\n\tendpoints\x18\x01 \x01(\x0b\x32\x16.lineside.v1.Endpoints2\xba\x01\n\x11\x45nrollmentService\x12P\n\x0b\x45nrollAgent\x12\x1f.lineside.v1.EnrollAgentRequest\x1a .lineside.v1.EnrollAgentResponse\x12S\n\x0cGetEndpoints\x12 .lineside.v1.GetEndpointsRequest\x1a!.lineside.v1.GetEndpointsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$lineside/v1/enrollment_service.proto\x12\x0blineside.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1blineside/v1/endpoints.proto\"\xb2\x01\n\x12\x45nrollAgentRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12;\n\x06labels\x18\x03 \x03(\x0b\x32+.lineside.v1.EnrollAgentRequest.LabelsEntry\x12\x0f\n\x07\x63sr_der\x18\x04 \x01(\x0c\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb5\x01\n\x13\x45nrollAgentResponse\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x02 \x01(\t\x12\x1a\n\x12\x63\x61_certificate_pem\x18\x03 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\tendpoints\x18\x05 \x01(\x0b\x32\x16.lineside.v1.Endpoints\"\x15\n\x13GetEndpointsRequest\"v\n\x14GetEndpointsResponse\x12)\n\tendpoints\x18\x01 \x01(\x0b\x32\x16.lineside.v1.Endpoints\x12\x33\n\x0f\x63ontroller_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xba\x01\n\x11\x45nrollmentService\x12P\n\x0b\x45nrollAgent\x12\x1f.lineside.v1.EnrollAgentRequest\x1a .lineside.v1.EnrollAgentResponse\x12S\n\x0cGetEndpoints\x12 .lineside.v1.GetEndpointsRequest\x1a!.lineside.v1.GetEndpointsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,7 +44,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETENDPOINTSREQUEST']._serialized_start=480
   _globals['_GETENDPOINTSREQUEST']._serialized_end=501
   _globals['_GETENDPOINTSRESPONSE']._serialized_start=503
-  _globals['_GETENDPOINTSRESPONSE']._serialized_end=568
-  _globals['_ENROLLMENTSERVICE']._serialized_start=571
-  _globals['_ENROLLMENTSERVICE']._serialized_end=757
+  _globals['_GETENDPOINTSRESPONSE']._serialized_end=621
+  _globals['_ENROLLMENTSERVICE']._serialized_start=624
+  _globals['_ENROLLMENTSERVICE']._serialized_end=810
 # @@protoc_insertion_point(module_scope)

@@ -142,18 +142,24 @@ class GetEndpointsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    CONTROLLER_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def endpoints(self) -> _endpoints_pb2.Endpoints:
         """The listeners."""
+
+    @_builtins.property
+    def controller_time(self) -> _timestamp_pb2.Timestamp:
+        """The controller's clock, so that a box can tell how far its own is off."""
 
     def __init__(
         self,
         *,
         endpoints: _endpoints_pb2.Endpoints | None = ...,
+        controller_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["controller_time", b"controller_time", "endpoints", b"endpoints"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["controller_time", b"controller_time", "endpoints", b"endpoints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
