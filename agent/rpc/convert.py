@@ -24,7 +24,7 @@ from agent.app.conditions import FALSE, TRUE
 from agent.app.evidence import timestamp, version_name
 from agent.app.ports import EvidenceBatch, SpooledSample, SyncReply
 from agent.domain.artifact import Artifact, ArtifactFile, ModelSignature, TensorSpec, check_path, manifest_digest
-from agent.domain.device import Device, DeviceMeasurement, Host, PerformanceHint, RuntimePolicy
+from agent.domain.device import Device, DeviceMeasurement, Host, Parity, PerformanceHint, RuntimePolicy
 from agent.domain.errors import ArtifactError
 from agent.domain.slot import (
     AgentCondition,
@@ -46,6 +46,16 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _WHOLE_ARTIFACT = "."
 """Entry path of a SavedModel, which is a folder."""
 
+_HINTS = {
+    slot_pb2.PERFORMANCE_HINT_LATENCY: PerformanceHint.LATENCY,
+    slot_pb2.PERFORMANCE_HINT_THROUGHPUT: PerformanceHint.THROUGHPUT,
+    slot_pb2.PERFORMANCE_HINT_CUMULATIVE_THROUGHPUT: PerformanceHint.CUMULATIVE_THROUGHPUT,
+}
+_PARITIES = {
+    Parity.NOT_CHECKED: slot_pb2.DeviceMeasurement.PARITY_NOT_CHECKED,
+    Parity.PASSED: slot_pb2.DeviceMeasurement.PARITY_PASSED,
+    Parity.FAILED: slot_pb2.DeviceMeasurement.PARITY_FAILED,
+}
 _STATES: Mapping[SlotState, "slot_pb2.ObservedSlot.State.ValueType"] = {
     SlotState.PENDING: slot_pb2.ObservedSlot.STATE_PENDING,
     SlotState.DOWNLOADING: slot_pb2.ObservedSlot.STATE_DOWNLOADING,
@@ -192,9 +202,8 @@ def _tensor(message: model_pb2.TensorSpec) -> TensorSpec:
 
 
 def runtime_policy(message: slot_pb2.RuntimePolicy) -> RuntimePolicy:
-    throughput = message.hint == slot_pb2.PERFORMANCE_HINT_THROUGHPUT
     return RuntimePolicy(
-        hint=PerformanceHint.THROUGHPUT if throughput else PerformanceHint.LATENCY,
+        hint=_HINTS.get(message.hint, PerformanceHint.LATENCY),
         inference_precision=message.inference_precision,
         devices=tuple(message.devices),
     )
@@ -266,6 +275,13 @@ def measurement_message(measurement: DeviceMeasurement) -> slot_pb2.DeviceMeasur
         compile_duration=_duration(measurement.compile_seconds),
         error=measurement.error,
         chosen=measurement.chosen,
+        latency_ms_p99=measurement.latency_ms_p99,
+        streams=measurement.streams,
+        inference_precision=measurement.precision,
+        memory_bytes=measurement.memory_bytes,
+        parity=_PARITIES[measurement.parity],
+        difference=measurement.difference,
+        remark=measurement.remark,
     )
 
 

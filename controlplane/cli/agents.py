@@ -5,6 +5,7 @@ from datetime import datetime
 
 from lineside.v1 import agent_pb2, condition_pb2, slot_pb2
 
+from controlplane.cli.devices import DEVICES, MEASUREMENTS, show_devices
 from controlplane.cli.document import document_of, word
 from controlplane.cli.explanation import show_explanation
 from controlplane.cli.output import Column, Printer
@@ -33,15 +34,21 @@ def list_(*, selector: str = "", limit: int | None = None, session: SessionArgum
 
 
 @app.command(help_epilogue="Example: lineside agents show st-1")
-def show(agent: str, /, *, session: SessionArgument) -> None:
+def show(agent: str, /, *, devices: bool = False, session: SessionArgument) -> None:
     """Show an agent: its box, devices, slots and conditions.
 
     Parameters
     ----------
     agent
         The agent's id.
+    devices
+        Only devices, and for each slot what was measured on them and why one was chosen.
     """
-    _show(session.printer, session.client.agents.get(agent))
+    found = session.client.agents.get(agent)
+    if devices:
+        show_devices(session.printer, found)
+    else:
+        _show(session.printer, found)
 
 
 @app.command(help_epilogue="Example: lineside agents explain st-1 --model solar")
@@ -163,7 +170,7 @@ def _show(printer: Printer, agent: agent_pb2.Agent) -> None:
             *(("pinned", _pin(pin, now)) for pin in agent.pins),
         ]
     )
-    printer.section("devices", _DEVICES, agent.devices)
+    printer.section("devices", DEVICES, agent.devices)
     for slot in agent.slots:
         _show_slot(printer, slot, now)
     printer.section("conditions", condition_columns(now), agent.conditions)
@@ -195,7 +202,7 @@ def _show_slot(printer: Printer, slot: slot_pb2.ObservedSlot, now: datetime) -> 
         beside.append(("shadow", _shadow(slot.shadow)))
     if beside:
         printer.pairs(beside)
-    printer.section(f"measured for {slot.slot}", _MEASUREMENTS, slot.measurements)
+    printer.section(f"measured for {slot.slot}", MEASUREMENTS, slot.measurements)
 
 
 def _shadow(shadow: slot_pb2.ObservedShadow) -> str:
@@ -206,29 +213,6 @@ def _shadow(shadow: slot_pb2.ObservedShadow) -> str:
 def _pin(pin: agent_pb2.Pin, now: datetime) -> str:
     when = time_text(pin.create_time, now=now)
     return f"{short(pin.model_version)} by {short(pin.creator)} {when}: {pin.reason}"
-
-
-_DEVICES: Sequence[Column[agent_pb2.Device]] = (
-    Column(header="DEVICE", cell=lambda device: device.device, whole=True),
-    Column(header="NAME", cell=lambda device: device.full_name),
-    Column(header="TYPE", cell=lambda device: device.device_type or "-"),
-    Column(header="CAPABILITIES", cell=lambda device: " ".join(device.capabilities)),
-    Column(header="AUTO", cell=lambda device: "yes" if device.auto_choice else "-"),
-)
-
-_MEASUREMENTS: Sequence[Column[slot_pb2.DeviceMeasurement]] = (
-    Column(header="DEVICE", cell=lambda measured: measured.device, whole=True),
-    Column(header="CHOSEN", cell=lambda measured: "yes" if measured.chosen else "-"),
-    Column(
-        header="P50 MS", cell=lambda measured: f"{measured.latency_ms_p50:.2f}" if measured.ok else "-", number=True
-    ),
-    Column(
-        header="PER SECOND",
-        cell=lambda measured: f"{measured.throughput_per_second:.1f}" if measured.ok else "-",
-        number=True,
-    ),
-    Column(header="ERROR", cell=lambda measured: measured.error),
-)
 
 
 def condition_columns(now: datetime) -> Sequence[Column[condition_pb2.Condition]]:

@@ -24,6 +24,7 @@ class Hint(Enum):
 
     LATENCY = slot_pb2.PERFORMANCE_HINT_LATENCY
     THROUGHPUT = slot_pb2.PERFORMANCE_HINT_THROUGHPUT
+    CUMULATIVE_THROUGHPUT = slot_pb2.PERFORMANCE_HINT_CUMULATIVE_THROUGHPUT
 
 
 @app.command(
@@ -56,9 +57,9 @@ def create(
     selector
         Labels of the agents, as Kubernetes writes selectors: site=suzhou,line in (3,4).
     hint
-        Tune for the time of one request or for requests a second.
+        Tune for the time of one request, for requests a second, or for those of several devices at once.
     precision
-        OpenVINO's inference precision, f32 or bf16; else the device's own choice.
+        OpenVINO's inference precision, f32, bf16 or f16; else f32, or less where the version's golden files allow it.
     device
         A device that may be used, as OpenVINO names it; may be repeated; else every one.
     sample_random

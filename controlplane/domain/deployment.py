@@ -14,6 +14,8 @@ from controlplane.domain.ids import AgentId, DeploymentId, ModelId
 class PerformanceHint(StrEnum):
     LATENCY = "LATENCY"
     THROUGHPUT = "THROUGHPUT"
+    CUMULATIVE_THROUGHPUT = "CUMULATIVE_THROUGHPUT"
+    """As THROUGHPUT, and several devices may share the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,7 @@ class RuntimePolicy:
 
     hint: PerformanceHint = PerformanceHint.LATENCY
     inference_precision: str = ""
-    """"f32", "bf16", "f16", or empty to leave it to the device."""
+    """"f32", "bf16", "f16"; empty means f32, or less where golden files show that it suffices."""
     devices: tuple[str, ...] = ()
     """Devices that may be used; empty means every one."""
 

@@ -56,9 +56,17 @@ class SlotState(StrEnum):
     FAILED = "FAILED"
 
 
+class Parity(StrEnum):
+    """Whether outputs are those of the version's golden files, within its tolerance."""
+
+    NOT_CHECKED = "NOT_CHECKED"
+    PASSED = "PASSED"
+    FAILED = "FAILED"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceMeasurement:
-    """One short measurement of a version on a device."""
+    """One short measurement of a version in one configuration."""
 
     device: str
     ok: bool
@@ -67,6 +75,16 @@ class DeviceMeasurement:
     compile_seconds: float = 0.0
     error: str = ""
     chosen: bool = False
+    latency_ms_p99: float = 0.0
+    streams: int = 0
+    """Those that were asked for; 0 leaves them to the device."""
+    precision: str = ""
+    memory_bytes: int = 0
+    parity: Parity = Parity.NOT_CHECKED
+    difference: float = 0.0
+    """Largest difference from a golden output, as a share of that output's largest value."""
+    remark: str = ""
+    """Why it was chosen, or why not."""
 
 
 class ShadowState(StrEnum):

@@ -17,6 +17,7 @@ from controlplane.domain.inventory import (
     ObservedShadow,
     ObservedSlot,
     ObservedState,
+    Parity,
     ShadowState,
     SlotState,
 )
@@ -34,9 +35,19 @@ _HINTS = MappingProxyType(
     {
         PerformanceHint.LATENCY: slot_pb2.PERFORMANCE_HINT_LATENCY,
         PerformanceHint.THROUGHPUT: slot_pb2.PERFORMANCE_HINT_THROUGHPUT,
+        PerformanceHint.CUMULATIVE_THROUGHPUT: slot_pb2.PERFORMANCE_HINT_CUMULATIVE_THROUGHPUT,
     }
 )
 _Wire = slot_pb2.ObservedSlot
+_HINTS_FROM_WIRE = MappingProxyType({wire: hint for hint, wire in _HINTS.items()})
+_PARITIES = MappingProxyType(
+    {
+        Parity.NOT_CHECKED: slot_pb2.DeviceMeasurement.PARITY_NOT_CHECKED,
+        Parity.PASSED: slot_pb2.DeviceMeasurement.PARITY_PASSED,
+        Parity.FAILED: slot_pb2.DeviceMeasurement.PARITY_FAILED,
+    }
+)
+_PARITIES_FROM_WIRE = MappingProxyType({wire: parity for parity, wire in _PARITIES.items()})
 _STATES = MappingProxyType(
     {
         SlotState.PENDING: _Wire.STATE_PENDING,
@@ -67,10 +78,9 @@ def runtime_policy_to_proto(policy: RuntimePolicy) -> slot_pb2.RuntimePolicy:
 
 
 def runtime_policy_from_proto(message: slot_pb2.RuntimePolicy) -> RuntimePolicy:
-    """Return the policy; raises FieldInvalidError as its constructor does. Any hint but THROUGHPUT is LATENCY."""
-    throughput = message.hint == slot_pb2.PERFORMANCE_HINT_THROUGHPUT
+    """Return the policy; raises FieldInvalidError as its constructor does. A hint that is not known is LATENCY."""
     return RuntimePolicy(
-        hint=PerformanceHint.THROUGHPUT if throughput else PerformanceHint.LATENCY,
+        hint=_HINTS_FROM_WIRE.get(message.hint, PerformanceHint.LATENCY),
         inference_precision=message.inference_precision,
         devices=tuple(message.devices),
     )
@@ -222,8 +232,15 @@ def _measurement_from_proto(message: slot_pb2.DeviceMeasurement, *, field: str) 
         latency_ms_p50=message.latency_ms_p50,
         throughput_per_second=message.throughput_per_second,
         compile_seconds=seconds_from_proto(message.compile_duration, field=f"{field}.compile_duration"),
-        error=message.error,
+        error=message.error[: limits.NACK_CHARS_MAX],
         chosen=message.chosen,
+        latency_ms_p99=message.latency_ms_p99,
+        streams=message.streams,
+        precision=message.inference_precision,
+        memory_bytes=message.memory_bytes,
+        parity=_PARITIES_FROM_WIRE.get(message.parity, Parity.NOT_CHECKED),
+        difference=message.difference,
+        remark=message.remark[: limits.NACK_CHARS_MAX],
     )
 
 
@@ -269,4 +286,11 @@ def _measurement_to_proto(measurement: DeviceMeasurement) -> slot_pb2.DeviceMeas
         compile_duration=seconds_to_proto(measurement.compile_seconds),
         error=measurement.error,
         chosen=measurement.chosen,
+        latency_ms_p99=measurement.latency_ms_p99,
+        streams=measurement.streams,
+        inference_precision=measurement.precision,
+        memory_bytes=measurement.memory_bytes,
+        parity=_PARITIES[measurement.parity],
+        difference=measurement.difference,
+        remark=measurement.remark,
     )

@@ -13,6 +13,7 @@ from controlplane.domain.inventory import (
     ObservedShadow,
     ObservedSlot,
     ObservedState,
+    Parity,
     ShadowState,
     SlotState,
 )
@@ -218,6 +219,13 @@ def _measurement_to_json(measurement: DeviceMeasurement) -> dict[str, Any]:
         "compile_seconds": float_to_json(measurement.compile_seconds),
         "error": measurement.error,
         "chosen": measurement.chosen,
+        "latency_ms_p99": float_to_json(measurement.latency_ms_p99),
+        "streams": measurement.streams,
+        "precision": measurement.precision,
+        "memory_bytes": measurement.memory_bytes,
+        "parity": measurement.parity.value,
+        "difference": float_to_json(measurement.difference),
+        "remark": measurement.remark,
     }
 
 
@@ -230,4 +238,11 @@ def _measurement_from_json(value: Row) -> DeviceMeasurement:
         compile_seconds=float_from_json(value["compile_seconds"]),
         error=value["error"],
         chosen=value["chosen"],
+        latency_ms_p99=float_from_json(value.get("latency_ms_p99", 0.0)),
+        streams=value.get("streams", 0),
+        precision=value.get("precision", ""),
+        memory_bytes=value.get("memory_bytes", 0),
+        parity=Parity(value.get("parity", Parity.NOT_CHECKED)),
+        difference=float_from_json(value.get("difference", 0.0)),
+        remark=value.get("remark", ""),
     )

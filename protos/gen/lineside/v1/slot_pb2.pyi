@@ -36,6 +36,8 @@ class _PerformanceHintEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Perfo
     """Least time for one request."""
     PERFORMANCE_HINT_THROUGHPUT: _PerformanceHint.ValueType  # 2
     """Most requests a second on one device."""
+    PERFORMANCE_HINT_CUMULATIVE_THROUGHPUT: _PerformanceHint.ValueType  # 3
+    """Most requests a second, on several devices at once where that gains."""
 
 class PerformanceHint(_PerformanceHint, metaclass=_PerformanceHintEnumTypeWrapper):
     """What a compiled model is tuned for, as OpenVINO names its performance hints."""
@@ -46,6 +48,8 @@ PERFORMANCE_HINT_LATENCY: PerformanceHint.ValueType  # 1
 """Least time for one request."""
 PERFORMANCE_HINT_THROUGHPUT: PerformanceHint.ValueType  # 2
 """Most requests a second on one device."""
+PERFORMANCE_HINT_CUMULATIVE_THROUGHPUT: PerformanceHint.ValueType  # 3
+"""Most requests a second, on several devices at once where that gains."""
 Global___PerformanceHint: _TypeAlias = PerformanceHint  # noqa: Y015
 
 @_typing.final
@@ -60,7 +64,9 @@ class RuntimePolicy(_message.Message):
     hint: Global___PerformanceHint.ValueType
     """What to tune for."""
     inference_precision: _builtins.str
-    """Optional. OpenVINO INFERENCE_PRECISION_HINT, "f32" or "bf16"; empty leaves it to the device."""
+    """Optional. OpenVINO INFERENCE_PRECISION_HINT, "f32", "bf16" or "f16". Empty means f32, or what the device has below
+    it where the version's golden files show that it suffices.
+    """
     @_builtins.property
     def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. Devices that may be used, as OpenVINO names them; empty means every one."""
@@ -489,9 +495,36 @@ Global___ObservedSlot: _TypeAlias = ObservedSlot  # noqa: Y015
 
 @_typing.final
 class DeviceMeasurement(_message.Message):
-    """One short measurement of a version on a device."""
+    """One short measurement of a version in one configuration."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _Parity:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ParityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DeviceMeasurement._Parity.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PARITY_UNSPECIFIED: DeviceMeasurement._Parity.ValueType  # 0
+        """Not stated; read as not checked."""
+        PARITY_NOT_CHECKED: DeviceMeasurement._Parity.ValueType  # 1
+        """The version has no golden files."""
+        PARITY_PASSED: DeviceMeasurement._Parity.ValueType  # 2
+        """Within tolerance."""
+        PARITY_FAILED: DeviceMeasurement._Parity.ValueType  # 3
+        """They differ by more; not eligible."""
+
+    class Parity(_Parity, metaclass=_ParityEnumTypeWrapper):
+        """Whether the outputs are those of the version's golden files, within its tolerance."""
+
+    PARITY_UNSPECIFIED: DeviceMeasurement.Parity.ValueType  # 0
+    """Not stated; read as not checked."""
+    PARITY_NOT_CHECKED: DeviceMeasurement.Parity.ValueType  # 1
+    """The version has no golden files."""
+    PARITY_PASSED: DeviceMeasurement.Parity.ValueType  # 2
+    """Within tolerance."""
+    PARITY_FAILED: DeviceMeasurement.Parity.ValueType  # 3
+    """They differ by more; not eligible."""
 
     DEVICE_FIELD_NUMBER: _builtins.int
     OK_FIELD_NUMBER: _builtins.int
@@ -500,10 +533,17 @@ class DeviceMeasurement(_message.Message):
     COMPILE_DURATION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     CHOSEN_FIELD_NUMBER: _builtins.int
+    LATENCY_MS_P99_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    INFERENCE_PRECISION_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    PARITY_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    REMARK_FIELD_NUMBER: _builtins.int
     device: _builtins.str
-    """As OpenVINO names it."""
+    """As OpenVINO takes it: a device, or an AUTO or MULTI list of devices."""
     ok: _builtins.bool
-    """Compiled and inferred without an error."""
+    """Compiled and inferred without an error, with outputs that may be served."""
     latency_ms_p50: _builtins.float
     """Median latency of one request at a time."""
     throughput_per_second: _builtins.float
@@ -511,7 +551,21 @@ class DeviceMeasurement(_message.Message):
     error: _builtins.str
     """Why it is not eligible or failed; empty when ok."""
     chosen: _builtins.bool
-    """This device was chosen."""
+    """This configuration was chosen."""
+    latency_ms_p99: _builtins.float
+    """99th percentile of the latency of one request at a time."""
+    streams: _builtins.int
+    """Streams that were asked for; 0 leaves them to the device."""
+    inference_precision: _builtins.str
+    """Precision that was asked for, as OpenVINO names it; empty leaves it to the device."""
+    memory_bytes: _builtins.int
+    """By which resident memory grew."""
+    parity: Global___DeviceMeasurement.Parity.ValueType
+    """Comparison with the golden files."""
+    difference: _builtins.float
+    """Largest difference from a golden output, as a share of that output's largest value."""
+    remark: _builtins.str
+    """Why it was chosen, or why not."""
     @_builtins.property
     def compile_duration(self) -> _duration_pb2.Duration:
         """Time to compile."""
@@ -526,10 +580,17 @@ class DeviceMeasurement(_message.Message):
         compile_duration: _duration_pb2.Duration | None = ...,
         error: _builtins.str = ...,
         chosen: _builtins.bool = ...,
+        latency_ms_p99: _builtins.float = ...,
+        streams: _builtins.int = ...,
+        inference_precision: _builtins.str = ...,
+        memory_bytes: _builtins.int = ...,
+        parity: Global___DeviceMeasurement.Parity.ValueType = ...,
+        difference: _builtins.float = ...,
+        remark: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compile_duration", b"compile_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "compile_duration", b"compile_duration", "device", b"device", "error", b"error", "latency_ms_p50", b"latency_ms_p50", "ok", b"ok", "throughput_per_second", b"throughput_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "compile_duration", b"compile_duration", "device", b"device", "difference", b"difference", "error", b"error", "inference_precision", b"inference_precision", "latency_ms_p50", b"latency_ms_p50", "latency_ms_p99", b"latency_ms_p99", "memory_bytes", b"memory_bytes", "ok", b"ok", "parity", b"parity", "remark", b"remark", "streams", b"streams", "throughput_per_second", b"throughput_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
