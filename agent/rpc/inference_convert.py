@@ -97,11 +97,10 @@ def check_shared_outputs(outputs: Mapping[str, RegionRange], shared: SharedMemor
         shared.check(wanted, field=_output_field(name))
 
 
-def write_shared_output(name: str, array: Tensor, wanted: RegionRange, shared: SharedMemory) -> int:
-    """Put an output where the application wants it; return its bytes. Raises RequestError where it does not fit."""
+def write_shared_output(name: str, array: Tensor, wanted: RegionRange, shared: SharedMemory) -> None:
+    """Put an output where the application wants it. Raises RequestError where it does not fit."""
     content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     shared.write(wanted, content, field=_output_field(name))
-    return content.nbytes
 
 
 def _output_field(name: str) -> str:
@@ -115,16 +114,12 @@ def answer_to_message(answer: InferenceAnswer, call: InferCall, shared: SharedMe
     )
     datatypes = output_datatypes(answer)
     for name, array in answer.outputs.items():
-        output = response.outputs.add(name=name, datatype=datatypes[name], shape=array.shape)
+        response.outputs.add(name=name, datatype=datatypes[name], shape=array.shape)
         wanted = call.shared_outputs.get(name)
         if wanted is None:
             response.raw_output_contents.append(array.tobytes())
             continue
-        size = write_shared_output(name, array, wanted, shared)
-        output.parameters["shared_memory_region"].string_param = wanted.region
-        output.parameters["shared_memory_byte_size"].int64_param = size
-        if wanted.offset:
-            output.parameters["shared_memory_offset"].int64_param = wanted.offset
+        write_shared_output(name, array, wanted, shared)
         # Clients count entries, also of outputs that are not in the message.
         response.raw_output_contents.append(b"")
     return response

@@ -86,10 +86,7 @@ def answer_to_body(answer: InferenceAnswer, rest: RestCall, shared: SharedMemory
         output: dict[str, Any] = {"name": name, "datatype": datatypes[name], "shape": list(array.shape)}
         wanted = rest.call.shared_outputs.get(name)
         if wanted is not None:
-            size = write_shared_output(name, array, wanted, shared)
-            output["parameters"] = {"shared_memory_region": wanted.region, "shared_memory_byte_size": size}
-            if wanted.offset:
-                output["parameters"]["shared_memory_offset"] = wanted.offset
+            write_shared_output(name, array, wanted, shared)
         elif rest.binary.get(name, rest.binary_default) or datatypes[name] == "BF16":
             raw.append(array.tobytes())
             output["parameters"] = {"binary_data_size": len(raw[-1])}

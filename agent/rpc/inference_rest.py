@@ -1,6 +1,7 @@
 """The Open Inference Protocol over REST, on the agent's event loop; parsing and inference run in threads of its own."""
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +20,6 @@ from agent.rpc.inference_json import HEADER_LENGTH, answer_to_body, call_from_bo
 from agent.rpc.inference_unserved import Unserved, cuda_region_not_found, unserved
 from agent.rpc.shared_memory import SharedMemory
 
-_ENCODINGS = ("identity", "gzip", "deflate")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -91,7 +91,7 @@ class InferenceRest:
         return web.json_response({"model_stats": [documents.statistics_document(each) for each in found]})
 
     async def _index(self, request: web.Request) -> web.Response:
-        ready = index_of_ready(await _body(request))
+        ready = index_of_ready(_unpacked(request, await request.read()))
         return web.json_response(
             documents.index_documents(self._serving.models(), self._serving.pending(), ready=ready)
         )
@@ -101,7 +101,8 @@ class InferenceRest:
         return web.json_response([documents.region_document(region) for region in found])
 
     async def _register(self, request: web.Request) -> web.Response:
-        self._shared.register(region_from_body(await _body(request), name=request.match_info["region"]))
+        body = _unpacked(request, await request.read())
+        self._shared.register(region_from_body(body, name=request.match_info["region"]))
         return web.json_response({})
 
     async def _unregister(self, request: web.Request) -> web.Response:
@@ -116,25 +117,21 @@ class InferenceRest:
             )
         self._calls += 1
         try:
-            body = await _body(request)
-            answered = asyncio.get_running_loop().run_in_executor(
-                self._executor,
-                self._answer,
-                body,
-                request.headers.get(HEADER_LENGTH),
-                request.match_info["model"],
-                request.match_info.get("version", ""),
-            )
+            body = await request.read()
+            answered = asyncio.get_running_loop().run_in_executor(self._executor, self._answer, request, body)
             content, header_length = await answered
         finally:
             self._calls -= 1
         return _response(request, content, header_length)
 
-    def _answer(self, body: bytes, header_length: str | None, slot: str, version: str) -> tuple[bytes, int | None]:
+    def _answer(self, request: web.Request, packed: bytes) -> tuple[bytes, int | None]:
+        slot, version = request.match_info["model"], request.match_info.get("version", "")
         try:
-            rest = call_from_body(body, header_length, slot=slot, version=version, shared=self._shared)
-        except RequestError as error:
-            self._serving.count_refused(slot, error.reason)
+            body = _unpacked(request, packed)
+            length = request.headers.get(HEADER_LENGTH)
+            rest = call_from_body(body, length, slot=slot, version=version, shared=self._shared)
+        except RequestError:
+            self._serving.count_refused(slot)
             raise
         return answer_to_body(answer_call(self._serving, rest.call), rest, self._shared)
 
@@ -175,17 +172,32 @@ def _unserved_routes() -> list[web.RouteDef]:
     ]
 
 
-async def _body(request: web.Request) -> bytes:
-    """All of it, unpacked. Raises RequestError, web.HTTPException."""
+def _unpacked(request: web.Request, body: bytes) -> bytes:
+    """Raises RequestError, web.HTTPException. The HTTP server would log a broken body as its own fault."""
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in _ENCODINGS:
-        raise web.HTTPUnsupportedMediaType(reason=f"Content-Encoding must be one of {', '.join(_ENCODINGS)}")
+    match encoding:
+        case "identity":
+            return body
+        case "gzip":
+            unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        case "deflate":  # with zlib's header, as it should be, or bare, as some send it
+            unpacker = zlib.decompressobj(zlib.MAX_WBITS if body[:1] and body[0] & 15 == 8 else -zlib.MAX_WBITS)
+        case _:
+            raise web.HTTPUnsupportedMediaType(reason="Content-Encoding must be gzip or deflate")
+    size_max = request.client_max_size
     try:
-        return await request.read()
-    except web.RequestPayloadError as error:
-        raise RequestError(
-            f"cannot be unpacked as {encoding}", field="body", remedy="send what Content-Encoding says"
-        ) from error
+        content = unpacker.decompress(body, size_max + 1)
+    except zlib.error as error:
+        raise _broken(encoding) from error
+    if len(content) > size_max:
+        raise web.HTTPRequestEntityTooLarge(max_size=size_max, actual_size=len(content))
+    if not unpacker.eof or unpacker.unused_data:
+        raise _broken(encoding)
+    return content
+
+
+def _broken(encoding: str) -> RequestError:
+    return RequestError(f"not packed as {encoding}", field="body", remedy="send what Content-Encoding says")
 
 
 async def start_rest_server(
@@ -205,7 +217,9 @@ async def start_rest_server(
     application = web.Application(middlewares=[_refusals], client_max_size=message_bytes_max)
     application.add_routes(rest.routes())
     application.on_cleanup.append(rest.close)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=limits.SERVING_STOP_SECONDS_MAX)
+    runner = web.AppRunner(
+        application, access_log=None, auto_decompress=False, shutdown_timeout=limits.SERVING_STOP_SECONDS_MAX
+    )
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

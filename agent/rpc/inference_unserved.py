@@ -24,7 +24,7 @@ _REMEDIES = {
 
 def unserved(what: Unserved) -> RequestError:
     """The refusal (NOT_SERVED)."""
-    return RequestError(f"{what} is not served here", remedy=_REMEDIES[what], reason=Reason.NOT_SERVED)
+    return RequestError(f"no {what} here", remedy=_REMEDIES[what], reason=Reason.NOT_SERVED)
 
 
 def cuda_region_not_found(name: str) -> RequestError:

@@ -254,6 +254,30 @@ async def test_malformed_rest_bodies_name_the_field(servers: InferenceServers, c
     assert servers.results.refused == [("cells", 3)]
 
 
+RAW_DEFLATE = zlib.compress(json.dumps({"inputs": [GOOD]}).encode())[2:-4]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "code"),
+    [
+        ("deflate", RAW_DEFLATE, 200),
+        ("gzip", RAW_DEFLATE, 400),
+        ("gzip", b"", 400),
+        ("deflate", b"", 400),
+        ("deflate", RAW_DEFLATE[:-5], 400),
+        ("deflate", RAW_DEFLATE + b"more", 400),
+        ("br", b"x", 415),
+    ],
+)
+async def test_packed_bodies(
+    servers: InferenceServers, caplog: pytest.LogCaptureFixture, encoding: str, body: bytes, code: int
+) -> None:
+    status, answer = await post(servers, "/v2/models/cells/infer", body, {"Content-Encoding": encoding})
+    assert status == code, answer
+    assert answer.get("field", "body") == "body"
+    assert not caplog.records, "a broken body is no event of ours"
+
+
 @pytest.mark.parametrize("length", ["-1", "x", "999999", ""])
 async def test_a_bad_header_length_is_refused(servers: InferenceServers, length: str) -> None:
     headers = {"Inference-Header-Content-Length": length}
@@ -353,10 +377,10 @@ async def test_an_answer_that_json_cannot_hold_asks_for_binary(servers: Inferenc
     assert servers.results.results[0].labels == ()
 
 
-REGION_REASONS = {Reason.SHARED_MEMORY_OFF, Reason.REGION_EXISTS, Reason.REGION_NOT_FOUND}
-"""Of the shared-memory extension, whose own tests bring them about."""
+OTHER_REASONS = {Reason.SHARED_MEMORY_OFF, Reason.REGION_EXISTS, Reason.REGION_NOT_FOUND, Reason.NOT_SERVED}
+"""Of calls that are no inferences, whose own tests bring them about."""
 
 
 def test_every_reason_of_a_request_has_its_codes() -> None:
-    assert GRPC_CODES.keys() == HTTP_CODES.keys() == {bad.reason for bad in CASES.values()} | REGION_REASONS
+    assert GRPC_CODES.keys() == HTTP_CODES.keys() == {bad.reason for bad in CASES.values()} | OTHER_REASONS
     assert np.all([code >= 400 for code in HTTP_CODES.values()])

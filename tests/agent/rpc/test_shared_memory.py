@@ -95,7 +95,7 @@ def test_an_output_in_shared_memory_has_an_empty_entry_in_the_message(servers: I
         output.parameters["shared_memory_byte_size"].int64_param = 16
         answer = stub.ModelInfer(request)
     assert list(answer.raw_output_contents) == [b""]
-    assert answer.outputs[0].parameters["shared_memory_byte_size"].int64_param == 16
+    assert list(answer.outputs[0].shape) == [2, 2]
 
 
 def test_off_unless_a_prefix_is_named() -> None:
