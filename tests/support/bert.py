@@ -40,7 +40,9 @@ def sentence_embedder_ir(checkpoint: Path, config: Mapping[str, Any], target: Pa
     embedding = ops.normalize_l2(mean, _axes(1), eps=1e-12, eps_mode="max")
     embedding.output(0).get_tensor().set_names({"sentence_embedding"})
     target.parent.mkdir(parents=True, exist_ok=True)
-    ov.save_model(ov.Model([embedding], [ids, mask], "sentence-embedder"), target, compress_to_fp16=False)
+    model = ov.Model([embedding], [ids, mask], "sentence-embedder")
+    model.set_rt_info("embedding", ["model_info", "model_type"])
+    ov.save_model(model, target, compress_to_fp16=False)
     return target
 
 
