@@ -133,9 +133,11 @@ AGENT_LABELS_MAX = 64
 # --- serving ---
 INFERENCE_MESSAGE_BYTES_MAX = 64 << 20
 """Largest inference request or answer: ten 1080p images as uint8; a station sends one or a few."""
-INFERENCE_WORKERS = 16
-"""Threads that answer inferences of one transport: enough to keep a device's request pool busy, few enough that a
-stampede waits outside the process."""
+INFERENCE_WORKERS = 96
+"""Threads that answer inferences of one transport; one that waits for its turn costs no CPU, and they are made as calls
+come. Above INFERENCE_PLACES, so that what is over its share is refused at once and whether a model is ready is told."""
+INFERENCE_PLACES = 80
+"""Requests that run or wait for their turn, of all applications: 40 of one alone, the device's pool over and over."""
 INFERENCE_CALLS_MAX = 256
 """Calls of one transport under way or waiting for a thread; the next is refused at once instead of waiting long."""
 INFERENCE_WAIT_SECONDS_MAX = 5.0
@@ -164,6 +166,12 @@ MEASURE_SECONDS = 0.5
 """Length of each of the two short measurements, latency and throughput."""
 MEASURE_INFERENCES_MAX = 2000
 """Inferences of one measurement: a tiny model is known well enough by then."""
+FALLBACK_WAIT_SECONDS_MAX = 5.0
+"""How long a request that a lost device failed on waits for the successor, which loads from the warm cache within one."""
+LOST_CHECKS = 2
+"""Times that the example must fail before a device counts as lost: once may be a hiccup of its driver."""
+LOST_AFTER_FAILURES = 3
+"""Failures in a row before a device counts as lost under a version that takes no example."""
 MEASURED_CONFIGURATIONS_MAX = 16
 """Configurations of one version that are tried: four devices with two precisions and their streams."""
 MEASURED_SECONDS_MAX = 600.0
@@ -188,6 +196,28 @@ DYNAMIC_DIMENSION_MEASURED = 224
 """Size that a dynamic dimension other than the batch gets in a measurement: divisible by every usual stride."""
 ERROR_CHARS_MAX = 500
 """Length of a device's error in reports; OpenVINO's own go on for pages."""
+
+# --- doctor ---
+DOCTOR_MEMORY_BYTES_MIN = 512 << 20
+"""Available memory below which hardly a model compiles."""
+DOCTOR_DISK_BYTES_MIN = 2 << 30
+"""Free disk for two large versions beside the reserve."""
+DOCTOR_SHARED_MEMORY_BYTES_MIN = 128 << 20
+"""Ten 1080p images for each of two applications; containers begin with 64 MiB in all."""
+DOCTOR_OPEN_FILES_MIN = 1024
+"""Two hundred connections, regions of shared memory, models and logs."""
+DOCTOR_SPOOL_SHARE = 0.8
+"""Fill of a spool from which on somebody should look: a day is left of five."""
+DOCTOR_LIFETIME_SHARE = 0.9
+"""Of a certificate's life: renewal has failed for a quarter of it by then."""
+DOCTOR_CLOCK_SECONDS_MAX = 60.0
+"""Times of results that are further off mislead whoever looks for a part."""
+DOCTOR_CLOCK_SECONDS_TOLERATED = 5.0
+"""Within what a box without time synchronisation drifts in a few days."""
+DOCTOR_REACH_SECONDS_MAX = 5.0
+"""For each of looking up a name, connecting and shaking hands."""
+DOCTOR_OPENVINO_SECONDS_MAX = 60.0
+"""For importing it on a cold disk."""
 
 # --- channels ---
 KEEPALIVE_SECONDS = 30.0

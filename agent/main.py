@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agent.composition import RunOptions
     from agent.storage.folder import AgentFolder
 
+DEFAULT_GRPC, DEFAULT_HTTP = "127.0.0.1:9001", "127.0.0.1:9000"
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 app = App(
@@ -65,8 +66,8 @@ def enroll(
 def run(
     *,
     directory: Folder,
-    grpc: Annotated[str, Parameter(help="Where applications reach the agent over gRPC.")] = "127.0.0.1:9001",
-    http: Annotated[str, Parameter(help="Where applications reach the agent over REST.")] = "127.0.0.1:9000",
+    grpc: Annotated[str, Parameter(help="Where applications reach the agent over gRPC.")] = DEFAULT_GRPC,
+    http: Annotated[str, Parameter(help="Where applications reach the agent over REST.")] = DEFAULT_HTTP,
     grpc_socket: Annotated[Path | None, Parameter(help="A Unix socket where gRPC is served too.")] = None,
     http_socket: Annotated[Path | None, Parameter(help="A Unix socket where REST is served too.")] = None,
     shared_memory: Annotated[
@@ -149,6 +150,45 @@ def status(
         print(json.dumps(found, indent=1, sort_keys=True))
     else:
         status_table(found)
+
+
+@app.command
+def doctor(
+    *,
+    directory: Folder,
+    grpc: Annotated[str, Parameter(help="Where `run` shall listen; looked at while no agent runs.")] = DEFAULT_GRPC,
+    http: Annotated[str, Parameter(help="The same over REST.")] = DEFAULT_HTTP,
+    spool_bytes: Annotated[int, Parameter(help="As `run` is told.")] = limits.SPOOL_BYTES_MAX,
+    output: Annotated[Literal["table", "json"], Parameter(help="For people or for programs.")] = "table",
+) -> None:
+    """Look at the box, the folder and the way to the controller, and name the remedy of each fault. Changes nothing;
+    may run beside the agent, best as the agent's user.
+
+    The exit status is 1 where a check FAILs, else 0. Example:
+
+        lineside-agent doctor --dir /var/lib/lineside-agent --output json
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from agent.doctor.examination import Examination, print_findings
+    from agent.doctor.finding import Grade, worst
+    from agent.doctor.folder import Bounds
+    from agent.observability import configure_logging
+    from agent.storage.folder import AgentFolder
+
+    configure_logging(level="ERROR")
+    examination = Examination(
+        folder=AgentFolder(directory), ports={"grpc": grpc, "http": http}, bounds=Bounds(spool_bytes=spool_bytes)
+    )
+    findings = tuple(examination.findings())
+    if output == "json":
+        print(json.dumps({"grade": worst(findings), "checks": [asdict(each) for each in findings]}, indent=1))
+    else:
+        print_findings(findings, Console())
+    if worst(findings) is Grade.FAIL:
+        raise SystemExit(1)
 
 
 def main() -> None:
