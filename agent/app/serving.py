@@ -6,12 +6,13 @@ Rules kept here:
 - A result is in the result log before its answer is returned; inputs are offered as samples and to shadow runs after
   that, which take no time worth naming and cannot fail.
 - No lock is held while inferring; a full disk or a lost result log never stops an answer.
+- A request takes its turn among the applications' and begins before its deadline, or is refused.
+- A version that was replaced still answers requests that name it, until its last request is done.
 """
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 import structlog
@@ -23,6 +24,7 @@ from agent.app.readings import labels_of_items
 from agent.app.tallies import Tallies, Tally, TallyBook, TallyKey
 from agent.app.tensors import InputTensor
 from agent.app.traffic import Traffic
+from agent.app.turns import Places, Turns
 from agent.domain.artifact import ModelSignature
 from agent.domain.errors import Reason, RequestError, StateError
 from agent.domain.interpretation import Reading, reading_of
@@ -77,10 +79,26 @@ class _Served:
     loaded: LoadedModel
     model: ServedModel
     reading: Reading | None
-    statistics: Statistics
     tally: Tally
+    turns: Turns
+    counted: "_Counted"
     users: int = 0
     retired: bool = False
+
+
+@dataclass(slots=True)
+class _Counted:
+    """As Statistics, growing in place."""
+
+    requests: int = 0
+    inferences: int = 0
+    failed: int = 0
+    total_seconds: float = 0.0
+    failed_seconds: float = 0.0
+    input_seconds: float = 0.0
+    infer_seconds: float = 0.0
+    output_seconds: float = 0.0
+    last_time: datetime | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,6 +107,9 @@ class _Request:
 
     part_id: str
     request_id: str
+    application: str
+    begin_until: float
+    has_deadline: bool
     infer_time: datetime
     begun: float
     checked: float = 0.0
@@ -100,16 +121,27 @@ class Serving:
     """Thread-safe. `close` once at the end."""
 
     def __init__(
-        self, *, clock: Clock, results: ResultLog, samples: SampleOffers, shadows: ShadowOffers, traffic: Traffic
+        self,
+        *,
+        clock: Clock,
+        results: ResultLog,
+        samples: SampleOffers,
+        shadows: ShadowOffers,
+        traffic: Traffic,
+        places: Places | None = None,
     ) -> None:
-        """`traffic` is told of every request; `shadows` is shown what was answered."""
+        """`traffic` is told of every request; `shadows` is shown what was answered; `places` bounds what runs and waits
+        at once."""
         self._clock = clock
         self._results = results
         self._samples = samples
         self._shadows = shadows
         self._traffic = traffic
+        self._places = places or Places()
         self._lock = threading.Lock()
         self._slots: dict[str, _Served] = {}
+        self._draining: list[_Served] = []
+        """Replaced or unloaded, with requests under way."""
         self._announced: frozenset[str] = frozenset()
         self._listeners: list[Callable[[], None]] = []
         self._tallies = Tallies()
@@ -132,7 +164,8 @@ class Serving:
                 loaded=loaded,
                 model=model,
                 reading=reading,
-                statistics=Statistics(model=model),
+                turns=Turns(loaded.optimal_requests),
+                counted=_Counted(),
                 tally=self._tallies.begin(_tally_key(model), serving=serving),
             )
             before = self._slots.get(slot.slot)
@@ -191,8 +224,8 @@ class Serving:
         """Counts of one slot, or of every slot. Raises RequestError as `model` does."""
         with self._lock:
             if slot is not None:
-                return (self._find(slot, version).statistics,)
-            return tuple(served.statistics for _, served in sorted(self._slots.items()))
+                return (_statistics(self._find(slot, version)),)
+            return tuple(_statistics(served) for _, served in sorted(self._slots.items()))
 
     def tallies(self) -> TallyBook:
         """What was answered and refused since the process started, also by versions that serve no more."""
@@ -217,31 +250,51 @@ class Serving:
         part_id: str = "",
         request_id: str = "",
         requested_outputs: Sequence[str] = (),
+        application: str = "",
+        deadline_seconds: float | None = None,
     ) -> InferenceAnswer:
-        """Answer a request; blocks. Raises RequestError: the request is refused and counted, or the inference failed
-        (INFERENCE_FAILED) and its results say so."""
+        """Answer a request; blocks. Requests of one `application` wait behind each other; one that cannot begin within
+        `deadline_seconds` from now is refused (DEADLINE_EXCEEDED). Raises RequestError: the request is refused and
+        counted, or the inference failed (INFERENCE_FAILED) and its results say so."""
+        begun = self._clock.monotonic()
+        bound_seconds = limits.INFERENCE_WAIT_SECONDS_MAX
         request = _Request(
-            part_id=part_id, request_id=request_id, infer_time=self._clock.now(), begun=self._clock.monotonic()
+            part_id=part_id,
+            request_id=request_id,
+            application=application,
+            begin_until=begun + (bound_seconds if deadline_seconds is None else min(bound_seconds, deadline_seconds)),
+            has_deadline=deadline_seconds is not None and deadline_seconds <= bound_seconds,
+            infer_time=self._clock.now(),
+            begun=begun,
         )
-        with self._traffic.request(), self._borrowed(slot, version) as served:
-            names, arrays = self._checked(served, request, inputs, requested_outputs)
-            request.checked = self._clock.monotonic()
-            outputs = self._inferred(served, request, arrays)
-            request.inferred = self._clock.monotonic()
-            results = _results(served, request, arrays, outputs)
-            self._append(results)
-            request.done = self._clock.monotonic()
-            self._count(served, request, len(results))
-            self._samples.offer(arrays, results, served.desired.sample_policy)
-            self._shadows.offer(arrays, results)
-            return InferenceAnswer(
-                model=served.model,
-                request_id=request_id,
-                outputs={name: outputs[name] for name in names},
-                results=results,
-            )
+        with self._traffic.request():
+            served = self._borrow(slot, version)
+            try:
+                return self._answered(served, request, inputs, requested_outputs)
+            finally:
+                self._give_back(served)
 
     # --- the parts of an answer ---
+
+    def _answered(
+        self, served: _Served, request: _Request, inputs: Sequence[InputTensor], requested_outputs: Sequence[str]
+    ) -> InferenceAnswer:
+        names, arrays = self._checked(served, request, inputs, requested_outputs)
+        request.checked = self._clock.monotonic()
+        outputs = self._inferred(served, request, arrays)
+        request.inferred = self._clock.monotonic()
+        results = _results(served, request, arrays, outputs)
+        self._append(results)
+        request.done = self._clock.monotonic()
+        self._count(served, request, len(results))
+        self._samples.offer(arrays, results, served.desired.sample_policy)
+        self._shadows.offer(arrays, results)
+        return InferenceAnswer(
+            model=served.model,
+            request_id=request.request_id,
+            outputs={name: outputs[name] for name in names},
+            results=results,
+        )
 
     def _checked(
         self, served: _Served, request: _Request, inputs: Sequence[InputTensor], requested_outputs: Sequence[str]
@@ -249,6 +302,7 @@ class Serving:
         try:
             _check_identifier(request.part_id, "parameters[part_id]")
             _check_identifier(request.request_id, "id")
+            _check_identifier(request.application, "parameters[application]")
             names = tensors.check_outputs(served.model.signature, requested_outputs)
             return names, tensors.check_inputs(served.model.signature, inputs)
         except RequestError as error:
@@ -257,7 +311,7 @@ class Serving:
 
     def _inferred(self, served: _Served, request: _Request, arrays: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         try:
-            return served.loaded.infer(arrays)
+            return self._in_turn(served, request, arrays)
         except RequestError as error:
             if error.reason is not Reason.INFERENCE_FAILED:
                 self._count_refused(served, error.reason)
@@ -272,6 +326,20 @@ class Serving:
             self._count_failed(served, request, items)
             raise
 
+    def _in_turn(self, served: _Served, request: _Request, arrays: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        self._places.enter(request.application)
+        try:
+            if not served.turns.take(request.application, lambda: request.begin_until - self._clock.monotonic()):
+                raise _too_late(request)
+            try:
+                if request.has_deadline and self._clock.monotonic() > request.begin_until:
+                    raise _too_late(request)
+                return served.loaded.infer(arrays)
+            finally:
+                served.turns.give()
+        finally:
+            self._places.leave(request.application)
+
     def _append(self, results: tuple[Result, ...]) -> None:
         try:
             self._results.append(results)
@@ -285,17 +353,14 @@ class Serving:
             tally.answered += items
             tally.request_times.add(request.done - request.begun)
             tally.infer_times.add(request.inferred - request.checked)
-            before = served.statistics
-            served.statistics = replace(
-                before,
-                requests=before.requests + 1,
-                inferences=before.inferences + items,
-                total_seconds=before.total_seconds + request.done - request.begun,
-                input_seconds=before.input_seconds + request.checked - request.begun,
-                infer_seconds=before.infer_seconds + request.inferred - request.checked,
-                output_seconds=before.output_seconds + request.done - request.inferred,
-                last_time=request.infer_time,
-            )
+            counted = served.counted
+            counted.requests += 1
+            counted.inferences += items
+            counted.total_seconds += request.done - request.begun
+            counted.input_seconds += request.checked - request.begun
+            counted.infer_seconds += request.inferred - request.checked
+            counted.output_seconds += request.done - request.inferred
+            counted.last_time = request.infer_time
 
     def _count_refused(self, served: _Served, reason: Reason) -> None:
         self._results.count_refused(served.model.slot, served.model.version)
@@ -305,33 +370,31 @@ class Serving:
     def _count_failed(self, served: _Served, request: _Request, items: int) -> None:
         with self._lock:
             served.tally.failed += items
-            before = served.statistics
-            served.statistics = replace(
-                before,
-                failed=before.failed + 1,
-                failed_seconds=before.failed_seconds + request.done - request.begun,
-                last_time=request.infer_time,
-            )
+            counted = served.counted
+            counted.failed += 1
+            counted.failed_seconds += request.done - request.begun
+            counted.last_time = request.infer_time
 
     # --- who uses which version ---
 
-    @contextmanager
-    def _borrowed(self, slot: str, version: int | None) -> Iterator[_Served]:
+    def _borrow(self, slot: str, version: int | None) -> _Served:
         try:
             with self._lock:
                 served = self._find(slot, version)
                 served.users += 1
+                return served
         except RequestError as error:
             self.count_refused(slot, error.reason)
             raise
-        try:
-            yield served
-        finally:
-            with self._lock:
-                served.users -= 1
-                drained = served.retired and served.users == 0
+
+    def _give_back(self, served: _Served) -> None:
+        with self._lock:
+            served.users -= 1
+            drained = served.retired and served.users == 0
             if drained:
-                served.loaded.close()
+                self._draining.remove(served)
+        if drained:
+            served.loaded.close()
 
     def _retire(self, served: _Served | None) -> None:
         if served is None:
@@ -339,6 +402,8 @@ class Serving:
         with self._lock:
             served.retired = True
             drained = served.users == 0
+            if not drained:
+                self._draining.append(served)
         if drained:
             served.loaded.close()
 
@@ -361,6 +426,9 @@ class Serving:
                 reason=Reason.MODEL_NOT_FOUND,
             )
         if version is not None and version != served.model.version:
+            for each in self._draining:
+                if (each.model.slot, each.model.version) == (slot, version):
+                    return each
             raise RequestError(
                 f"version {version} of {slot!r} is not loaded",
                 field="model_version",
@@ -374,6 +442,22 @@ class Serving:
             listener()
 
 
+def _too_late(request: _Request) -> RequestError:
+    waited_ms = (request.begin_until - request.begun) * 1e3
+    return RequestError(
+        f"could not begin within {waited_ms:.0f} ms",
+        remedy="send fewer requests at once" + (", or allow more time" if request.has_deadline else ""),
+        reason=Reason.DEADLINE_EXCEEDED if request.has_deadline else Reason.QUEUE_FULL,
+    )
+
+
+def _statistics(served: _Served) -> Statistics:
+    """Call with the lock held."""
+    return Statistics(
+        model=served.model, **{field.name: getattr(served.counted, field.name) for field in fields(_Counted)}
+    )
+
+
 def _tally_key(model: ServedModel) -> TallyKey:
     return model.slot, model.version, model.device
 
@@ -382,7 +466,7 @@ def _check_identifier(text: str, where: str) -> None:
     if len(text) > limits.IDENTIFIER_CHARS_MAX:
         raise RequestError(f"{len(text)} characters", field=where, remedy=f"send at most {limits.IDENTIFIER_CHARS_MAX}")
     # It goes into records and databases, of which some hold no NUL and none holds half a surrogate pair.
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+    if "\0" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
         raise RequestError("no storable text", field=where, remedy="send Unicode text without NUL")
 
 

@@ -1,8 +1,7 @@
 """How many requests are being answered, so that whatever is not urgent can wait until none is."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Self
 
 
 class Traffic:
@@ -12,18 +11,19 @@ class Traffic:
         self._changed = threading.Condition()
         self._requests = 0
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """A request is being answered."""
+    def request(self) -> Self:
+        """A request is being answered, `with` this."""
+        return self
+
+    def __enter__(self) -> None:
         with self._changed:
             self._requests += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._requests -= 1
-                if self._requests == 0:
-                    self._changed.notify_all()
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._requests -= 1
+            if self._requests == 0:
+                self._changed.notify_all()
 
     @property
     def quiet(self) -> bool:

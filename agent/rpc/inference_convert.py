@@ -14,7 +14,7 @@ from agent.app.ports import Tensor
 from agent.app.serving import InferenceAnswer
 from agent.app.tensors import NUMPY_TYPES, InputTensor
 from agent.domain.errors import RequestError
-from agent.rpc.inference_parameters import check_parameters, part_id_of, values_of_messages
+from agent.rpc.inference_parameters import NOTHING_TOLD, Told, check_parameters, part_id_of, told_by, values_of_messages
 from agent.rpc.shared_memory import RegionRange, SharedMemory
 
 _CONTENTS: Mapping[str, tuple[str, npt.DTypeLike]] = MappingProxyType(
@@ -47,6 +47,7 @@ class InferCall:
     requested_outputs: tuple[str, ...]
     shared_outputs: Mapping[str, RegionRange] = field(default_factory=lambda: MappingProxyType({}))
     """Where outputs go that are not to be in the answer, by name."""
+    told: Told = NOTHING_TOLD
 
 
 def call_from_message(request: service_pb2.ModelInferRequest, shared: SharedMemory) -> InferCall:
@@ -79,6 +80,7 @@ def call_from_message(request: service_pb2.ModelInferRequest, shared: SharedMemo
         request_id=request.id,
         requested_outputs=tuple(outputs),
         shared_outputs=shared_outputs,
+        told=told_by(parameters),
     )
 
 

@@ -27,6 +27,7 @@ GRPC_CODES: Mapping[Reason, grpc.StatusCode] = MappingProxyType(
         Reason.MODEL_NOT_READY: grpc.StatusCode.UNAVAILABLE,
         Reason.INPUT_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
         Reason.QUEUE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+        Reason.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
         Reason.INFERENCE_FAILED: grpc.StatusCode.INTERNAL,
         Reason.SHARED_MEMORY_OFF: grpc.StatusCode.UNIMPLEMENTED,
         Reason.REGION_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
@@ -41,6 +42,7 @@ HTTP_CODES: Mapping[Reason, int] = MappingProxyType(
         Reason.MODEL_NOT_READY: 503,
         Reason.INPUT_INVALID: 400,
         Reason.QUEUE_FULL: 429,
+        Reason.DEADLINE_EXCEEDED: 504,
         Reason.INFERENCE_FAILED: 500,
         Reason.SHARED_MEMORY_OFF: 501,
         Reason.REGION_EXISTS: 400,  # as Triton answers

@@ -107,7 +107,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         raise unserved(Unserved.LOGGING)
 
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return self._infer(request)
+        return self._infer(request, context)
 
     def ModelStreamInfer(self, request_iterator: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         """Answers in order; a refused request is answered with its error, and the stream goes on."""
@@ -122,7 +122,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
 
     def _stream_answer(self, request: Any, context: grpc.ServicerContext) -> Any:
         try:
-            answer = self._infer(request)
+            answer = self._infer(request, context)
         except AgentError as error:
             refused = service_pb2.ModelInferResponse(id=request.id, model_name=request.model_name)
             return service_pb2.ModelStreamInferResponse(error_message=str(error), infer_response=refused)
@@ -130,17 +130,20 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
             abort_internal(context, error)
         return service_pb2.ModelStreamInferResponse(infer_response=answer)
 
-    def _infer(self, request: Any) -> Any:
+    def _infer(self, request: Any, context: grpc.ServicerContext) -> Any:
         try:
             call = call_from_message(request, self._shared)
         except RequestError as error:
             self._serving.count_refused(request.model_name, error.reason)
             raise
-        return answer_to_message(answer_call(self._serving, call), call, self._shared)
+        seconds_left = context.time_remaining()
+        answer = answer_call(self._serving, call, peer=context.peer(), seconds_left=seconds_left)
+        return answer_to_message(answer, call, self._shared)
 
 
-def answer_call(serving: Serving, call: InferCall) -> InferenceAnswer:
-    """The use case, called with what was parsed."""
+def answer_call(serving: Serving, call: InferCall, *, peer: str, seconds_left: float | None = None) -> InferenceAnswer:
+    """The use case, called with what was parsed. `peer` is the connection, `seconds_left` until the caller gives up."""
+    deadlines = [each for each in (call.told.deadline_seconds, seconds_left) if each is not None]
     return serving.infer(
         call.slot,
         call.version,
@@ -148,6 +151,8 @@ def answer_call(serving: Serving, call: InferCall) -> InferenceAnswer:
         part_id=call.part_id,
         request_id=call.request_id,
         requested_outputs=call.requested_outputs,
+        application=call.told.application or peer,
+        deadline_seconds=min(deadlines, default=None),
     )
 
 

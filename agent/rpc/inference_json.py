@@ -27,7 +27,7 @@ from agent.rpc.inference_convert import (
     shared_input,
     write_shared_output,
 )
-from agent.rpc.inference_parameters import check_parameters, part_id_of
+from agent.rpc.inference_parameters import check_parameters, part_id_of, told_by
 from agent.rpc.shared_memory import Region, RegionRange, SharedMemory
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -65,6 +65,7 @@ def call_from_body(
         version=parse_version(version),
         inputs=inputs,
         part_id=part_id_of(parameters),
+        told=told_by(parameters),
         request_id=_string(document.get("id", ""), "id"),
         requested_outputs=tuple(named),
         shared_outputs=shared_outputs,

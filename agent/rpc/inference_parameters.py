@@ -1,10 +1,13 @@
 """Request parameters: what both transports make of them, as Triton does.
 
-`part_id` goes into results. Triton's own words (priority, timeout, sequence_*) are checked and have no effect: nothing
+`part_id` goes into results. Requests of one `application` wait behind each other and not before those of another; a
+connection is an application of its own where none is named. A request that cannot begin within `deadline_ms` is
+refused. Triton's own words (priority, timeout, sequence_*) are checked and have no effect: nothing
 here has priorities, sequences or a queue that a request waits in for long. Names that nobody knows are left alone.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +15,9 @@ from agent.domain.errors import RequestError
 
 PART_ID = "part_id"
 """Request parameter whose string goes into the result."""
+APPLICATION = "application"
+DEADLINE_MS = "deadline_ms"
+"""Milliseconds from the request's arrival."""
 
 _RESERVED = "triton_"
 _COUNT = "a whole number from 0 on"
@@ -19,6 +25,8 @@ _TRUTH = "true or false"
 _KINDS: Mapping[str, str] = MappingProxyType(
     {
         PART_ID: "a string",
+        APPLICATION: "a string",
+        DEADLINE_MS: _COUNT,
         "priority": _COUNT,
         "timeout": _COUNT,
         "sequence_id": "a string, or a whole number from 0 on",
@@ -46,6 +54,28 @@ def check_parameters(parameters: Mapping[str, object]) -> None:
             )
         if kind is not None and not _fits(kind, value):
             raise RequestError(f"not {kind}", field=where, remedy=f"send {kind}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What the parameters say of a request beside its part; empty where they do not."""
+
+    application: str = ""
+    deadline_seconds: float | None = None
+
+
+NOTHING_TOLD = Told()
+
+
+def told_by(parameters: Mapping[str, object]) -> Told:
+    """Of parameters that have been checked."""
+    if not parameters:
+        return NOTHING_TOLD
+    deadline_ms = parameters.get(DEADLINE_MS)
+    return Told(
+        application=str(parameters.get(APPLICATION, "")),
+        deadline_seconds=deadline_ms / 1e3 if isinstance(deadline_ms, int) else None,
+    )
 
 
 def part_id_of(parameters: Mapping[str, object]) -> str:

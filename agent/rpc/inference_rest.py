@@ -133,10 +133,17 @@ class InferenceRest:
         except RequestError:
             self._serving.count_refused(slot)
             raise
-        return answer_to_body(answer_call(self._serving, rest.call), rest, self._shared)
+        return answer_to_body(answer_call(self._serving, rest.call, peer=_peer(request)), rest, self._shared)
 
     def _model(self, request: web.Request) -> ServedModel:
         return self._serving.model(request.match_info["model"], _version(request))
+
+
+def _peer(request: web.Request) -> str:
+    """The connection. Unix sockets have no names: theirs is the transport's own."""
+    transport = request.transport
+    name = transport.get_extra_info("peername") if transport is not None else None
+    return f"http:{name or id(transport)}"
 
 
 def _unserved_routes() -> list[web.RouteDef]:

@@ -1,7 +1,7 @@
 """The serving path: swaps that lose nothing, results before answers, refusals with field and remedy."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +10,19 @@ import pytest
 from agent.app.serving import Serving
 from agent.app.tensors import InputTensor
 from agent.app.traffic import Traffic
+from agent.app.turns import Places
 from agent.domain.artifact import ModelSignature, TensorSpec
 from agent.domain.errors import Reason, RequestError
 from agent.domain.result import Outcome
-from tests.support.serving import FakeModel, MemoryOffers, MemoryResults, NoShadows, SteppingClock, desired_slot
+from tests.support.serving import (
+    FakeModel,
+    MemoryOffers,
+    MemoryResults,
+    NoShadows,
+    RealClock,
+    SteppingClock,
+    desired_slot,
+)
 
 
 class Bench:
@@ -238,3 +247,79 @@ def test_a_result_is_kept_for_each_item_of_a_batch(
     with pytest.raises(RequestError):
         bench.serving.infer("cells", None, [image(shape=sent, data=np.zeros(sent, np.float32))])
     assert len(bench.results.results) == items
+
+
+class Held:
+    """A model whose inferences wait until they are let go."""
+
+    def __init__(self, count: int) -> None:
+        self.entered = threading.Semaphore(0)
+        self.go_on = threading.Event()
+        self.model = FakeModel(during=self._wait)
+        self._count = count
+
+    def _wait(self) -> None:
+        self.entered.release()
+        assert self.go_on.wait(10)
+
+    def wait_all(self) -> None:
+        for _ in range(self._count):
+            assert self.entered.acquire(timeout=10)
+
+
+def test_a_request_that_cannot_begin_before_its_deadline_is_refused_and_counted(bench: Bench) -> None:
+    held = Held(2)
+    bench.serving.swap(desired_slot(4), held.model)
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(bench.serving.infer, "cells", None, [image()]) for _ in range(2)]
+        held.wait_all()
+        with pytest.raises(RequestError) as caught:
+            bench.serving.infer("cells", None, [image()], deadline_seconds=0.01)
+        assert caught.value.reason is Reason.DEADLINE_EXCEEDED
+        held.go_on.set()
+        assert all(each.result().model.version == 4 for each in running)
+    assert bench.results.refused == [("cells", 4)]
+    assert bench.serving.tallies().refused == {("cells", Reason.DEADLINE_EXCEEDED): 1}
+    assert len(bench.results.results) == 2
+
+
+def test_what_is_over_an_applications_share_is_refused_at_once_and_others_are_answered() -> None:
+    held, results = Held(2), MemoryResults()
+    serving = Serving(
+        clock=RealClock(),
+        results=results,
+        samples=MemoryOffers(results),
+        shadows=NoShadows(),
+        traffic=Traffic(),
+        places=Places(8),
+    )
+    serving.swap(desired_slot(4), held.model)
+    with ThreadPoolExecutor(8) as pool:
+        flood = [pool.submit(serving.infer, "cells", None, [image()], application="flood") for _ in range(5)]
+        held.wait_all()
+        refused = next(as_completed(flood, 10))
+        error = refused.exception()
+        assert isinstance(error, RequestError)
+        assert error.reason is Reason.QUEUE_FULL
+        other = pool.submit(serving.infer, "cells", None, [image()], application="quiet")
+        held.go_on.set()
+        assert other.result(10).model.version == 4
+    assert len(results.results) == 5
+
+
+def test_the_version_before_answers_who_names_it_until_it_is_drained(bench: Bench) -> None:
+    held = Held(1)
+    bench.serving.swap(desired_slot(1), held.model)
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(bench.serving.infer, "cells", None, [image()])
+        held.wait_all()
+        bench.serving.swap(desired_slot(2), FakeModel())
+        named = pool.submit(bench.serving.infer, "cells", 1, [image()])
+        assert held.entered.acquire(timeout=10)
+        assert bench.serving.infer("cells", None, [image()]).model.version == 2
+        held.go_on.set()
+        assert (slow.result().model.version, named.result().model.version) == (1, 1)
+    assert held.model.closed == 1
+    with pytest.raises(RequestError) as caught:
+        bench.serving.infer("cells", 1, [image()])
+    assert caught.value.reason is Reason.VERSION_NOT_LOADED

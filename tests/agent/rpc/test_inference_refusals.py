@@ -377,7 +377,13 @@ async def test_an_answer_that_json_cannot_hold_asks_for_binary(servers: Inferenc
     assert servers.results.results[0].labels == ()
 
 
-OTHER_REASONS = {Reason.SHARED_MEMORY_OFF, Reason.REGION_EXISTS, Reason.REGION_NOT_FOUND, Reason.NOT_SERVED}
+OTHER_REASONS = {
+    Reason.DEADLINE_EXCEEDED,
+    Reason.SHARED_MEMORY_OFF,
+    Reason.REGION_EXISTS,
+    Reason.REGION_NOT_FOUND,
+    Reason.NOT_SERVED,
+}
 """Of calls that are no inferences, whose own tests bring them about."""
 
 
