@@ -65,14 +65,9 @@ class SharedMemory:
         regions_max: int = limits.SHARED_REGIONS_MAX,
         region_bytes_max: int = limits.SHARED_REGION_BYTES_MAX,
     ) -> None:
-        """An empty `prefix` switches the extension off. Raises RequestError for one that no key can begin with."""
-        if prefix and not _KEY.fullmatch(prefix):
-            raise RequestError(
-                f"{prefix[:64]!r} is no beginning of a key",
-                field="--shared-memory",
-                remedy="use letters, digits, '_', '-' and '.', for example lineside_",
-            )
-        self._prefix = prefix.removeprefix("/")
+        """`prefix` is one beginning of keys, or several with commas between; an empty one switches the extension off.
+        Raises RequestError for one that no key can begin with."""
+        self._prefixes = tuple(_checked_prefix(each) for each in prefix.split(",")) if prefix else ()
         self._folder = folder
         self._regions_max = regions_max
         self._region_bytes_max = region_bytes_max
@@ -81,7 +76,7 @@ class SharedMemory:
 
     @property
     def enabled(self) -> bool:
-        return bool(self._prefix)
+        return bool(self._prefixes)
 
     def register(self, region: Region) -> None:
         """Open the region. Raises RequestError: REGION_EXISTS for a name that is taken, INPUT_INVALID for a key or
@@ -185,8 +180,9 @@ class SharedMemory:
 
     def _path(self, key: str) -> Path:
         found = _KEY.fullmatch(key)
-        if found is None or not found["file"].startswith(self._prefix):
-            raise _invalid("key", f"{key[:64]!r} is not allowed", f"use a key that begins with /{self._prefix}")
+        if found is None or not found["file"].startswith(self._prefixes):
+            allowed = " or ".join(f"/{each}" for each in self._prefixes)
+            raise _invalid("key", f"{key[:64]!r} is not allowed", f"use a key that begins with {allowed}")
         return self._folder / found["file"]
 
     @contextmanager
@@ -224,6 +220,16 @@ class SharedMemory:
             unused = opened.users == 0
         if unused:
             os.close(opened.descriptor)
+
+
+def _checked_prefix(prefix: str) -> str:
+    if not _KEY.fullmatch(prefix):
+        raise RequestError(
+            f"{prefix[:64]!r} is no beginning of a key",
+            field="--shared-memory",
+            remedy="use letters, digits, '_', '-' and '.', for example lineside_; commas between several",
+        )
+    return prefix.removeprefix("/")
 
 
 def _open_file(path: Path, region: Region) -> int:
