@@ -40,7 +40,7 @@ from controlplane.app.observations import Observations
 from controlplane.app.operators import Operators
 from controlplane.app.pins import Pins
 from controlplane.app.planning import Planning
-from controlplane.app.ports import BlobStore
+from controlplane.app.ports import BlobStore, Store
 from controlplane.app.registry import Registry
 from controlplane.app.rehearsals import Rehearsals
 from controlplane.app.revocations import Revocations
@@ -55,6 +55,7 @@ from controlplane.folder import clear_workspace, take_over
 from controlplane.identity.authority import LocalAuthority
 from controlplane.identity.peers import parse_peer
 from controlplane.inspection.inspector import OpenVinoInspector
+from controlplane.metrics_endpoint import MeasuredStore, Meter
 from controlplane.rpc import server
 from controlplane.rpc.agents import AgentServicer
 from controlplane.rpc.audit import AuditServicer
@@ -85,7 +86,10 @@ class Parts:
     authority: LocalAuthority
     clock: SystemClock
     ids: SystemIds
-    store: SqlStore
+    store: Store
+    database: SqlStore
+    """Behind `store`; close it at the end."""
+    meter: Meter
     blobs: BlobStore
     notices: Notices
     revocations: Revocations
@@ -110,13 +114,15 @@ def silent_seconds_max(settings: Settings) -> float:
     return max(limits.AGENT_SILENT_SECONDS_MAX, limits.AGENT_SILENT_INTERVALS_MAX * settings.sync_interval_seconds)
 
 
-def compose(settings: Settings) -> Parts:
-    """Put the control process together. Nothing listens and nothing runs yet; the database is migrated and the
-    keys exist. Raises StorageError and FieldInvalidError."""
+def compose(settings: Settings, *, measure: bool = False) -> Parts:
+    """Put the control process together; with `measure` every transaction is timed. Nothing listens and nothing runs
+    yet; the database is migrated and the keys exist. Raises StorageError and FieldInvalidError."""
     clear_workspace(settings.work_dir)
     clock, ids, notices = SystemClock(), SystemIds(), Notices()
     authority = LocalAuthority(settings.pki_dir, agent_certificate_ttl=settings.agent_certificate_ttl)
-    store = open_store(settings.database_url)
+    database = open_store(settings.database_url)
+    meter = Meter(silent_seconds_max=silent_seconds_max(settings))
+    store: Store = MeasuredStore(database, meter) if measure else database
     revocations = Revocations(store=store, clock=clock)
     convergence = Convergence(store=store, notifier=notices)
     observations = Observations(store=store, convergence=convergence)
@@ -141,6 +147,8 @@ def compose(settings: Settings) -> Parts:
         clock=clock,
         ids=ids,
         store=store,
+        database=database,
+        meter=meter,
         blobs=open_blob_store(settings.artifact_url),
         notices=notices,
         revocations=revocations,
@@ -156,7 +164,7 @@ def compose(settings: Settings) -> Parts:
         ),
         rollouts=Rollouts(store=store, clock=clock, ids=ids, notices=notices, silent_seconds_max=silence),
         leadership=leadership,
-        led_convergence=Convergence(store=fenced, notifier=notices),
+        led_convergence=Convergence(store=fenced, notifier=notices, see=meter.see),
         led_rollouts=RolloutTicks(store=fenced, clock=clock, ids=ids, notices=notices, silent_seconds_max=silence),
         bridge=bridge,
         endpoints=endpoints_pb2.Endpoints(),

@@ -20,6 +20,7 @@ and `operator_bytes`. Their contract:
   end: the parent holds the other end of that pipe, so even `kill -9` of the control process ends it.
 """
 
+import ipaddress
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -59,6 +60,14 @@ class Address:
     def is_wildcard(self) -> bool:
         """Whether it means every interface, and so no address that a client could dial."""
         return self.host in {"", "0.0.0.0", "::"}
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it. A name but localhost does not count: what it means may change."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

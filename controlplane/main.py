@@ -82,10 +82,12 @@ def serve(
     sync_interval: str = "2s",
     agent_certificate_ttl: str = "30d",
     log_level: str = "INFO",
+    metrics: str | None = None,
+    allow_remote: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Serve the folder until SIGTERM or Ctrl-C. Prints one line when everything listens.
 
-    Example: lineside-controlplane serve --dir /var/lib/lineside --listen 0.0.0.0:7443
+    Example: lineside-controlplane serve --dir /var/lib/lineside --listen 0.0.0.0:7443 --metrics 127.0.0.1:9091
 
     Parameters
     ----------
@@ -105,6 +107,10 @@ def serve(
         Lifetime of agents' certificates, for example 30d; agents renew at two thirds of it.
     log_level
         DEBUG, INFO, WARNING or ERROR.
+    metrics
+        HOST:PORT where Prometheus scrapes /metrics, without encryption or login; nowhere unless given.
+    allow_remote
+        Let metrics be reached from other machines.
     """
     folder = dir.absolute()
     listeners = Listeners.parse(listen, fleet_listen, agent_bytes_listen, operator_bytes_listen)
@@ -127,7 +133,8 @@ def serve(
         ),
         log_level=_log_level(log_level),
     )
-    _serve(settings, fall_back=listeners.fall_back)
+    scraped = None if metrics is None else _metrics_address(metrics, allow_remote=allow_remote)
+    _serve(settings, fall_back=listeners.fall_back, metrics=scraped)
 
 
 @app.command
@@ -204,7 +211,18 @@ def _log_level(text: str) -> str:
     return text.upper()
 
 
-def _serve(settings: Settings, *, fall_back: frozenset[str]) -> None:
+def _metrics_address(text: str, *, allow_remote: bool) -> Address:
+    address = Address.parse(text, field="metrics")
+    if allow_remote or address.is_loopback:
+        return address
+    raise FieldInvalidError(
+        f"{address.host} can be reached from other machines, and metrics have neither encryption nor login",
+        field="metrics",
+        remedy="use 127.0.0.1, or add --allow-remote where the network is trusted",
+    )
+
+
+def _serve(settings: Settings, *, fall_back: frozenset[str], metrics: Address | None) -> None:
     # Before gRPC is imported, for both processes: uvloop starts children by fork, and gRPC's fork handlers would run in
     # the child and write to the parent's TLS connections, whose peers then see corrupted records.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
@@ -221,7 +239,7 @@ def _serve(settings: Settings, *, fall_back: frozenset[str]) -> None:
         migrate_database(settings.database_url)
         ensure_server_certificate(settings.pki_dir, hosts=serving.listen_hosts(settings))
         serving.collect_garbage_seldom()
-        _run(lambda: serving.serve(settings, fall_back=fall_back))
+        _run(lambda: serving.serve(settings, fall_back=fall_back, metrics=metrics))
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

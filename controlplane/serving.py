@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from controlplane.composition import Parts, advertise, api_listener, compose, fl
 from controlplane.config import Address, Settings
 from controlplane.folder import OperatorFile, reachable
 from controlplane.jobs import start_jobs
+from controlplane.metrics_endpoint import ControllerMetrics, serve_metrics
 from controlplane.rpc import server
 from controlplane.supervision import BytesProcess
 
@@ -83,15 +84,16 @@ class Background:
             self._stopping.set()
 
 
-async def serve(settings: Settings, *, fall_back: frozenset[str]) -> None:
+async def serve(settings: Settings, *, fall_back: frozenset[str], metrics: Address | None = None) -> None:
     """Serve until SIGTERM or SIGINT. `fall_back` names the listeners that may take any free port when theirs is
-    taken. Raises OSError for a port that is taken, StorageError, ChildFailedError."""
+    taken; `metrics` is where Prometheus scrapes, None for nowhere. Raises OSError for a port that is taken,
+    StorageError, ChildFailedError."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
-        parts = compose(settings)
-        stack.push_async_callback(parts.store.close)
+        parts = compose(settings, measure=metrics is not None)
+        stack.push_async_callback(parts.database.close)
         await _adopt_operator(parts)
         background = Background(stopping)
         stack.push_async_callback(background.stop)
@@ -118,14 +120,25 @@ async def serve(settings: Settings, *, fall_back: frozenset[str]) -> None:
             rollouts=parts.led_rollouts,
             convergence=parts.led_convergence,
             clock=parts.clock,
+            timed=parts.meter.timed_job,
         )
         stack.callback(jobs.shutdown, wait=False)
+        if metrics is not None:
+            stack.enter_context(_metrics(parts, metrics))
         await fleet.serve()
         await api.serve()
         _announce(bound)
         await stopping.wait()
         log.info(observability.STOPPING)
         await background.stop()
+
+
+def _metrics(parts: Parts, address: Address) -> AbstractContextManager[None]:
+    collector = ControllerMetrics(
+        meter=parts.meter, fleet=parts.fleet, observations=parts.observations, leadership=parts.leadership
+    )
+    parts.meter.registry.register(collector)
+    return serve_metrics(parts.meter.registry, address)
 
 
 async def _adopt_operator(parts: Parts) -> None:

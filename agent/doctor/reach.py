@@ -64,7 +64,7 @@ def check_route(route: Route, *, now: datetime) -> Finding:
     check, address = f"controller {route.name}", route.address
     host, port = split_address(address)
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         return fail(
             check,
@@ -72,7 +72,7 @@ def check_route(route: Route, *, now: datetime) -> Finding:
             f"mend the box's DNS (see /etc/resolv.conf), or add {host} to /etc/hosts",
         )
     try:
-        with socket.create_connection(found[0][4][:2], timeout=limits.DOCTOR_REACH_SECONDS_MAX) as raw:
+        with socket.create_connection((host, port), timeout=limits.DOCTOR_REACH_SECONDS_MAX) as raw:
             return _shake_hands(raw, route, check, now=now)
     except TimeoutError:
         return fail(check, f"{address} does not answer", "let firewalls between pass this port (TCP), both ways")
@@ -129,10 +129,10 @@ async def check_admission(fleet: str, identity: Identity) -> Finding:
         except grpc.aio.AioRpcError as error:
             return _not_admitted(check, controller_error(error))
         if code is not grpc.StatusCode.OK:
-            error = grpc.aio.AioRpcError(
+            ended = grpc.aio.AioRpcError(
                 code, await call.initial_metadata(), await call.trailing_metadata(), details=details
             )
-            return _not_admitted(check, controller_error(error))
+            return _not_admitted(check, controller_error(ended))
     return well(check, "the controller takes the certificate")
 
 

@@ -4,7 +4,7 @@ Level-triggered: every run recomputes everything and writes only what differs, s
 nothing and a run that was lost is made good by the next. So it is with the conditions of deployments.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from controlplane.app.ports import ChangeNotifier, Store, UnitOfWork
@@ -44,9 +44,8 @@ async def find_changes(uow: UnitOfWork) -> Sequence[DesiredState]:
     return revise(assign(standing), standing.stored)
 
 
-async def find_conditions(uow: UnitOfWork, now: datetime) -> Mapping[DeploymentId, tuple[Condition, ...]]:
+def find_conditions(standing: Standing, now: datetime) -> Mapping[DeploymentId, tuple[Condition, ...]]:
     """Return the conditions of the deployments whose conditions are not those that are stored."""
-    standing = await read_standing(uow)
     reach = find_reach(standing, assign(standing))
     found = {
         deployment.id: judge(
@@ -64,9 +63,13 @@ async def find_conditions(uow: UnitOfWork, now: datetime) -> Mapping[DeploymentI
 class Convergence:
     """Brings every agent's desired state up to date, and what deployments say of it."""
 
-    def __init__(self, *, store: Store, notifier: ChangeNotifier) -> None:
+    def __init__(
+        self, *, store: Store, notifier: ChangeNotifier, see: Callable[[Standing, datetime], None] = lambda *_: None
+    ) -> None:
+        """`see` is shown what each round has read."""
         self._store = store
         self._notifier = notifier
+        self._see = see
 
     async def run(self) -> tuple[AgentId, ...]:
         """Recompute all desired states; return the agents whose state changed, sorted.
@@ -84,13 +87,15 @@ class Convergence:
         """`run`, then refresh the conditions of deployments; of several controllers the leader's job."""
         await self.run()
         async with self._store.read() as uow:
-            if not await find_conditions(uow, now):
-                return
+            standing = await read_standing(uow)
+        self._see(standing, now)
+        if not find_conditions(standing, now):
+            return
         await retry_stale(lambda: self._write_conditions(now))
 
     async def _write_conditions(self, now: datetime) -> None:
         async with self._store.write() as uow:
-            for deployment_id, conditions in (await find_conditions(uow, now)).items():
+            for deployment_id, conditions in find_conditions(await read_standing(uow), now).items():
                 await uow.deployments.set_conditions(deployment_id, conditions)
 
     async def _write(self) -> tuple[AgentId, ...]:

@@ -64,6 +64,11 @@ class Fleet:
         self._observations = observations
         self._desired_states = desired_states
         self._revocations = revocations
+        self.streams = 0
+        """Open now."""
+        self.messages = 0
+        """Taken since the start."""
+        self.answers = 0
 
     async def sync(
         self, certificate: AgentCertificate, messages: AsyncIterator[SyncMessage]
@@ -71,6 +76,7 @@ class Fleet:
         """Answer the messages of one stream until they end. Raises ForbiddenError (AGENT_REVOKED),
         CredentialError (CERTIFICATE_INVALID), and what `messages` raises."""
         session = _Session(agent_id=certificate.agent_id)
+        self.streams += 1
         with self._notices.watch_agent(certificate.agent_id) as changes:
             inbox = _Inbox(messages, changes)
             try:
@@ -81,11 +87,15 @@ class Fleet:
                     if isinstance(arrival, _Changed) or session.read_before(self._clock.now()):
                         await self._read(session)
                     if isinstance(arrival, SyncMessage) or session.should_push():
-                        yield await self._answer(session)
+                        answer = await self._answer(session)
+                        self.answers += 1
+                        yield answer
             finally:
+                self.streams -= 1
                 await inbox.close()
 
     def _take(self, session: "_Session", message: SyncMessage) -> None:
+        self.messages += 1
         observation = Observation(
             agent_id=session.agent_id,
             observed=message.observed,

@@ -38,6 +38,11 @@ class Observations:
         self._any = asyncio.Event()
         self._urgent = asyncio.Event()
 
+    @property
+    def waiting(self) -> int:
+        """Agents whose latest report is not written yet."""
+        return len(self._waiting)
+
     def put(self, observation: Observation, *, urgent: bool) -> None:
         """Take the latest of an agent. Host and devices of one that still waits are kept."""
         waiting = self._waiting.get(observation.agent_id)

@@ -18,12 +18,20 @@ from controlplane.app.leadership import Leadership
 from controlplane.app.ports import Clock
 from controlplane.app.rollout_ticks import RolloutTicks
 
+Work = Callable[[], Awaitable[object]]
+
 
 def start_jobs(
-    *, leadership: Leadership, rollouts: RolloutTicks, convergence: Convergence, clock: Clock
+    *,
+    leadership: Leadership,
+    rollouts: RolloutTicks,
+    convergence: Convergence,
+    clock: Clock,
+    timed: Callable[[str, Work], Work] = lambda _, work: work,
 ) -> AsyncIOScheduler:
     """Start the jobs on the running event loop and return their scheduler; end them with `shutdown(wait=False)`.
-    `rollouts` and `convergence` write behind the fence of `leadership`.
+    `rollouts` and `convergence` write behind the fence of `leadership`;
+    `timed` gives back a job's work with whatever measures it around it.
 
     A job never overlaps itself, and ticks that fell due meanwhile are made up by one.
     """
@@ -34,8 +42,8 @@ def start_jobs(
         timezone="UTC",
     )
 
-    def add(name: str, work: Callable[[], Awaitable[object]], *, seconds: float) -> None:
-        job = partial(leadership.while_leading, work)
+    def add(name: str, work: Work, *, seconds: float) -> None:
+        job = partial(leadership.while_leading, timed(name, work))
         scheduler.add_job(job, "interval", seconds=seconds, id=name)
 
     add("rollouts", lambda: rollouts.tick(clock.now()), seconds=limits.ROLLOUT_TICK_SECONDS)

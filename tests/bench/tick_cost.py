@@ -45,7 +45,7 @@ async def run(folder: Path, database_url: str) -> None:
             seconds.append(await cost(parts))
             await asyncio.sleep(0.1)
     finally:
-        await parts.store.close()
+        await parts.database.close()
     print(json.dumps({"first tick, CPU": seconds[0], "one tick, CPU": statistics.median(seconds[1:])}), flush=True)
 
 

@@ -89,4 +89,4 @@ async def served(settings: Settings) -> AsyncIterator[Served]:
         await asyncio.gather(fleet.stop(0), api.stop(0))
         observing.cancel()
         await asyncio.gather(observing, return_exceptions=True)
-        await parts.store.close()
+        await parts.database.close()

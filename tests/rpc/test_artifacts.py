@@ -22,7 +22,7 @@ DIGEST = digest_of(CONTENT)
 
 @pytest.fixture
 async def listeners(served: Any, settings: Settings) -> AsyncIterator[BytesListeners]:
-    async with serving_bytes(settings, store=served.parts.store, blobs=served.parts.blobs) as listeners:
+    async with serving_bytes(settings, store=served.parts.database, blobs=served.parts.blobs) as listeners:
         yield listeners
 
 

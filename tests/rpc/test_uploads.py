@@ -50,7 +50,7 @@ class Publisher:
 
 @pytest.fixture
 async def listeners(served: Any, settings: Settings) -> AsyncIterator[BytesListeners]:
-    async with serving_bytes(settings, store=served.parts.store, blobs=served.parts.blobs) as listeners:
+    async with serving_bytes(settings, store=served.parts.database, blobs=served.parts.blobs) as listeners:
         yield listeners
 
 
