@@ -100,7 +100,7 @@ async def test_bytes_that_were_sent_are_not_sent_again(served: Any, settings: Se
 
 
 async def test_an_upload_goes_on_at_a_server_that_was_started_again(served: Any, settings: Settings) -> None:
-    blobs, store = served.parts.blobs, served.parts.store
+    blobs, store = served.parts.blobs, served.parts.database
     async with (
         serving_bytes(settings, store=store, blobs=blobs) as before,
         tls_channel(before.operator_bytes, served.ca_certificate) as channel,
