@@ -19,6 +19,8 @@ class PreprocessingOptions:
 
     preprocess: Path | None = None
     """TOML file with the same words; what stands on the command line wins."""
+    input_shape: tuple[str, ...] = ()
+    """What the network is to take, where not every size is good: '?,3,48,?', '1..8,3,224,224'."""
     input_layout: tuple[str, ...] = ()
     """Layout as sent: NHWC, NCHW."""
     model_layout: tuple[str, ...] = ()
@@ -48,6 +50,7 @@ def preprocessing_of(options: PreprocessingOptions) -> Preprocessing:
 def _wishes(options: PreprocessingOptions) -> Wishes:
     wishes = Wishes()
     by_key = {
+        "shape": options.input_shape,
         "layout": options.input_layout,
         "model_layout": options.model_layout,
         "type": options.input_type,

@@ -6,6 +6,7 @@ orig_width, orig_height, embedded_processing), so that Model API does not do it 
 
 import importlib
 from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -18,10 +19,12 @@ _CHANNELS = (1, 3, 4)
 def embed(openvino: ModuleType, model: Any, wanted: Preprocessing) -> Any:
     """The model with the steps before it and the keys in its rt_info. Raises InvalidInputError naming the step."""
     said: dict[str, str] = {}
-    if wanted.inputs:
+    _narrow(openvino, model, wanted)
+    stepped = {name: steps for name, steps in wanted.inputs.items() if replace(steps, shape="") != InputPreprocessing()}
+    if stepped:
         processing = _preprocess()
         processor = processing.PrePostProcessor(model)
-        for name, steps in wanted.inputs.items():
+        for name, steps in stepped.items():
             port = _port(model, name)
             _embed_input(openvino, processing, processor.input(port[0]), port[1], steps)
             said |= dict(_said(port[1], steps))
@@ -32,6 +35,23 @@ def embed(openvino: ModuleType, model: Any, wanted: Preprocessing) -> Any:
     for key, value in {**said, **wanted.model_info}.items():
         model.set_rt_info(value, [MODEL_INFO, key])
     return model
+
+
+def _narrow(openvino: ModuleType, model: Any, wanted: Preprocessing) -> None:
+    """Let the network take the shapes that are wanted and no others. Raises InvalidInputError."""
+    shapes = {
+        _port(model, name)[1]: openvino.PartialShape(f"[{steps.shape}]")
+        for name, steps in wanted.inputs.items()
+        if steps.shape
+    }
+    for port, shape in shapes.items():
+        if not port.get_partial_shape().compatible(shape):
+            raise _refused(f"{shape} is none of {port.get_partial_shape()}", "shape", "narrow what the network takes")
+    if shapes:
+        try:
+            model.reshape(shapes)
+        except RuntimeError as error:
+            raise _refused(_cause(error), "shape", "choose sizes that the network can compute with") from error
 
 
 def _preprocess() -> Any:

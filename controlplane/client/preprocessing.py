@@ -9,6 +9,7 @@
     mean = [123.675, 116.28, 103.53]      # in the order that the network wants; one number stands for all channels
     scale = [58.395, 57.12, 57.375]       # divisors
     model_layout = "NCHW"                 # of the network, where its shape does not say it
+    shape = "?,3,48,?"                    # what the network is to take, where not every size is good: 48, ?, 1..8
 
     [model_info]                          # Model API's keys
     labels = "ok defect"
@@ -16,6 +17,7 @@
 This module needs no OpenVINO; `embedding.py` puts it into the network.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,8 +31,9 @@ from controlplane.client.errors import InvalidInputError
 TYPES = ("u8", "i8", "u16", "i16", "u32", "i32", "f16", "f32")
 RESIZES = ("linear", "cubic", "nearest", "area")
 MODEL_INFO = "model_info"
-_KEYS = ("layout", "type", "size", "resize", "reverse_channels", "mean", "scale", "model_layout")
+_KEYS = ("layout", "type", "size", "resize", "reverse_channels", "mean", "scale", "model_layout", "shape")
 _FIELD = "preprocess"
+_SHAPE = re.compile(r"(\?|\d+(\.\.\d+)?)(,(\?|\d+(\.\.\d+)?))*")
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -38,8 +41,10 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputPreprocessing:
-    """Steps of one input, in the order in which they are done: type, size, channels, mean, scale, layout."""
+    """Steps of one input, done in this order: type, size, channels, mean, scale, layout. `shape` is none of them: it
+    narrows what the network itself takes."""
 
+    shape: str = ""
     layout: str = ""
     model_layout: str = ""
     element_type: str = ""
@@ -53,6 +58,10 @@ class InputPreprocessing:
     def __post_init__(self) -> None:
         _among("type", self.element_type, TYPES)
         _among("resize", self.resize, RESIZES)
+        if self.shape and not _SHAPE.fullmatch(self.shape):
+            raise _invalid(
+                f"{self.shape!r} is no shape", "shape", "write sizes, ? for any, LOW..HIGH: '?,3,48,32..640'"
+            )
         for key, layout in (("layout", self.layout), ("model_layout", self.model_layout)):
             if layout and (not layout.isalpha() or len(set(layout.upper())) != len(layout)):
                 raise _invalid(f"{layout!r} is no layout", key, "write a letter a dimension: NHWC, NCHW, HWC")
@@ -136,6 +145,7 @@ def _input(keys: Mapping[str, Any], *, where: str) -> InputPreprocessing:
             raise _invalid("there is no such key", f"{where}{key}", f"use {', '.join(_KEYS)}")
     kind, _, target = _text(keys, "resize").partition(":")
     return InputPreprocessing(
+        shape=_text(keys, "shape").replace(" ", ""),
         layout=_text(keys, "layout").upper(),
         model_layout=_text(keys, "model_layout").upper(),
         element_type=_text(keys, "type").lower(),

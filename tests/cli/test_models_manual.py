@@ -34,7 +34,7 @@ def test_the_file_is_understood(tmp_path: Path) -> None:
 
 
 def test_every_option_of_preprocessing_is_explained() -> None:
-    for option in ("layout", "type", "size"):
+    for option in ("shape", "layout", "type", "size"):
         assert f"`--input-{option}`" in MANUAL
     for option in ("resize", "mean", "scale", "reverse-channels", "model-layout", "model-info", "preprocess"):
         assert f"`--{option}" in MANUAL

@@ -109,6 +109,21 @@ def test_what_was_embedded_and_what_was_there_is_said_in_model_info(tmp_path: Pa
     }
 
 
+def test_free_sizes_are_narrowed(tmp_path: Path) -> None:
+    path = network(tmp_path, -1, 3, -1, -1)
+    model = embedded(path, InputPreprocessing(shape="1..8,3,48,?"))
+    assert model.inputs[0].partial_shape == ov.PartialShape("[1..8,3,48,?]")
+    assert "embedded_processing" not in info_of(model)
+    camera_model = embedded(
+        path, InputPreprocessing(shape="1,3,4,6", layout="NHWC", element_type="u8", resize="linear")
+    )
+    assert info_of(camera_model)["orig_width"] == "6"
+    for shape in ("?,4,?,?", "?,3,?"):
+        with pytest.raises(InvalidInputError, match="is none of") as caught:
+            embedded(path, InputPreprocessing(shape=shape))
+        assert caught.value.field == "preprocess.shape"
+
+
 def test_labels_can_be_set_without_any_step(tmp_path: Path) -> None:
     model = embedded(network(tmp_path, 1, 3, 4, 6), labels="good bad")
     assert info_of(model) == {"labels": "good bad"}

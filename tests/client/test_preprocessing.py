@@ -8,6 +8,7 @@ from controlplane.cli.preprocessing import PreprocessingOptions, preprocessing_o
 from controlplane.client import InputPreprocessing, InvalidInputError, Preprocessing, read_preprocessing
 
 WHOLE = """
+shape = "1..8,3,?,?"
 layout = "nhwc"
 type = "u8"
 size = "1080x1920"
@@ -21,6 +22,7 @@ labels = ["ok", "deep scratch"]
 confidence_threshold = 0.5
 """
 STEPS = InputPreprocessing(
+    shape="1..8,3,?,?",
     layout="NHWC",
     element_type="u8",
     size=(1080, 1920),
@@ -46,6 +48,7 @@ def test_a_file_says_everything(tmp_path: Path) -> None:
 
 def test_options_say_the_same() -> None:
     options = PreprocessingOptions(
+        input_shape=("1..8, 3,?,?",),
         input_layout=("NHWC",),
         input_type=("u8",),
         input_size=("1080x1920",),
@@ -79,6 +82,8 @@ def test_inputs_are_named_in_both(tmp_path: Path) -> None:
     [
         ('layout = "NHWN"', "layout", "no layout"),
         ('type = "uint8"', "type", "not known"),
+        ('shape = "1,,3"', "shape", "no shape"),
+        ('shape = "-1,3"', "shape", "no shape"),
         ('resize = "bilinear"', "resize", "not known"),
         ('resize = "linear:224"', "resize", "no size"),
         ('size = "0x4"\nresize = "linear"', "size", "no size"),
