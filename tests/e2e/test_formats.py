@@ -201,6 +201,15 @@ def test_height_width_and_batch_may_be_free(
     assert heat.shape == (batch, 1, height, width)
 
 
+def test_a_free_height_that_must_be_48_is_narrowed_at_publish(station: Station, models: Path) -> None:
+    folder = unpack(OCR_ONNX, models, "rapidocr_onnxruntime/models/") / "rapidocr_onnxruntime/models"
+    path = folder / "ch_PP-OCRv4_rec_infer.onnx"
+    station.serve("words", path, "--input-shape", "?,3,48,?")
+    assert station.shapes("words") == [[-1, 3, 48, -1], [-1, -1, 6625]]
+    for width in (96, 200):
+        assert_as_bare(station, "words", path, noise(1, 3, 48, width))
+
+
 def test_a_shape_that_does_not_fit_is_refused_with_the_free_dimensions(station: Station, models: Path) -> None:
     folder = unpack(OCR_ONNX, models, "rapidocr_onnxruntime/models/") / "rapidocr_onnxruntime/models"
     station.serve("text-onnx", folder / "ch_PP-OCRv4_det_infer.onnx")
