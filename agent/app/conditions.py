@@ -23,6 +23,8 @@ CLOCK_PLAUSIBLE = "ClockPlausible"
 """The box's clock agrees with the controller's certificate; while FALSE no connection comes about."""
 CONTROLLER_ACCEPTS = "ControllerAccepts"
 """The controller takes this agent for what it says it is; FALSE once revoked."""
+DEVICES_ANSWER = "DevicesAnswer"
+"""Every device that was chosen answers; FALSE until the next start once one was lost at run time."""
 DELIVERY_ACCEPTED = "DeliveryAccepted"
 """The controller takes every batch and sample; FALSE until the next start once it refused one for good."""
 

@@ -7,6 +7,8 @@ Rules kept here:
 - A download or preparation that is no longer wanted is given up when the wish changes.
 - What kills the process is not tried for ever: `trials` says when a version is given up.
 - What serves is saved when it changes.
+- A device choice holds as long as the devices are those that it was made with; else it is made again while the old one
+  serves on.
 - Candidates get what serving leaves: work on one is given up when serving has something to do, waits while serving
   waits, and makes room on the disk. Whatever becomes of a candidate changes nothing about what serves.
 """
@@ -24,24 +26,25 @@ import structlog
 from agent import limits
 from agent.app.candidates import Candidates
 from agent.app.conditions import Conditions
+from agent.app.device_watch import DeviceWatch
+from agent.app.fallback import FallbackModel, Fallbacks
 from agent.app.ports import (
     ArtifactCache,
     Clock,
     Controller,
-    LoadedModel,
     Runtime,
     SavedState,
     ServingPath,
     ServingRecord,
     StateFile,
 )
-from agent.app.postponements import Lane, Postponements
+from agent.app.postponements import PRUNING, Lane, Postponements, lane_of
 from agent.app.prefetching import Preparations
 from agent.app.shadowing import Shadows
 from agent.app.slot_states import adopted, failed_slot, failure_record, heading, serving_record, serving_slot
 from agent.app.state_saver import StateSaver
 from agent.app.trials import Trials, settle
-from agent.app.wakeup import Wakeup
+from agent.app.wakeup import Wakeup, first_of
 from agent.domain.device import DeviceChoice
 from agent.domain.device_choice import choose
 from agent.domain.errors import AgentError, ArtifactError, ControllerError, PrepareError, Reason, StateError
@@ -62,14 +65,13 @@ from agent.domain.reconcile import (
     digests_of,
     failed_for_good,
     runs_alike,
+    same_work,
     shadow_of,
 )
 from agent.domain.slot import DesiredSlot, DesiredState, ObservedSlot, SlotState
 
 _log = structlog.get_logger()
 
-_PRUNING: Lane = ("", Purpose.SERVE)
-"""Stands for pruning where slots are named."""
 _LOST = frozenset({Reason.CONTROLLER_UNAVAILABLE, Reason.AGENT_REVOKED})
 """The controller is out of reach, which says nothing about a version."""
 
@@ -97,6 +99,8 @@ class Executor:
         self._shadows = shadows
         self._clock = clock
         self._wakeup = Wakeup()
+        self._watch = DeviceWatch(runtime=runtime, clock=clock, on_change=self._wakeup.wake)
+        self._fallbacks = Fallbacks(runtime=runtime, watch=self._watch, told=conditions, took_over=self._took_over)
         self._listeners: list[Callable[[], None]] = []
         self._desired = DesiredState()
         self._slots: dict[str, ObservedSlot] = {}
@@ -141,7 +145,7 @@ class Executor:
         staying = {
             each.slot
             for each in self._candidates()
-            if any(_same_work(each, other) and each.offer == other.offer for other in before)
+            if any(same_work(each, other) and each.offer == other.offer for other in before)
         }
         self._waits.keep(lambda lane: lane[1] is not Purpose.SERVE and lane[0] in staying)
         self._mismatched = set()
@@ -197,7 +201,9 @@ class Executor:
             loaded = await self._load(wanted, choice)
         except PrepareError as error:
             _log.error("last_known_good_failed", slot=wanted.slot, version=wanted.version, error=str(error))
+            self._preparations.drop(wanted)  # no device that was measured loads it: measure what the box has now
             return
+        choice = loaded.choice
         self._swap_in(wanted, loaded)
         self._preparations.put(wanted, choice)
         self._slots[wanted.slot] = serving_slot(wanted, choice, serving_time=self._clock.now(), last_known_good=True)
@@ -207,7 +213,7 @@ class Executor:
 
     async def run(self) -> None:
         try:
-            await self._run()
+            await first_of(self._run(), self._watch.run())
         except asyncio.CancelledError:
             self._trials.stop()
             await self._shadows.stop()
@@ -232,12 +238,12 @@ class Executor:
         """The first action of the diff that is not waiting. While a serving version waits nothing is pruned, since its
         slot may still need what it serves from, and nothing is done for candidates."""
         waiting = self._waits.waiting()
-        serving_waits = any(purpose is Purpose.SERVE for _, purpose in waiting - {_PRUNING})
+        serving_waits = any(purpose is Purpose.SERVE for _, purpose in waiting - {PRUNING})
         for action in diff(self._desired, self._holding()):
-            lane = _lane(action)
+            lane = lane_of(action)
             if isinstance(action, EndShadow):
                 return action
-            if lane in waiting or (serving_waits and (lane == _PRUNING or lane[1] is not Purpose.SERVE)):
+            if lane in waiting or (serving_waits and (lane == PRUNING or lane[1] is not Purpose.SERVE)):
                 continue
             return action
         return None
@@ -251,11 +257,9 @@ class Executor:
         task = asyncio.create_task(self._apply(action))
         try:
             while not task.done():
-                woken = asyncio.create_task(self._wakeup.wait(self._clock, self._idle_seconds()))
-                await asyncio.wait({task, woken}, return_when=asyncio.FIRST_COMPLETED)
-                woken.cancel()
+                await first_of(asyncio.wait({task}), self._wakeup.wait(self._clock, self._idle_seconds()))
                 if not task.done() and self._stale(action):
-                    _log.info("action_given_up", action=type(action).__name__, slot=_lane(action)[0])
+                    _log.info("action_given_up", action=type(action).__name__, slot=lane_of(action)[0])
                     break
                 if not task.done():
                     await self._tend()
@@ -271,12 +275,12 @@ class Executor:
         match action:
             case Fetch(slot=wanted, purpose=Purpose.SERVE) | Prepare(slot=wanted, purpose=Purpose.SERVE):
                 now_wanted = next((slot for slot in self._desired.slots if slot.slot == wanted.slot), None)
-                return now_wanted is None or not _same_work(now_wanted, wanted)
+                return now_wanted is None or not same_work(now_wanted, wanted)
             case Fetch(slot=candidate) | Prepare(slot=candidate):
                 # Also when serving has something to do, unless that is the very same.
                 match self._next_action():
                     case Fetch(slot=following) | Prepare(slot=following):
-                        return not _same_work(following, candidate)
+                        return not same_work(following, candidate)
                     case _:
                         return True
             case _:
@@ -318,7 +322,7 @@ class Executor:
             match purpose:
                 case Purpose.SERVE:
                     await self._settle_serving(slot, error)
-                case Purpose.PREFETCH | Purpose.SHADOW:
+                case Purpose.PREFETCH | Purpose.SHADOW | Purpose.REMEASURE:
                     await self._settle_candidate(slot, purpose, error)
                 case _:
                     assert_never(purpose)
@@ -341,8 +345,12 @@ class Executor:
     async def _prepare(self, wanted: DesiredSlot, purpose: Purpose) -> None:
         if purpose is Purpose.SERVE:
             self._set_progress(wanted, SlotState.PREPARING)
-        measurements = await self._runtime.measure(self._folder(wanted), wanted.signature, wanted.runtime_policy)
+        await self._watch.look()
+        measurements = await self._runtime.measure(
+            self._folder(wanted), wanted.signature, wanted.runtime_policy, without=self._watch.lost
+        )
         choice = choose(measurements, wanted.runtime_policy.hint)
+        choice = replace(choice, fingerprint=self._watch.fingerprint)
         self._preparations.put(wanted, choice)
         self._waits.drop((wanted.slot, purpose))
         _log.info(
@@ -352,9 +360,35 @@ class Executor:
             device=str(choice.configuration),
             why=choice.reason,
         )
+        if purpose is Purpose.REMEASURE:
+            await self._rechoose(wanted, choice)
         if purpose is not Purpose.SERVE:
             self._changed()
             await self._saver.save()
+
+    async def _rechoose(self, wanted: DesiredSlot, choice: DeviceChoice) -> None:
+        """What serves goes to the configuration that is the best now."""
+        before = self._slot(wanted.slot).device_choice
+        if before is None or before.configuration != choice.configuration:
+            loaded = await self._load(wanted, choice)
+            choice = loaded.choice
+            self._swap_in(wanted, loaded)
+        self._slots[wanted.slot] = replace(self._slot(wanted.slot), device_choice=choice)
+
+    def _took_over(self, wanted: DesiredSlot, lost: DeviceChoice, successor: FallbackModel) -> bool:
+        """A device died under what was loaded; whether its slot still served that."""
+        slot = self._slot(wanted.slot)
+        if slot.serving is None or slot.device_choice is None or not runs_alike(slot.serving, wanted):
+            return False
+        if slot.device_choice.configuration != lost.configuration:
+            return False
+        self._serving.swap(slot.serving, successor)
+        self._preparations.put(slot.serving, successor.choice)
+        self._slots[slot.slot] = replace(slot, device_choice=successor.choice)
+        self._saver.unsaved = True
+        self._wakeup.wake()
+        self._changed()
+        return True
 
     async def _start_shadow(self, wanted: DesiredSlot, candidate: DesiredSlot) -> None:
         serving = self._slot(wanted.slot).serving
@@ -371,6 +405,7 @@ class Executor:
         self._set_progress(wanted, SlotState.PREPARING)
         choice = self._preparations.choice(wanted)
         loaded = await self._load(wanted, choice)
+        choice = loaded.choice
         self._swap_in(wanted, loaded)
         self._trials.supersede(wanted)
         self._slots[wanted.slot] = serving_slot(wanted, choice, serving_time=self._clock.now())
@@ -378,19 +413,17 @@ class Executor:
         _log.info("version_serves", slot=wanted.slot, version=wanted.version, device=choice.device)
         await self._saver.save()
 
-    async def _load(self, wanted: DesiredSlot, choice: DeviceChoice) -> LoadedModel:
+    async def _load(self, wanted: DesiredSlot, choice: DeviceChoice) -> FallbackModel:
         """Load in this process, which a bad version may end: that it begins is saved first."""
         self._trials.begin(wanted, before=serving_record(self._slot(wanted.slot)))
         await self._saver.save()
         try:
-            return await self._runtime.load(
-                self._folder(wanted), wanted.signature, wanted.runtime_policy, choice.configuration
-            )
+            return await self._fallbacks.load(wanted, choice, self._folder(wanted))
         except BaseException:
             self._trials.end(wanted)
             raise
 
-    def _swap_in(self, wanted: DesiredSlot, loaded: LoadedModel) -> None:
+    def _swap_in(self, wanted: DesiredSlot, loaded: FallbackModel) -> None:
         self._serving.swap(wanted, loaded)
         self._trials.serve(wanted, now_seconds=self._clock.monotonic())
 
@@ -415,13 +448,14 @@ class Executor:
     async def _prune(self, keep: frozenset[str]) -> None:
         await self._drop_bytes(self._cache.digests() - keep)
         if self._cache.digests() - keep:
-            self._waits.hold(_PRUNING, Reason.STATE_UNWRITABLE, seconds=limits.BACKOFF_MAX_SECONDS)
+            self._waits.hold(PRUNING, Reason.STATE_UNWRITABLE, seconds=limits.BACKOFF_MAX_SECONDS)
         serving = [slot.serving for slot in self._slots.values() if slot.serving is not None]
         self._preparations.keep_only((*self._desired.slots, *serving, *self._candidates()))
 
     async def _drop_bytes(self, digests: frozenset[str]) -> None:
         try:
             await asyncio.to_thread(self._cache.prune, self._cache.digests() - digests)
+            await self._runtime.prune()
         except OSError as error:
             _log.warning("prune_failed", error=str(error))
 
@@ -433,7 +467,8 @@ class Executor:
             slots=tuple(self._slots.values()),
             complete=frozenset(slot.artifact.digest for slot in slots if self._cache.folder(slot.artifact) is not None),
             stored=self._cache.digests(),
-            prepared=self._preparations.keys(),
+            prepared=self._preparations.keys(self._watch.is_stale),
+            stale=frozenset(slot.slot for slot in self._slots.values() if self._watch.is_stale(slot.device_choice)),
             fallbacks=self._trials.fallbacks(),
             shadows=self._shadows.held(),
             on_trial=self._trials.on_trial,
@@ -563,24 +598,3 @@ class Executor:
             prepared=self._preparations.records(self._desired.slots),
             shadows=self._shadows.records(),
         )
-
-
-def _same_work(one: DesiredSlot, other: DesiredSlot) -> bool:
-    """Whether to fetch or prepare the one is to do so for the other, at the same pace."""
-    alike = one.slot == other.slot and runs_alike(one, other)
-    return alike and one.fetch_bytes_per_second_max == other.fetch_bytes_per_second_max
-
-
-def _lane(action: Action) -> Lane:
-    match action:
-        case Fetch(slot=wanted, purpose=purpose) | Prepare(slot=wanted, purpose=purpose):
-            return (wanted.slot, purpose)
-        case Swap(slot=wanted) | Adopt(slot=wanted):
-            return (wanted.slot, Purpose.SERVE)
-        case StartShadow(slot=wanted):
-            return (wanted.slot, Purpose.SHADOW)
-        case Unload(slot=name):
-            return (name, Purpose.SERVE)
-        case Prune() | EndShadow():
-            return _PRUNING
-    assert_never(action)

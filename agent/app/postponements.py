@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 import structlog
 
@@ -10,12 +11,25 @@ from agent import limits
 from agent.app.ports import Clock
 from agent.domain.backoff import delay_seconds
 from agent.domain.errors import AgentError, Reason
-from agent.domain.reconcile import Purpose
+from agent.domain.reconcile import (
+    Action,
+    Adopt,
+    EndShadow,
+    Fetch,
+    Prepare,
+    Prune,
+    Purpose,
+    StartShadow,
+    Swap,
+    Unload,
+)
 
 _log = structlog.get_logger()
 
 Lane = tuple[str, Purpose]
 """A slot's name, and what it is worked on for."""
+PRUNING: Lane = ("", Purpose.SERVE)
+"""Stands for pruning where slots are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +102,18 @@ class Postponements:
             lane: replace(wait, until_seconds=0.0) if wait.reason is reason else wait
             for lane, wait in self._waits.items()
         }
+
+
+def lane_of(action: Action) -> Lane:
+    match action:
+        case Fetch(slot=wanted, purpose=purpose) | Prepare(slot=wanted, purpose=purpose):
+            return (wanted.slot, purpose)
+        case Swap(slot=wanted) | Adopt(slot=wanted):
+            return (wanted.slot, Purpose.SERVE)
+        case StartShadow(slot=wanted):
+            return (wanted.slot, Purpose.SHADOW)
+        case Unload(slot=name):
+            return (name, Purpose.SERVE)
+        case Prune() | EndShadow():
+            return PRUNING
+    assert_never(action)

@@ -21,8 +21,9 @@ class Preparations:
         self._choices: dict[PreparedKey, DeviceChoice] = {}
         self._failures: dict[str, tuple[DesiredSlot, str]] = {}
 
-    def keys(self) -> frozenset[PreparedKey]:
-        return frozenset(self._choices)
+    def keys(self, is_stale: Callable[[DeviceChoice], bool]) -> frozenset[PreparedKey]:
+        """Of choices that still hold."""
+        return frozenset(key for key, choice in self._choices.items() if not is_stale(choice))
 
     def choice(self, slot: DesiredSlot) -> DeviceChoice:
         return self._choices[prepared_key(slot)]

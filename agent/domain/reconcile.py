@@ -8,6 +8,7 @@ Rules kept here:
 - Slots that must go are unloaded after the others are settled, and bytes are pruned after that.
 - Candidates (versions to prefetch or to run in shadow) come after all of this and never answer: nothing about them
   swaps, unloads or delays a serving version. A shadow run that is no longer wanted ends first, to make room.
+- What serves as it should on a device that was chosen among others than the box has now is measured again last of all.
 """
 
 from collections.abc import Iterable
@@ -24,6 +25,8 @@ class Purpose(StrEnum):
     SERVE = "SERVE"
     PREFETCH = "PREFETCH"
     SHADOW = "SHADOW"
+    REMEASURE = "REMEASURE"
+    """It serves, and its device was chosen among others than the box has now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +121,8 @@ class Holding:
     fallbacks: tuple[DesiredSlot, ...] = ()
     """What may have to serve again."""
     shadows: tuple[HeldShadow, ...] = ()
+    stale: frozenset[str] = frozenset()
+    """Slots whose serving version runs on a device that was chosen among others than the box has now."""
     on_trial: bool = False
     """A serving version has not proven itself yet: a crash must have one culprit, so no shadow run begins."""
 
@@ -135,6 +140,12 @@ def prepared_key(slot: DesiredSlot) -> PreparedKey:
 def runs_alike(one: DesiredSlot, other: DesiredSlot) -> bool:
     """Whether both ask for the same version, bytes and device policy, so that neither needs a load after the other."""
     return one.version == other.version and prepared_key(one) == prepared_key(other)
+
+
+def same_work(one: DesiredSlot, other: DesiredSlot) -> bool:
+    """Whether to fetch or prepare the one is to do so for the other, at the same pace."""
+    alike = one.slot == other.slot and runs_alike(one, other)
+    return alike and one.fetch_bytes_per_second_max == other.fetch_bytes_per_second_max
 
 
 def candidate_slot(wanted: DesiredSlot, candidate: CandidateVersion) -> DesiredSlot:
@@ -220,7 +231,19 @@ def diff(desired: DesiredState, holding: Holding) -> tuple[Action, ...]:
         candidate = prefetch_of(wanted)
         if candidate is not None:
             actions.extend(_preparations(candidate, holding, Purpose.PREFETCH))
+    actions.extend(
+        Prepare(slot=wanted, purpose=Purpose.REMEASURE) for wanted in wanted_slots if _is_stale(wanted, holding)
+    )
     return tuple(actions)
+
+
+def _is_stale(wanted: DesiredSlot, holding: Holding) -> bool:
+    return (
+        wanted.slot in holding.stale
+        and wanted.artifact.digest in holding.complete
+        and not _slot_actions(wanted, holding)
+        and not failed_for_good(wanted, holding.slot(wanted.slot))
+    )
 
 
 def _slot_actions(wanted: DesiredSlot, holding: Holding) -> tuple[Action, ...]:

@@ -127,7 +127,7 @@ async def test_the_swap_to_a_prefetched_version_compiles_nothing(box: Box, tmp_p
     await box.reach(lambda: box.serves() == 2)
     ((served),) = box.serving._slots.values()
     loaded = served.loaded
-    assert loaded._compiled.get_property("LOADED_FROM_CACHE")  # type: ignore[attr-defined]
+    assert loaded._loaded._compiled.get_property("LOADED_FROM_CACHE")  # type: ignore[attr-defined]
 
 
 async def test_a_candidate_in_shadow_is_compared_on_what_applications_ask(box: Box, tmp_path: Path) -> None:

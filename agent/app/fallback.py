@@ -1,0 +1,247 @@
+"""What happens when a device dies under a version: the next best measured configuration answers.
+
+Rules kept here:
+- A device counts as lost when an inference failed and an example that succeeded at the load fails now as well; an
+  input that the model cannot take loses nothing.
+- Requests that fail on a lost device wait for its successor, within a bound, and are answered by it.
+- A lost device is left alone until the next process; the condition DevicesAnswer says which it is and why.
+- While all is well a request pays for none of this.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from agent import limits
+from agent.app import conditions
+from agent.app.conditions import Conditions
+from agent.app.device_watch import DeviceWatch
+from agent.app.ports import LoadedModel, Runtime, Tensor
+from agent.app.tensors import NUMPY_TYPES
+from agent.domain.artifact import ModelSignature
+from agent.domain.device import DeviceChoice
+from agent.domain.device_choice import fallback_choice, ranked
+from agent.domain.errors import PrepareError, Reason, RequestError
+from agent.domain.slot import DesiredSlot
+
+_log = structlog.get_logger()
+
+
+class FallbackModel:
+    """A LoadedModel whose device may die. `close` as for any other; what still answers for a predecessor goes on."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        choice: DeviceChoice,
+        replace_lost: "Callable[[FallbackModel, str], Future[FallbackModel | None]]",
+    ) -> None:
+        """Owns `loaded`. `replace_lost` begins to load the successor; call it from any thread."""
+        self.choice = choice
+        self._loaded = loaded
+        self._replace_lost = replace_lost
+        self._lock = threading.RLock()
+        self._checking = threading.Lock()
+        self._heir: Future[FallbackModel | None] | None = None
+        self._successor: FallbackModel | None = None
+        self._guests = 0
+        self._closed = False
+        self._example = _example(loaded)
+        self._failures = 0
+
+    @property
+    def device(self) -> str:
+        """Of what answers now."""
+        return self._loaded.device if self._successor is None else self._successor.device
+
+    @property
+    def signature(self) -> ModelSignature:
+        return self._loaded.signature
+
+    @property
+    def optimal_requests(self) -> int:
+        return self._loaded.optimal_requests
+
+    def infer(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        if self._successor is None:
+            try:
+                outputs = self._loaded.infer(inputs)
+            except RequestError as error:
+                if error.reason is not Reason.INFERENCE_FAILED or not self._is_lost():
+                    raise
+                successor = self._wait_for_successor(error)
+            else:
+                if self._failures:
+                    self._failures = 0
+                return outputs
+        else:
+            successor = self._successor
+            successor.enter()
+        try:
+            return successor.infer(inputs)
+        finally:
+            successor.leave()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._guests:
+                return
+        self._loaded.close()
+
+    # --- requests of a predecessor ---
+
+    def enter(self, guests: int = 1) -> None:
+        """Requests come that this model's owner does not know of. Raises RequestError once it is closed."""
+        with self._lock:
+            if self._closed and not self._guests:
+                raise RequestError(
+                    "the version was replaced meanwhile", remedy="send it again", reason=Reason.MODEL_NOT_READY
+                )
+            self._guests += guests
+
+    def leave(self) -> None:
+        with self._lock:
+            self._guests -= 1
+            if not self._closed or self._guests:
+                return
+        self._loaded.close()
+
+    # --- a device that died ---
+
+    def _is_lost(self) -> bool:
+        with self._checking:
+            if self._heir is not None:
+                return True
+            self._failures += 1
+            if self._example is None:
+                return self._failures >= limits.LOST_AFTER_FAILURES
+            return all(_fails(self._loaded, self._example) for _ in range(limits.LOST_CHECKS))
+
+    def _wait_for_successor(self, error: RequestError) -> "FallbackModel":
+        """The successor, entered. Raises `error` where there is none, or none in time."""
+        with self._lock:
+            if self._heir is None:
+                _log.error("device_lost", device=self._loaded.device, error=str(error))
+                self._heir = self._replace_lost(self, error.message)
+                self._heir.add_done_callback(self._settle)
+            heir = self._heir
+        try:
+            successor = heir.result(limits.FALLBACK_WAIT_SECONDS_MAX)
+        except (TimeoutError, CancelledError):
+            raise error from None
+        if successor is None:
+            raise error
+        successor.enter()
+        return successor
+
+    def _settle(self, heir: "Future[FallbackModel | None]") -> None:
+        with self._lock:
+            successor = None if heir.cancelled() or heir.exception() is not None else heir.result()
+            self._successor = successor
+            if successor is None:
+                self._heir = None  # the next failure looks again: the device may be back
+
+
+class Fallbacks:
+    """One per agent, in its loop: loads configurations in their order, and knows what took over."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        watch: DeviceWatch,
+        told: Conditions,
+        took_over: Callable[[DesiredSlot, DeviceChoice, FallbackModel], bool],
+    ) -> None:
+        """`took_over` is given what was loaded, the choice that was lost and what answers now; it returns whether the
+        slot still served the first, and owns the last then."""
+        self._runtime = runtime
+        self._watch = watch
+        self._told = told
+        self._took_over = took_over
+        self._loop = asyncio.get_running_loop()
+
+    async def load(self, wanted: DesiredSlot, choice: DeviceChoice, folder: Path) -> FallbackModel:
+        """What was chosen, or the next best that loads. Raises the first PrepareError."""
+        try:
+            return await self._load(wanted, choice, folder)
+        except PrepareError as error:
+            # Nothing was lost for good: it is measured again as soon as the devices are known.
+            found = await self._next_best(wanted, replace(choice, fingerprint=""), folder, str(error))
+            if found is None:
+                raise
+            return found
+
+    async def _load(self, wanted: DesiredSlot, choice: DeviceChoice, folder: Path) -> FallbackModel:
+        loaded = await self._runtime.load(folder, wanted.signature, wanted.runtime_policy, choice.configuration)
+
+        def replace_lost(model: FallbackModel, why: str) -> Future[FallbackModel | None]:
+            return asyncio.run_coroutine_threadsafe(self._replace(model, wanted, folder, why), self._loop)
+
+        return await asyncio.to_thread(FallbackModel, loaded, choice, replace_lost)
+
+    async def _next_best(
+        self, wanted: DesiredSlot, choice: DeviceChoice, folder: Path, why: str
+    ) -> FallbackModel | None:
+        hint = wanted.runtime_policy.hint
+        for configuration in ranked(choice.measurements, hint):
+            gone = any(configuration.uses(device) for device in self._watch.lost)
+            if gone or configuration == choice.configuration:
+                continue
+            try:
+                return await self._load(wanted, fallback_choice(choice, hint, configuration, why), folder)
+            except PrepareError as error:
+                _log.error("fallback_failed", slot=wanted.slot, device=str(configuration), error=str(error))
+        return None
+
+    async def _replace(self, model: FallbackModel, wanted: DesiredSlot, folder: Path, why: str) -> FallbackModel | None:
+        lost = model.choice
+        self._watch.lose(lost.device)
+        marked = replace(lost, fingerprint=self._watch.fingerprint)
+        successor = await self._next_best(wanted, marked, folder, why)
+        device = str(lost.configuration)
+        after = str(successor.choice.configuration) if successor is not None else "nothing"
+        self._told.set(
+            conditions.DEVICES_ANSWER,
+            holds=False,
+            reason="DeviceLost",
+            message=f"{device} fails under {wanted.slot}:{wanted.version}: {why}; {after} answers instead. "
+            "Look at the device and its driver, then start the agent again",
+        )
+        _log.error("fallback", slot=wanted.slot, version=wanted.version, lost=device, answers=after)
+        if successor is not None and not self._took_over(wanted, lost, successor):
+            # The slot has moved on, and only requests that were under way still need it.
+            self._loop.call_later(limits.FALLBACK_WAIT_SECONDS_MAX, successor.close)
+        return successor
+
+
+def _fails(loaded: LoadedModel, example: Mapping[str, Tensor]) -> bool:
+    try:
+        loaded.infer(example)
+    except RequestError as error:
+        return error.reason is Reason.INFERENCE_FAILED
+    except (ValueError, TypeError):
+        return True  # a model of no fixed rank, say
+    return False
+
+
+def _example(loaded: LoadedModel) -> Mapping[str, Tensor] | None:
+    """An input that the model takes; None where zeros are none. Of the size that it was measured with."""
+    if any(spec.datatype not in NUMPY_TYPES for spec in loaded.signature.inputs):
+        return None
+    shapes = {
+        spec.name: [
+            size if size >= 0 else 1 if place == 0 else limits.DYNAMIC_DIMENSION_MEASURED
+            for place, size in enumerate(spec.shape)
+        ]
+        for spec in loaded.signature.inputs
+    }
+    example = {spec.name: np.zeros(shapes[spec.name], NUMPY_TYPES[spec.datatype]) for spec in loaded.signature.inputs}
+    return None if _fails(loaded, example) else example
