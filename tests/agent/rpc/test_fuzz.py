@@ -35,7 +35,8 @@ GROWTH_BYTES_MAX = 48 << 20
 MESSAGE_BYTES_MAX = 1 << 20
 Code = grpc.StatusCode
 REFUSALS = {Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.UNIMPLEMENTED, Code.ALREADY_EXISTS, Code.RESOURCE_EXHAUSTED}
-HTTP_REFUSALS = {400, 404, 405, 413, 415, 429, 501}
+REFUSALS |= {Code.DEADLINE_EXCEEDED}
+HTTP_REFUSALS = {400, 404, 405, 413, 415, 429, 501, 504}
 METHODS = (
     *("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics", "RepositoryIndex", "ServerMetadata"),
     *("SystemSharedMemoryStatus", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister"),
@@ -143,7 +144,17 @@ def spoil_request(rng: random.Random, message: Any) -> None:
 
 
 def spoil_parameter(rng: random.Random, parameters: Any) -> None:
-    names = ["priority", "timeout", "sequence_id", "part_id", "deadline_ms", "classification", "triton_x", "own"]
+    names = [
+        "priority",
+        "timeout",
+        "sequence_id",
+        "part_id",
+        "application",
+        "deadline_ms",
+        "classification",
+        "triton_x",
+        "own",
+    ]
     names += ["shared_memory_region", "shared_memory_byte_size", "shared_memory_offset", "binary_data_size"]
     parameter = parameters[rng.choice(names)]
     match rng.randrange(5):
