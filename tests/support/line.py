@@ -77,9 +77,12 @@ class Line:
             agent.kill()
         self.controller.kill()
 
-    def lineside(self, *arguments: str, timeout_seconds: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run the operator's command line; the caller looks at the exit status."""
-        command = [sys.executable, "-m", "controlplane.cli.main", "--config", str(self.controller.operator_file)]
+    def lineside(
+        self, *arguments: str, timeout_seconds: float = 120, config: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the operator's command line, or with `config` another's; the caller looks at the exit status."""
+        operator_file = config or self.controller.operator_file
+        command = [sys.executable, "-m", "controlplane.cli.main", "--config", str(operator_file)]
         return subprocess.run(
             [*command, *arguments], capture_output=True, text=True, timeout=timeout_seconds, check=False
         )
