@@ -489,7 +489,7 @@ def _result(
     return Result(
         slot=served.model.slot,
         version=served.model.version,
-        device=served.model.device,
+        device=served.loaded.device,
         infer_time=request.infer_time,
         part_id=request.part_id,
         request_id=request.request_id,
