@@ -13,6 +13,7 @@ from controlplane.cli.progress import publishing
 from controlplane.cli.quantity import bytes_text, time_text
 from controlplane.cli.session import Session, SessionArgument, resource_app
 from controlplane.client import InvalidInputError
+from controlplane.client.golden import Golden
 from controlplane.client.names import parse_reference, short
 
 app = resource_app("models", "Publish models and look at their versions.")
@@ -26,6 +27,10 @@ def publish(
     *,
     notes: str = "",
     wait: bool = False,
+    golden: Path | None = None,
+    golden_outputs: Path | None = None,
+    tolerance: float = 0.01,
+    min_top1_agreement: float = 0.0,
     preprocessing: PreprocessingOptions | None = None,
     session: SessionArgument,
 ) -> None:
@@ -45,11 +50,27 @@ def publish(
         What changed.
     wait
         Return when the controller has read the model, which publishing always does; for scripts that say so.
+    golden
+        An .npz of inputs by name. What the model answers here in f32 is kept with the version, and agents serve it only
+        where it answers like that.
+    golden_outputs
+        An .npz of the outputs for these inputs, where they come from elsewhere.
+    tolerance
+        How far an output may be off, as a share of the largest golden value of that output.
+    min_top1_agreement
+        Least share of golden rows whose largest value is at the same place, 0 to 1.
     """
     _ = wait
+    if golden is None and golden_outputs is not None:
+        raise InvalidInputError("there are no golden inputs", field="golden_outputs", remedy="give --golden as well")
+    wanted = golden and Golden(
+        inputs=golden, outputs=golden_outputs, relative=tolerance, min_top1_agreement=min_top1_agreement
+    )
     embedded = preprocessing_of(preprocessing or PreprocessingOptions())
     with publishing(session.printer) as progress:
-        version = session.client.models.publish(name, path, notes=notes, preprocessing=embedded, progress=progress)
+        version = session.client.models.publish(
+            name, path, notes=notes, preprocessing=embedded, golden=wanted, progress=progress
+        )
     if session.printer.json:
         session.printer.document(document_of(version))
     else:

@@ -40,5 +40,7 @@ CONFIG_BYTES_MAX = 1 << 20
 """An operator.toml is a few kilobytes; more is the wrong file."""
 EXTERNAL_NAME_BYTES_MAX = 127
 """Longest name of an ONNX external data file that is looked for: its length is one byte up to this."""
+GOLDEN_BYTES_MAX = 64 << 20
+"""Golden inputs of a version, and again its outputs, unpacked, as agents take them: a hundred images of 640 x 320."""
 MODEL_INFO_VALUE_BYTES_MAX = 64 << 10
 """Longest value of a key of model_info: what the controller keeps of one; a thousand labels take 10 kB."""

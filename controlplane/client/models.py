@@ -13,6 +13,7 @@ from controlplane.client import limits
 from controlplane.client.channel import Connection
 from controlplane.client.conversion import prepared
 from controlplane.client.files import ModelFile, artifact_of, collect, describe
+from controlplane.client.golden import Golden, golden_files
 from controlplane.client.names import model_name, version_name
 from controlplane.client.pages import iterate
 from controlplane.client.preprocessing import Preprocessing
@@ -103,16 +104,19 @@ class Models:
         *,
         notes: str = "",
         preprocessing: Preprocessing | None = None,
+        golden: Golden | None = None,
         progress: OnProgress = lambda _: None,
     ) -> model_pb2.ModelVersion:
         """Publish the model at `path` as the next version of `model`, which need not exist yet.
 
         With `preprocessing`, and where OpenVINO does not read the format by itself, IR is made of it here first. The
         same bytes again return the version that they already have. Returns after the controller has read the model.
-        Raises InvalidInputError for a path that holds no model, ApiError when the controller refuses it.
+        With `golden`, agents serve it only where it answers like that. Raises InvalidInputError for a path that holds
+        no model and for golden files that do not fit it, ApiError when the controller refuses it.
         """
         with ExitStack() as stack:
-            files = collect(stack.enter_context(prepared(Path(path), preprocessing)))
+            source = stack.enter_context(prepared(Path(path), preprocessing))
+            files = stack.enter_context(golden_files(source, collect(source), golden))
             artifact = _hash(files, progress)
             self._upload(files, artifact, progress)
         progress(Progress(stage=Stage.INSPECT, done_bytes=artifact.size_bytes, total_bytes=artifact.size_bytes))
