@@ -8,6 +8,7 @@ from controlplane.app.ports import Clock, Store, UnitOfWork
 from controlplane.app.rollout_steps import RolloutSteps, Scene, artifact_bytes, look
 from controlplane.domain.admission import Hold, admit_targets
 from controlplane.domain.assignment import Standing, select_targets
+from controlplane.domain.errors import ResourceNotFoundError
 from controlplane.domain.explanation import Case, SlotExplanation
 from controlplane.domain.ids import AgentId, ModelId, RolloutId
 from controlplane.domain.slot_explanation import explain
@@ -26,9 +27,13 @@ class Explanations:
 
     async def explain(self, agent_id: AgentId, model_id: ModelId | None = None) -> tuple[SlotExplanation, ...]:
         """Return why each slot of the agent runs what it runs, of one model or of all, by slot. Raises
-        ResourceNotFoundError for an unknown agent, and nothing else: every agent can be explained."""
+        ResourceNotFoundError for an unknown agent or model, and nothing else: every agent can be explained."""
         async with self._store.read() as uow:
             record = await uow.agents.get(agent_id)
+            if model_id is not None and await uow.models.find(model_id) is None:
+                raise ResourceNotFoundError(
+                    f"models/{model_id} does not exist", field="model", remedy="list the models and name one of them"
+                )
             standing = await read_standing(uow)
             queued = await uow.rollouts.list_queued()
             holds = await self._find_holds(uow, standing, agent_id)

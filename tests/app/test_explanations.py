@@ -6,6 +6,7 @@ from controlplane.app.explanations import Explanations
 from controlplane.domain.errors import ResourceNotFoundError
 from controlplane.domain.ids import AgentId, ModelId
 from tests.app.fleet import SOLAR, Fleet
+from tests.support.factories import make_model
 
 
 def explanations_of(fleet: Fleet) -> Explanations:
@@ -49,7 +50,16 @@ async def test_in_an_admitted_wave_it_says_why_an_agent_is_not_released() -> Non
 
 async def test_one_model_is_explained_alone_and_an_unknown_agent_is_refused() -> None:
     fleet = await make_fleet()
+    async with fleet.store.write() as uow:
+        await uow.models.add(make_model(id="weld"))
     (slot,) = await explanations_of(fleet).explain(AgentId("st-1"), ModelId("weld"))
     assert (slot.slot, slot.desired_version) == ("weld", None)
     with pytest.raises(ResourceNotFoundError):
         await explanations_of(fleet).explain(AgentId("st-9"))
+
+
+async def test_a_slip_of_the_pen_in_the_models_name_is_told() -> None:
+    fleet = await make_fleet()
+    with pytest.raises(ResourceNotFoundError) as refused:
+        await explanations_of(fleet).explain(AgentId("st-1"), ModelId("solr"))
+    assert refused.value.field == "model"
