@@ -129,6 +129,7 @@ def make_file(name: str, size: int) -> Path:
         ("/{prefix}missing", (0, 1), "key"),
         ("/{prefix}link", (0, 1), "key"),
         ("/{prefix}folder", (0, 1), "key"),
+        ("/{prefix}a", (0, 0), "byte_size"),
         ("/{prefix}a", (0, 101), "byte_size"),
         ("/{prefix}a", (100, 1), "byte_size"),
         ("/{prefix}a", (-1, 1), "byte_size"),
@@ -152,6 +153,18 @@ def test_only_allowed_keys_and_ranges_are_registered(
         assert shared.regions("") == ()
     finally:
         folder.rmdir()
+
+
+def test_several_prefixes_may_be_allowed(prefix: str) -> None:
+    make_file(prefix + "a", 8)
+    shared = SharedMemory(f"other_,{prefix}")
+    shared.register(Region(name="a", key=f"/{prefix}a", offset=0, byte_size=8))
+    with pytest.raises(RequestError, match=f"/other_ or /{prefix}"):
+        shared.register(Region(name="b", key="/another", offset=0, byte_size=8))
+    shared.close()
+    for wrong in (",", "a,", "a,b/c", "a, b"):
+        with pytest.raises(RequestError, match="no beginning of a key"):
+            SharedMemory(wrong)
 
 
 def test_a_name_is_registered_once_and_regions_are_bounded(prefix: str) -> None:
