@@ -122,7 +122,7 @@ def _fits(shape: Any, found: tuple[int, ...]) -> bool:
         return False
     rows = [place == 0 and size.is_static and size.get_length() for place, size in enumerate(shape)]
     return all(
-        (row and got > 0 and got % row == 0) or size.compatible(got)
+        (row and got > 0 and got % row == 0) or size.compatible(type(size)(got))
         for size, got, row in zip(shape, found, rows, strict=True)
     )
 

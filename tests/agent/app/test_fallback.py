@@ -1,0 +1,223 @@
+"""A device that dies under a version: the next best answers, and no request is lost."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agent import limits
+from agent.app import conditions
+from agent.app.conditions import Conditions
+from agent.app.device_watch import DeviceWatch
+from agent.app.fallback import FallbackModel, Fallbacks
+from agent.app.ports import Tensor
+from agent.clock import SystemClock
+from agent.domain.artifact import ModelSignature, TensorSpec
+from agent.domain.device import Configuration, DeviceChoice, DeviceMeasurement, PerformanceHint, RuntimePolicy
+from agent.domain.device_choice import choose
+from agent.domain.errors import PrepareError, Reason, RequestError
+from agent.domain.slot import DesiredSlot
+from tests.support.agent_core import FakeRuntime, wanted
+
+SIGNATURE = ModelSignature(
+    entry_path="m.xml",
+    inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 2)),),
+    outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1, 2)),),
+)
+GOOD = {"x": np.ones((1, 2), np.float32)}
+BAD = {"x": np.full((1, 2), -1, np.float32)}
+"""An input that no device takes."""
+
+
+@dataclass(slots=True)
+class MortalModel:
+    """Answers with its device's number, as long as the device lives."""
+
+    device: str
+    signature: ModelSignature = SIGNATURE
+    optimal_requests: int = 1
+    dead: threading.Event = field(default_factory=threading.Event)
+    closed: int = 0
+    answered: int = 0
+
+    def infer(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        assert not self.closed, "an inference on a closed model"
+        if self.dead.is_set() or float(inputs["x"].min()) < 0:
+            raise RequestError("device lost", reason=Reason.INFERENCE_FAILED)
+        self.answered += 1
+        return {"y": np.full(inputs["x"].shape, len(self.device), np.float32)}
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class MortalRuntime(FakeRuntime):
+    """Loads mortal models, but not on what is in `broken`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.models: list[MortalModel] = []
+        self.broken: set[str] = set()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def load(  # type: ignore[override]
+        self, folder: Path, signature: ModelSignature, policy: RuntimePolicy, configuration: Configuration
+    ) -> MortalModel:
+        await self.gate.wait()
+        if configuration.device in self.broken:
+            raise PrepareError("no such device", reason=Reason.LOAD_FAILED)
+        self.models.append(MortalModel(configuration.device))
+        return self.models[-1]
+
+
+def measured(device: str, latency: float, **changes: object) -> DeviceMeasurement:
+    found = DeviceMeasurement(device=device, ok=True, latency_ms_p50=latency, throughput_per_second=1.0)
+    return replace(found, **changes)  # type: ignore[arg-type]
+
+
+CHOICE = choose(
+    [
+        measured("GPU.0", 1.0),
+        measured("AUTO:GPU.0,CPU", 1.5),
+        measured("CPU", 2.0),
+        measured("NPU", 4.0),
+        measured("WRONG", 0.1, ok=False, failure=Reason.PARITY_FAILED),
+    ],
+    PerformanceHint.LATENCY,
+)
+WANTED = replace(wanted(1), signature=SIGNATURE)
+
+
+@dataclass(slots=True)
+class World:
+    runtime: MortalRuntime
+    watch: DeviceWatch
+    told: Conditions
+    fallbacks: Fallbacks
+    taken: list[FallbackModel]
+    still_serves: bool = True
+
+    def condition(self) -> str:
+        return next((each.message for each in self.told.all() if each.type == conditions.DEVICES_ANSWER), "")
+
+
+@pytest.fixture
+async def world() -> World:
+    clock, runtime = SystemClock(), MortalRuntime()
+    watch, told, taken = DeviceWatch(runtime=runtime, clock=clock, on_change=lambda: None), Conditions(clock), []
+
+    def took_over(slot: DesiredSlot, lost: DeviceChoice, successor: FallbackModel) -> bool:
+        taken.append(successor)
+        return found.still_serves
+
+    found = World(runtime, watch, told, Fallbacks(runtime=runtime, watch=watch, told=told, took_over=took_over), taken)
+    return found
+
+
+async def test_every_request_is_answered_when_the_device_dies_under_many(world: World) -> None:
+    model = await world.fallbacks.load(WANTED, CHOICE, Path("m"))
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(8) as pool:
+        world.runtime.gate.clear()
+        before = [loop.run_in_executor(pool, model.infer, GOOD) for _ in range(20)]
+        await asyncio.gather(*before)
+        world.runtime.models[0].dead.set()
+        during = [loop.run_in_executor(pool, model.infer, GOOD) for _ in range(40)]
+        world.runtime.gate.set()
+        answers = await asyncio.gather(*during)
+    assert {float(answer["y"][0, 0]) for answer in answers} == {len("CPU")}
+    (successor,) = world.taken
+    assert (model.device, successor.device) == ("CPU", "CPU")
+    assert successor.choice.configuration == Configuration(device="CPU")
+    assert "GPU.0 was lost: device lost" in successor.choice.reason
+    assert "CPU answers instead" in world.condition()
+    assert world.watch.lost == {"GPU.0"}
+
+
+async def test_an_input_that_no_device_takes_loses_nothing(world: World) -> None:
+    model = await world.fallbacks.load(WANTED, CHOICE, Path("m"))
+    for _ in range(10):
+        with pytest.raises(RequestError):
+            await asyncio.to_thread(model.infer, BAD)
+    assert (await asyncio.to_thread(model.infer, GOOD))["y"][0, 0] == len("GPU.0")
+    assert world.taken == []
+    assert world.watch.lost == frozenset()
+
+
+async def test_a_second_device_may_die_too_and_the_last_has_no_successor(world: World) -> None:
+    model = await world.fallbacks.load(WANTED, CHOICE, Path("m"))
+    for expected in ("CPU", "NPU"):
+        world.runtime.models[-1].dead.set()
+        assert (await asyncio.to_thread(model.infer, GOOD))["y"][0, 0] == len(expected)
+        assert model.device == expected
+    world.runtime.models[-1].dead.set()
+    with pytest.raises(RequestError) as caught:
+        await asyncio.to_thread(model.infer, GOOD)
+    assert caught.value.reason is Reason.INFERENCE_FAILED
+    assert "nothing answers instead" in world.condition()
+    world.runtime.models[-1].dead.clear()
+    assert (await asyncio.to_thread(model.infer, GOOD))["y"][0, 0] == len("NPU"), "the device is back"
+
+
+async def test_a_slow_successor_costs_the_request_and_nothing_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "FALLBACK_WAIT_SECONDS_MAX", 0.05)
+    model = await world.fallbacks.load(WANTED, CHOICE, Path("m"))
+    world.runtime.gate.clear()
+    world.runtime.models[0].dead.set()
+    with pytest.raises(RequestError, match="device lost"):
+        await asyncio.to_thread(model.infer, GOOD)
+    world.runtime.gate.set()
+    monkeypatch.setattr(limits, "FALLBACK_WAIT_SECONDS_MAX", 5.0)
+    assert (await asyncio.to_thread(model.infer, GOOD))["y"][0, 0] == len("CPU")
+
+
+async def test_what_cannot_be_loaded_is_passed_over(world: World) -> None:
+    world.runtime.broken = {"GPU.0", "CPU"}
+    model = await world.fallbacks.load(WANTED, CHOICE, Path("m"))
+    assert model.device == "AUTO:GPU.0,CPU", "nothing was lost: it did not load"
+    world.runtime.models[-1].dead.set()
+    assert (await asyncio.to_thread(model.infer, GOOD))["y"][0, 0] == len("NPU")
+    world.runtime.broken = {each.device for each in CHOICE.measurements}
+    with pytest.raises(PrepareError):
+        await world.fallbacks.load(WANTED, CHOICE, Path("m"))
+
+
+async def test_a_successor_is_closed_only_after_the_requests_that_came_to_it(world: World) -> None:
+    model = await world.fallbacks.load(WANTED, CHOICE, Path("m"))
+    world.runtime.models[0].dead.set()
+    await asyncio.to_thread(model.infer, GOOD)
+    (successor,) = world.taken
+    successor.enter()
+    successor.close()
+    assert world.runtime.models[1].closed == 0
+    assert (await asyncio.to_thread(model.infer, GOOD))["y"][0, 0] == len("CPU")
+    successor.leave()
+    assert world.runtime.models[1].closed == 1
+    with pytest.raises(RequestError) as caught:
+        await asyncio.to_thread(model.infer, GOOD)
+    assert caught.value.reason is Reason.MODEL_NOT_READY
+    model.close()
+    assert [each.closed for each in world.runtime.models] == [1, 1]
+
+
+async def test_a_model_that_takes_no_example_is_judged_by_failures_in_a_row(world: World) -> None:
+    model = await world.fallbacks.load(WANTED, CHOICE, Path("m"))
+    model._example = None
+    for _ in range(limits.LOST_AFTER_FAILURES - 1):
+        with pytest.raises(RequestError):
+            await asyncio.to_thread(model.infer, BAD)
+    await asyncio.to_thread(model.infer, GOOD)
+    assert world.taken == []
+    world.runtime.models[0].dead.set()
+    for _ in range(limits.LOST_AFTER_FAILURES - 1):
+        with pytest.raises(RequestError):
+            await asyncio.to_thread(model.infer, GOOD)
+    assert (await asyncio.to_thread(model.infer, GOOD))["y"][0, 0] == len("CPU")
