@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -28,6 +29,7 @@ from agent.app.vitals import Listening, Vitals, live_status
 from agent.clock import SystemClock
 from agent.config import AgentSettings, Endpoints, read_settings, settings_text
 from agent.domain.errors import AgentError, EnrollmentError, Reason, RequestError, StateError
+from agent.rpc.call_traces import NO_TRACES
 from agent.rpc.controller import GrpcController
 from agent.rpc.enrollment import enroll, parse_join_token
 from agent.rpc.inference_grpc import start_grpc_server
@@ -44,6 +46,7 @@ from agent.storage.result_log import DiskResultLog
 from agent.storage.sample_spool import DiskSampleSpool
 from agent.storage.state_file import JsonStateFile
 from agent.supervision import supervise
+from agent.tracing import TracedServing, Tracing, open_tracing
 
 _log = structlog.get_logger()
 
@@ -141,6 +144,7 @@ class Agent:
     evidence: Delivery[int]
     samples: Delivery[str]
     vitals: Vitals
+    tracing: Tracing | None
 
     async def seal_regularly(self) -> None:
         await reporting.seal_regularly(self.result_log, self.clock)
@@ -157,13 +161,17 @@ def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None
         folder.results, clock=clock, bytes_max=options.spool_bytes, on_writable=_spool_teller(told)
     )
     sample_spool = DiskSampleSpool(folder.samples, clock=clock, bytes_max=options.spool_bytes)
-    controller = GrpcController(settings.endpoints, certificates, on_endpoints=_endpoint_keeper(folder, settings))
+    tracing = open_tracing(settings.agent)
+    controller = GrpcController(
+        settings.endpoints, certificates, on_endpoints=_endpoint_keeper(folder, settings), traces=tracing or NO_TRACES
+    )
     evidence = reporting.evidence_delivery(result_log, controller, conditions=told, clock=clock, rng=rng)
     samples = reporting.sample_delivery(sample_spool, controller, conditions=told, clock=clock, rng=rng)
     collector = SampleCollector(sample_spool, conditions=told, clock=clock, rng=rng, on_sample=samples.hurry)
     traffic = Traffic()
     shadows = Shadows(results=result_log, traffic=traffic, clock=clock)
-    serving = Serving(clock=clock, results=result_log, samples=collector, shadows=shadows, traffic=traffic)
+    new_serving = Serving if tracing is None else partial(TracedServing, tracing.tracer)
+    serving = new_serving(clock=clock, results=result_log, samples=collector, shadows=shadows, traffic=traffic)
     used_runtime = runtime or OpenVinoRuntime(
         compiled_folder=folder.compiled, plugins=parse_plugins(os.environ.get(ENVIRONMENT_VARIABLE, ""))
     )
@@ -200,6 +208,7 @@ def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None
         folder=folder.root,
     )
     return Agent(
+        tracing=tracing,
         vitals=vitals,
         clock=clock,
         rng=rng,
@@ -243,11 +252,21 @@ async def _servers(agent: Agent, options: RunOptions) -> AsyncIterator[tuple[str
     shared = SharedMemory(options.shared_memory)
     with _taken_addresses("--grpc", options.grpc):
         grpc_server, grpc_port = start_grpc_server(
-            agent.serving, options.grpc, shared=shared, socket=options.grpc_socket
+            agent.serving,
+            options.grpc,
+            shared=shared,
+            socket=options.grpc_socket,
+            interceptors=() if agent.tracing is None else (agent.tracing.interceptor(),),
         )
     try:
         with _taken_addresses("--http", options.http):
-            rest = await start_rest_server(agent.serving, options.http, shared=shared, socket=options.http_socket)
+            rest = await start_rest_server(
+                agent.serving,
+                options.http,
+                shared=shared,
+                socket=options.http_socket,
+                middlewares=() if agent.tracing is None else (agent.tracing.middleware,),
+            )
         try:
             http_port = rest.addresses[0][1]
             yield _with_port(options.grpc, grpc_port), _with_port(options.http, http_port)
@@ -334,6 +353,8 @@ async def _deliver_last(agent: Agent) -> None:
     finally:
         agent.result_log.close()
         await agent.controller.close()
+        if agent.tracing is not None:
+            await asyncio.to_thread(agent.tracing.close)
 
 
 def _with_port(address: str, port: int) -> str:

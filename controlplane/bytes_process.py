@@ -42,6 +42,7 @@ from controlplane.rpc.sample_upload import SampleUploadServicer
 from controlplane.rpc.uploads import UploadServicer
 from controlplane.store import SqlStore, open_store
 from controlplane.system import SystemClock
+from controlplane.tracing import open_tracing, traced
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -119,14 +120,21 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     store = open_store(settings.database_url)
     blobs = open_blob_store(settings.artifact_url)
-    agents = await server.start(agent_listener(settings, store=store, blobs=blobs), settings.agent_bytes)
-    operators = await server.start(operator_listener(settings, store=store, blobs=blobs), settings.operator_bytes)
+    tracing = open_tracing()
+    agents = await server.start(
+        traced(agent_listener(settings, store=store, blobs=blobs), tracing), settings.agent_bytes
+    )
+    operators = await server.start(
+        traced(operator_listener(settings, store=store, blobs=blobs), tracing), settings.operator_bytes
+    )
     bound = {"agent_bytes": str(agents.address), "operator_bytes": str(operators.address)}
     sys.stdout.write(json.dumps(bound) + "\n")
     sys.stdout.flush()
     await stopping.wait()
     await asyncio.gather(agents.stop(limits.SHUTDOWN_GRACE_SECONDS), operators.stop(limits.SHUTDOWN_GRACE_SECONDS))
     await store.close()
+    if tracing is not None:
+        tracing.close()
 
 
 def main() -> None:

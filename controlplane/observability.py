@@ -23,6 +23,8 @@ NOTICES_CONNECTED = "notices_connected"
 NOTICES_DISCONNECTED = "notices_disconnected"
 """They are not, until the next connection; streams look by themselves meanwhile: cause, retry_seconds."""
 
+TRACING_MISSING = "tracing_missing"
+"""Traces were asked for and their packages are not installed: module, remedy."""
 SERVING = "serving"
 """Every listener answers: api, fleet, agent_bytes, operator_bytes."""
 STOPPING = "stopping"

@@ -22,6 +22,7 @@ from controlplane.jobs import start_jobs
 from controlplane.metrics_endpoint import ControllerMetrics, serve_metrics
 from controlplane.rpc import server
 from controlplane.supervision import BytesProcess
+from controlplane.tracing import open_tracing, traced
 
 log = structlog.get_logger(__name__)
 
@@ -99,8 +100,13 @@ async def serve(settings: Settings, *, fall_back: frozenset[str], metrics: Addre
         stack.push_async_callback(background.stop)
         bytes_process = await BytesProcess.start(await _settle_ports(settings, fall_back))
         stack.push_async_callback(bytes_process.stop)
-        fleet = await server.bind(fleet_listener(parts), settings.fleet, fall_back="fleet" in fall_back)
-        api = await server.bind(api_listener(parts), settings.api)
+        tracing = open_tracing()
+        if tracing is not None:
+            stack.callback(tracing.close)
+        fleet = await server.bind(
+            traced(fleet_listener(parts), tracing), settings.fleet, fall_back="fleet" in fall_back
+        )
+        api = await server.bind(traced(api_listener(parts), tracing), settings.api)
         stack.push_async_callback(_stop, fleet, api)
         bound = Bound(
             api=api.address,

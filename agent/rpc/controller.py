@@ -33,6 +33,7 @@ from agent.domain.device import Device, Host
 from agent.domain.errors import ControllerError
 from agent.domain.slot import ObservedState
 from agent.rpc import convert
+from agent.rpc.call_traces import NO_TRACES, CallTraces
 from agent.rpc.channel import has_failed, open_channel
 from agent.rpc.refusals import controller_error
 
@@ -48,8 +49,10 @@ class GrpcController:
         certificates: Certificates,
         *,
         on_endpoints: Callable[[Endpoints], None] = lambda _: None,
+        traces: CallTraces = NO_TRACES,
     ) -> None:
         """`on_endpoints` is told when the controller names other endpoints than those known."""
+        self._traces = traces
         self._endpoints = endpoints
         self._certificates = certificates
         self._on_endpoints = on_endpoints
@@ -64,11 +67,13 @@ class GrpcController:
         if self._fleet is not None and has_failed(self._fleet):
             self._leave(self._fleet)
             self._fleet = None
-        call = fleet_service_pb2_grpc.FleetServiceStub(self._fleet_channel()).Sync()
-        try:
-            yield GrpcSyncStream(call, self._learn)
-        finally:
-            call.cancel()
+        # Of a stream that lasts for hours the trace shows how it came about: it ends with the first answer.
+        with self._traces.call("FleetService/Sync") as trace:
+            call = fleet_service_pb2_grpc.FleetServiceStub(self._fleet_channel()).Sync(metadata=trace.metadata)
+            try:
+                yield GrpcSyncStream(call, self._learn, on_answer=trace.end)
+            finally:
+                call.cancel()
 
     async def read_blob(self, digest: str, *, offset_bytes: int) -> AsyncIterator[bytes]:
         request = artifact_service_pb2.ReadBlobRequest(digest=digest, offset_bytes=offset_bytes)
@@ -90,11 +95,14 @@ class GrpcController:
     async def report_evidence(self, batch: EvidenceBatch) -> None:
         request = await asyncio.to_thread(convert.evidence_request, batch)
         stub = evidence_service_pb2_grpc.EvidenceServiceStub(self._fleet_channel())
-        await _answer(stub.ReportEvidence(request, timeout=limits.UPLOAD_SECONDS_MAX))
+        with self._traces.call("EvidenceService/ReportEvidence") as trace:
+            await _answer(stub.ReportEvidence(request, timeout=limits.UPLOAD_SECONDS_MAX, metadata=trace.metadata))
 
     async def upload_sample(self, sample: SpooledSample) -> None:
         stub = sample_upload_service_pb2_grpc.SampleUploadServiceStub(self._bytes_channel())
-        await _answer(stub.UploadSample(convert.sample_request(sample), timeout=limits.UPLOAD_SECONDS_MAX))
+        request = convert.sample_request(sample)
+        with self._traces.call("SampleUploadService/UploadSample") as trace:
+            await _answer(stub.UploadSample(request, timeout=limits.UPLOAD_SECONDS_MAX, metadata=trace.metadata))
 
     async def locate(self) -> None:
         ca_pem = self._certificates.read().ca_pem
@@ -107,7 +115,10 @@ class GrpcController:
     async def renew_certificate(self, csr_der: bytes) -> RenewedCertificate:
         stub = fleet_service_pb2_grpc.FleetServiceStub(self._fleet_channel())
         request = fleet_service_pb2.RenewCertificateRequest(csr_der=csr_der)
-        response = await _answer(stub.RenewCertificate(request, timeout=limits.RPC_SECONDS_MAX))
+        with self._traces.call("FleetService/RenewCertificate") as trace:
+            response = await _answer(
+                stub.RenewCertificate(request, timeout=limits.RPC_SECONDS_MAX, metadata=trace.metadata)
+            )
         return RenewedCertificate(
             certificate_pem=response.certificate_pem, ca_certificate_pem=response.ca_certificate_pem
         )
@@ -174,8 +185,11 @@ class GrpcSyncStream:
         self,
         call: "grpc.aio.StreamStreamCall[fleet_service_pb2.SyncRequest, fleet_service_pb2.SyncResponse]",
         on_endpoints: Callable[[endpoints_pb2.Endpoints], None],
+        *,
+        on_answer: Callable[[], None],
     ) -> None:
         self._call = call
+        self._on_answer = on_answer
         self._on_endpoints = on_endpoints
 
     async def send(self, state: ObservedState, *, host: Host | None, devices: Sequence[Device] | None) -> None:
@@ -191,6 +205,7 @@ class GrpcSyncStream:
             response = await self._call.read()
             if not isinstance(response, fleet_service_pb2.SyncResponse):
                 raise await self._ended()
+        self._on_answer()
         if response.HasField("endpoints"):
             self._on_endpoints(response.endpoints)
         return convert.sync_reply(response)

@@ -1,7 +1,7 @@
 """The Open Inference Protocol over gRPC: a bounded pool of threads, which costs less per image than grpc.aio."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,7 @@ def start_grpc_server(
     *,
     shared: SharedMemory,
     socket: Path | None = None,
+    interceptors: Sequence[grpc.ServerInterceptor] = (),
     workers: int = limits.INFERENCE_WORKERS,
     calls_max: int = limits.INFERENCE_CALLS_MAX,
     message_bytes_max: int = limits.INFERENCE_MESSAGE_BYTES_MAX,
@@ -171,7 +172,7 @@ def start_grpc_server(
     split_address(address)
     server = grpc.server(
         ThreadPoolExecutor(max_workers=workers, thread_name_prefix="inference-grpc"),
-        interceptors=[RefusalInterceptor()],
+        interceptors=[*interceptors, RefusalInterceptor()],
         maximum_concurrent_rpcs=calls_max,
         options=[
             ("grpc.max_receive_message_length", message_bytes_max),

@@ -2,8 +2,9 @@
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 
 from aiohttp import web
@@ -20,6 +21,9 @@ from agent.rpc.inference_json import HEADER_LENGTH, answer_to_body, call_from_bo
 from agent.rpc.inference_unserved import Unserved, cuda_region_not_found, unserved
 from agent.rpc.shared_memory import SharedMemory
 
+Middleware = Callable[
+    [web.Request, Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[web.StreamResponse]
+]
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -118,7 +122,9 @@ class InferenceRest:
         self._calls += 1
         try:
             body = await request.read()
-            answered = asyncio.get_running_loop().run_in_executor(self._executor, self._answer, request, body)
+            # In the caller's context, which may name the trace that the request is part of.
+            answer = copy_context().run
+            answered = asyncio.get_running_loop().run_in_executor(self._executor, answer, self._answer, request, body)
             content, header_length = await answered
         finally:
             self._calls -= 1
@@ -213,6 +219,7 @@ async def start_rest_server(
     *,
     shared: SharedMemory,
     socket: Path | None = None,
+    middlewares: Sequence[Middleware] = (),
     workers: int = limits.INFERENCE_WORKERS,
     calls_max: int = limits.INFERENCE_CALLS_MAX,
     message_bytes_max: int = limits.INFERENCE_MESSAGE_BYTES_MAX,
@@ -221,7 +228,7 @@ async def start_rest_server(
     `runner.cleanup()` stops it. Raises RequestError for a bad address, OSError where the address is taken."""
     host, port = split_address(address)
     rest = InferenceRest(serving, shared, workers=workers, calls_max=calls_max)
-    application = web.Application(middlewares=[_refusals], client_max_size=message_bytes_max)
+    application = web.Application(middlewares=[*middlewares, _refusals], client_max_size=message_bytes_max)
     application.add_routes(rest.routes())
     application.on_cleanup.append(rest.close)
     runner = web.AppRunner(

@@ -51,6 +51,8 @@ class Listener:
     guards: Mapping[str, Guard] = field(default_factory=lambda: MappingProxyType({}))
     """Services with another guard than `guard`."""
     reflect: bool = False
+    interceptors: tuple[grpc.aio.ServerInterceptor, ...] = ()
+    """Around the guard."""
     connection_age_max: timedelta = limits.CONNECTION_AGE_MAX
     """An agent has to shake hands anew after it, so that an expired certificate does not live on."""
     connection_grace: timedelta = limits.CONNECTION_GRACE
@@ -91,7 +93,10 @@ async def bind(listener: Listener, address: Address, *, fall_back: bool = False)
     """Bind without answering. A taken port is tried again for BIND_RETRY_SECONDS, since a killed predecessor may
     still hold it; then any free port is taken if `fall_back`, else OSError says which port is taken."""
     server = grpc.aio.server(
-        interceptors=[Boundary(guard=listener.guard, guards={**listener.guards, **_public_guards()})],
+        interceptors=[
+            *listener.interceptors,
+            Boundary(guard=listener.guard, guards={**listener.guards, **_public_guards()}),
+        ],
         options=_options(listener),
     )
     listener.register(server)
