@@ -197,6 +197,15 @@ DYNAMIC_DIMENSION_MEASURED = 224
 ERROR_CHARS_MAX = 500
 """Length of a device's error in reports; OpenVINO's own go on for pages."""
 
+# --- bench ---
+BENCH_ROUNDS = 5
+"""Of each path, in turn: the median of fewer is easily a disturbance."""
+BENCH_SECONDS_MIN = 0.5
+BENCH_SECONDS_MAX = 600.0
+"""For each path: a device that is taken from its line for longer is a mistake."""
+BENCH_IN_FLIGHT_MAX = 64
+"""More requests at once than workers only wait."""
+
 # --- doctor ---
 DOCTOR_MEMORY_BYTES_MIN = 512 << 20
 """Available memory below which hardly a model compiles."""

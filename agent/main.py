@@ -191,6 +191,46 @@ def doctor(
         raise SystemExit(1)
 
 
+@app.command
+def bench(
+    *,
+    directory: Folder,
+    slot: Annotated[str, Parameter(help="The slot to measure; may be left out where one serves.")] = "",
+    seconds: Annotated[float, Parameter(help="Length of the measurement of each path.")] = 5.0,
+    in_flight: Annotated[int, Parameter(help="Requests at once.")] = 4,
+    yes: Annotated[
+        bool, Parameter(negative=(), help="Measure although the agent runs, and slow its line down.")
+    ] = False,
+    output: Annotated[Literal["table", "json"], Parameter(help="For people or for programs.")] = "table",
+) -> None:
+    """Measure what serving costs over OpenVINO itself: the slot's version on its device, bare, over gRPC and with
+    tensors in shared memory, in turn.
+
+    It serves the version by a server of its own, so that no result, sample or metric of the agent comes from a bench;
+    but it takes the device from a line that runs, hence --yes. Example:
+
+        lineside-agent bench --dir /var/lib/lineside-agent --slot solar --seconds 5 --in-flight 4
+    """
+    from agent.benchmark.bench import Bench, check_idle, print_bench
+    from agent.storage.folder import AgentFolder
+
+    if not limits.BENCH_SECONDS_MIN <= seconds <= limits.BENCH_SECONDS_MAX:
+        bounds = f"{limits.BENCH_SECONDS_MIN} to {limits.BENCH_SECONDS_MAX:.0f}"
+        raise RequestError(f"{seconds} s is not possible", field="--seconds", remedy=f"give {bounds}")
+    if not 1 <= in_flight <= limits.BENCH_IN_FLIGHT_MAX:
+        raise RequestError(
+            f"{in_flight} is not possible", field="--in-flight", remedy=f"give 1 to {limits.BENCH_IN_FLIGHT_MAX}"
+        )
+    folder = AgentFolder(directory)
+    _check_exists(folder.root)
+    check_idle(folder, yes=yes)
+    found = Bench(folder=folder, slot=slot, seconds=seconds, in_flight=in_flight).run()
+    if output == "json":
+        print(json.dumps(found, indent=1))
+    else:
+        print_bench(found)
+
+
 def main() -> None:
     """Entry point. Expected failures are one line on standard error and exit status 1."""
     try:
