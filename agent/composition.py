@@ -172,9 +172,7 @@ def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None
     shadows = Shadows(results=result_log, traffic=traffic, clock=clock)
     new_serving = Serving if tracing is None else partial(TracedServing, tracing.tracer)
     serving = new_serving(clock=clock, results=result_log, samples=collector, shadows=shadows, traffic=traffic)
-    used_runtime = runtime or OpenVinoRuntime(
-        compiled_folder=folder.compiled, plugins=parse_plugins(os.environ.get(ENVIRONMENT_VARIABLE, ""))
-    )
+    used_runtime = runtime or _open_runtime(folder)
     cache = DiskArtifactCache(folder.root, clock=clock)
     executor = Executor(
         runtime=used_runtime,
@@ -204,7 +202,6 @@ def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None
         certificates=certificates,
         spools={"results": result_log, "samples": sample_spool},
         downloads=cache.counts,
-        clock=clock,
         folder=folder.root,
     )
     return Agent(
@@ -222,6 +219,11 @@ def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None
         evidence=evidence,
         samples=samples,
     )
+
+
+def _open_runtime(folder: AgentFolder) -> OpenVinoRuntime:
+    plugins = parse_plugins(os.environ.get(ENVIRONMENT_VARIABLE, ""))
+    return OpenVinoRuntime(compiled_folder=folder.compiled, plugins=plugins)
 
 
 async def run_agent(

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from agent.app.conditions import Conditions
 from agent.app.executor import Executor
-from agent.app.ports import Certificates, Clock
+from agent.app.ports import Certificates
 from agent.app.sampling import SampleCollector
 from agent.app.serving import Serving, Statistics
 from agent.app.sync_loop import SyncLoop
@@ -53,7 +53,6 @@ class Vitals:
     spools: Mapping[str, SpoolCounts]
     """`results` and `samples`."""
     downloads: Downloads
-    clock: Clock
     folder: Path
     """On the file system whose free bytes count."""
 
