@@ -67,6 +67,10 @@ test: $(INSTALLED) ## Run every test
 bench: $(INSTALLED) ## Measure against the limits of the machine; tables here, numbers in .bench
 	$(BIN)/python -m tests.bench
 
+.PHONY: bench-serving
+bench-serving: $(INSTALLED) ## Images a second against benchmark_app and real Triton; ROUNDS=1 is quick; numbers in .bench/serving.json
+	$(BIN)/python -m tests.bench.serving $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS_EACH),--seconds $(SECONDS_EACH))
+
 .PHONY: bench-fleet
 bench-fleet: $(INSTALLED) ## What AGENTS=10000 cost a controller, and a tenth of them; table here, numbers in .bench/fleet.json
 	$(BIN)/python -m tests.bench.scale $(if $(AGENTS),--agents $(AGENTS))

@@ -65,8 +65,9 @@ def _sigmoid(row: _Row) -> _Row:
 
 
 def _softmax(row: _Row, highest: float) -> _Row:
-    weights: _Row = np.exp(row - highest)
-    return weights / weights.sum()
+    weights = np.exp(row - highest)
+    scores: _Row = weights / weights.sum()
+    return scores
 
 
 def _best(scores: _Row, count: int) -> npt.NDArray[np.intp]:

@@ -8,7 +8,7 @@ import http.client
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +49,14 @@ class TritonServer:
 
 
 @contextmanager
-def running_triton(folder: Path) -> Iterator[TritonServer]:
-    """Serves "cells" version 3; skips where Triton cannot be fetched, fails where it does not start."""
-    python = python_of("triton", TRITON)
+def running_triton(
+    folder: Path, *, python: Path | None = None, write_models: Callable[[Path], None] | None = None
+) -> Iterator[TritonServer]:
+    """Serves "cells" version 3, or what `write_models` puts into the repository, with the packages of `python`; skips
+    where Triton cannot be fetched, fails where it does not start."""
+    python = python or python_of("triton", TRITON)
     (package,) = python.parents[1].glob("lib/python3.*/site-packages/pytriton")
-    _write_model(folder / "models" / "cells")
+    (write_models or _write_cells)(folder / "models")
     _link_backend(package / "tritonserver", folder / "backends" / "python")
     grpc_port, http_port = _free_ports(2)
     log = folder / "triton.log"
@@ -97,7 +100,8 @@ def running_triton(folder: Path) -> Iterator[TritonServer]:
             process.wait()
 
 
-def _write_model(folder: Path) -> None:
+def _write_cells(models: Path) -> None:
+    folder = models / "cells"
     (folder / "3").mkdir(parents=True)
     (folder / "3" / "model.py").write_text(_MODEL)
     (folder / "config.pbtxt").write_text(_CONFIG)
