@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lineside.v1 import agent_pb2
+
 from tests.support import models
 from tests.support.line import Line, Load, wait_until
 
@@ -112,7 +114,11 @@ class Plant:
             }
 
     def reset(self) -> None:
-        """End what is under way and bring every station to version 1."""
+        """End what is under way, start who is down, and bring every station to version 1."""
+        for name, agent in self.line.agents.items():
+            if agent.process is None:
+                agent.start()
+                self.line.wait_state(name, agent_pb2.Agent.STATE_CONNECTED)
         with self.line.client() as client:
             for rollout in client.rollouts.list():
                 if _state(rollout) not in ENDED:
