@@ -202,7 +202,8 @@ def _plain(address: str, slot: str, inputs: dict[str, Tensor]) -> Iterator[Calla
 @contextmanager
 def _shared(address: str, slot: str, inputs: dict[str, Tensor], key: str) -> Iterator[Callable[[], None]]:
     """An application that writes its inputs to shared memory."""
-    size = sum(array.nbytes for array in inputs.values())
+    contents = {name: array.tobytes() for name, array in inputs.items()}
+    size = sum(map(len, contents.values()))
     region = shared_memory.SharedMemory(name=key, create=True, size=max(1, size))
     try:
         with oip.InferenceServerClient(address) as client:
@@ -212,7 +213,7 @@ def _shared(address: str, slot: str, inputs: dict[str, Tensor], key: str) -> Ite
                 offset, tensors = 0, []
                 for name, array in inputs.items():
                     assert region.buf is not None
-                    region.buf[offset : offset + array.nbytes] = memoryview(array).cast("B")
+                    region.buf[offset : offset + array.nbytes] = contents[name]
                     tensor = _tensor(name, array)
                     tensor.set_shared_memory(key, array.nbytes, offset)
                     tensors.append(tensor)

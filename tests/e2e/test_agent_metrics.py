@@ -57,8 +57,8 @@ def test_counts_agree_with_what_was_done_also_over_a_swap_and_back(line: Line) -
         version: sum(1 for answered, _ in load.answered.values() if answered == version) for version in ("1", "2")
     }
     assert min(by_version.values()) > 0
-    for version, count in by_version.items():
-        of = {"slot": "m", "version": version, "device": "CPU"}
+    for ran, count in by_version.items():
+        of: dict[str, str] = {"slot": "m", "version": ran, "device": "CPU"}
         assert found.value("lineside_agent_inferences_total", outcome="ok", **of) == count
         assert found.value("lineside_agent_request_seconds_count", **of) == count
         assert found.value("lineside_agent_request_seconds_bucket", le="+Inf", **of) == count
