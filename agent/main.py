@@ -73,7 +73,8 @@ def run(
     shared_memory: Annotated[
         str,
         Parameter(
-            help="Let applications hand over tensors in shared memory whose key begins with this, say lineside_."
+            help="Let applications hand over tensors in shared memory whose key begins with this, say lineside_,"
+            " or with one of several that have commas between."
             " Off by default: whoever reaches the agent can then have it read and write these regions."
         ),
     ] = "",
