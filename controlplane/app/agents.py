@@ -97,7 +97,7 @@ class Agents:
                     await work.agents.save(replace(agent, labels=labels))
                     happening = _labelled(agent, labels, actor)
                     await write_down(work, [happening], clock=self._clock, ids=self._ids)
-                    changed = await converge(work)
+                    changed = await converge(work, [agent_id])
                 return await work.agents.get(agent_id), changed
 
         record, changed = await (retry_stale(attempt) if revision is None else attempt())

@@ -4,7 +4,7 @@ Level-triggered: every run recomputes everything and writes only what differs, s
 nothing and a run that was lost is made good by the next. So it is with the conditions of deployments.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from controlplane.app.ports import ChangeNotifier, Store, UnitOfWork
@@ -15,32 +15,34 @@ from controlplane.domain.deployment_conditions import find_reach, judge
 from controlplane.domain.ids import AgentId, DeploymentId
 
 
-async def read_standing(uow: UnitOfWork) -> Standing:
-    """Read everything that decides who should run what."""
+async def read_standing(uow: UnitOfWork, agent_ids: Collection[AgentId] | None = None) -> Standing:
+    """Read everything that decides who should run what, or what these agents should: what one agent should run depends
+    on no other agent."""
     return Standing(
-        agents=await uow.agents.list_all(),
+        agents=await (uow.agents.list_all() if agent_ids is None else uow.agents.list_of(agent_ids)),
         deployments=await uow.deployments.list_all(),
         rollouts=await uow.rollouts.list_active(),
         pins=await uow.pins.list_all(),
         yanked=await uow.models.list_yanked(),
-        stored=await uow.desired.list_all(),
+        stored=await (uow.desired.list_all() if agent_ids is None else uow.desired.list(agent_ids)),
     )
 
 
-async def converge(uow: UnitOfWork) -> tuple[AgentId, ...]:
-    """Save the desired states that changed, within the caller's write transaction; return their agents.
+async def converge(uow: UnitOfWork, agent_ids: Collection[AgentId] | None = None) -> tuple[AgentId, ...]:
+    """Save the desired states that changed, within the caller's write transaction; return their agents. With
+    `agent_ids` the change concerns these agents alone, and only they are looked at.
 
     The caller passes them to `ChangeNotifier.desired_changed` once the transaction has committed.
     """
-    changed = await find_changes(uow)
+    changed = await find_changes(uow, agent_ids)
     if changed:
         await uow.desired.save(changed)
     return tuple(state.agent_id for state in changed)
 
 
-async def find_changes(uow: UnitOfWork) -> Sequence[DesiredState]:
+async def find_changes(uow: UnitOfWork, agent_ids: Collection[AgentId] | None = None) -> Sequence[DesiredState]:
     """Return the desired states that differ from the stored ones, each with its next generation."""
-    standing = await read_standing(uow)
+    standing = await read_standing(uow, agent_ids)
     return revise(assign(standing), standing.stored)
 
 
@@ -71,15 +73,15 @@ class Convergence:
         self._notifier = notifier
         self._see = see
 
-    async def run(self) -> tuple[AgentId, ...]:
-        """Recompute all desired states; return the agents whose state changed, sorted.
+    async def run(self, agent_ids: Collection[AgentId] | None = None) -> tuple[AgentId, ...]:
+        """Recompute all desired states, or those of `agent_ids`; return the agents whose state changed, sorted.
 
         Reads first, and opens the one write transaction only when there is something to write.
         """
         async with self._store.read() as uow:
-            if not await find_changes(uow):
+            if not await find_changes(uow, agent_ids):
                 return ()
-        changed = await retry_stale(self._write)
+        changed = await retry_stale(lambda: self._write(agent_ids))
         self._notifier.desired_changed(changed)
         return changed
 
@@ -98,6 +100,6 @@ class Convergence:
             for deployment_id, conditions in find_conditions(await read_standing(uow), now).items():
                 await uow.deployments.set_conditions(deployment_id, conditions)
 
-    async def _write(self) -> tuple[AgentId, ...]:
+    async def _write(self, agent_ids: Collection[AgentId] | None) -> tuple[AgentId, ...]:
         async with self._store.write() as uow:
-            return await converge(uow)
+            return await converge(uow, agent_ids)

@@ -81,7 +81,7 @@ class Enrollment:
                     await _check_same_box(work, record, key_sha256=key_sha256)
                 signed = self._authority.sign(request.csr_der, agent_id=agent_id, now=now)
                 await work.certificates.add(signed.certificate)
-                changed = await converge(work) if record is None else ()
+                changed = await converge(work, [agent_id]) if record is None else ()
             self._notifier.desired_changed(changed)
             return signed
 

@@ -6,8 +6,8 @@ OBSERVATION_ROWS_MAX agents wait; what somebody waits for (a slot that changed) 
 the waiting reports and nothing else: every agent sends its whole state again.
 
 Selectors may ask for facts of a box (its devices), so a write that brings new facts is followed by a
-convergence: an agent's first report may be what makes a deployment hold it. Convergence runs beside the writes and
-takes no more than half of the time: a fleet that connects brings new facts with every write.
+convergence of those agents: an agent's first report may be what makes a deployment hold it. Convergence runs beside
+the writes and takes no more than half of the time: a fleet that connects brings new facts with every write.
 """
 
 import asyncio
@@ -33,6 +33,8 @@ class Observations:
         self._store = store
         self._convergence = convergence
         self._facts: dict[AgentId, frozenset[str]] = {}
+        self._changed: set[AgentId] = set()
+        """Agents with new facts that nobody has acted upon."""
         self._facts_changed = asyncio.Event()
         self._waiting: dict[AgentId, Observation] = {}
         self._any = asyncio.Event()
@@ -103,10 +105,12 @@ class Observations:
 
     async def _converge(self) -> None:
         # Before the run: facts that are written during it are for the next.
+        changed, self._changed = self._changed, set()
         self._facts_changed.clear()
         try:
-            await self._convergence.run()
+            await self._convergence.run(changed)
         except BaseException:
+            self._changed |= changed
             self._facts_changed.set()
             raise
 
@@ -140,6 +144,7 @@ class Observations:
             facts = _facts(observation)
             if self._facts.get(agent_id) != facts:
                 self._facts[agent_id] = facts
+                self._changed.add(agent_id)
                 self._facts_changed.set()
 
     def _put_back(self, batch: dict[AgentId, Observation]) -> None:

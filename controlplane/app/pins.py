@@ -54,7 +54,7 @@ class Pins:
                     )
                     await uow.pins.put(pin)
                     await write_down(uow, [_pinned(pin, before)], clock=self._clock, ids=self._ids)
-                    changed = await converge(uow)
+                    changed = await converge(uow, [agent_id])
                 return await uow.agents.get(agent_id), changed
 
         return await self._told(*await retry_stale(attempt))
@@ -75,7 +75,7 @@ class Pins:
                     )
                 await uow.pins.remove(agent_id, model_id)
                 await write_down(uow, [_unpinned(before, actor)], clock=self._clock, ids=self._ids)
-                changed = await converge(uow)
+                changed = await converge(uow, [agent_id])
                 return await uow.agents.get(agent_id), changed
 
         return await self._told(*await retry_stale(attempt))

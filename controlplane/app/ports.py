@@ -100,6 +100,10 @@ class AgentRepository(Protocol):
         """Every agent by id, in one query; for decisions over the fleet."""
         ...
 
+    async def list_of(self, agent_ids: Iterable[AgentId]) -> Sequence[AgentRecord]:
+        """Of these agents, those that exist, by id, in one query a batch."""
+        ...
+
     async def list_revoked(self) -> frozenset[AgentId]:
         """Ids of the revoked agents alone; asked every second, so it reads no observations."""
         ...

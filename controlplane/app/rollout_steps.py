@@ -217,7 +217,8 @@ class RolloutChanges:
             stored = before if decision.rollout == before else await uow.rollouts.save(decision.rollout)
         await _move_deployment(uow, decision, now)
         await write_down(uow, decision.happenings, clock=self._clock, ids=self._ids)
-        changed = await converge(uow) if _moves_agents(before, decision) else ()
+        moved = _moved_agents(before, decision)
+        changed = await converge(uow, moved) if moved is None or moved else ()
         return Stored(rollout=stored, agents=changed)
 
     def announce(self, *stored: "Stored") -> None:
@@ -265,19 +266,28 @@ async def _move_deployment(uow: UnitOfWork, decision: Decision, now: datetime) -
     )
 
 
-def _moves_agents(before: Rollout | None, decision: Decision) -> bool:
-    """Whether what any agent should run may have changed. Verdicts and messages move nobody."""
+def _moved_agents(before: Rollout | None, decision: Decision) -> frozenset[AgentId] | None:
+    """The agents for which what they should run may have changed; None for all. Verdicts and messages move nobody."""
     deployment = decision.set_version or decision.raise_offer or decision.keep_versions or decision.clear_kept
     after = decision.rollout
     if deployment or before is None:
-        return True
+        return None
     if before is after:
-        return False
-    return _orders(before) != _orders(after)
+        return frozenset()
+    old, new = _orders(before), _orders(after)
+    # An order holds for its agent alone; what kind of a rollout it is holds for all of them.
+    return None if _kind(before) != _kind(after) else frozenset(agent_id for agent_id, _ in old ^ new)
 
 
-def _orders(rollout: Rollout) -> tuple[object, ...]:
-    """What of a rollout reaches its agents."""
-    kind = "moving" if rollout.state in _MOVING else rollout.state
-    waves = tuple((wave.releases, wave.state is WaveState.SHADOWING) for wave in rollout.waves)
-    return (kind, rollout.prefetches, waves)
+def _kind(rollout: Rollout) -> str:
+    return "moving" if rollout.state in _MOVING else rollout.state
+
+
+def _orders(rollout: Rollout) -> frozenset[tuple[AgentId, object]]:
+    """What of a rollout reaches its agents, each with the agent that it reaches."""
+    released = ((told.agent_id, ("release", told.time)) for wave in rollout.waves for told in wave.releases)
+    prefetching = ((told.agent_id, ("prefetch", told.time)) for told in rollout.prefetches)
+    shadowing = [wave for wave in rollout.waves if wave.state is WaveState.SHADOWING]
+    # How much each compares depends on how many share the wave.
+    shadows = ((agent_id, ("shadow", len(wave.agents))) for wave in shadowing for agent_id in wave.agents)
+    return frozenset((*released, *prefetching, *shadows))

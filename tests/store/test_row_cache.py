@@ -91,21 +91,22 @@ class Writer:
         await uow.desired.save([DesiredState(agent_id=agent_id, generation=generation, slots=slots)])
 
 
-async def seen(uow: UnitOfWork) -> tuple[object, object, object]:
+async def seen(uow: UnitOfWork) -> tuple[object, ...]:
     """Everything that is cached, as the transaction sees it."""
     return (
         await uow.agents.list_all(),
         await uow.desired.list_all(),
         await uow.desired.list(AGENTS[:3]),
+        await uow.agents.list_of(AGENTS[2:5]),
     )
 
 
-async def read(store: SqlStore) -> tuple[object, object, object]:
+async def read(store: SqlStore) -> tuple[object, ...]:
     async with store.read() as uow:
         return await seen(uow)
 
 
-async def read_anew(database_url: str) -> tuple[object, object, object]:
+async def read_anew(database_url: str) -> tuple[object, ...]:
     """As a controller that has just started."""
     store = open_store(database_url)
     try:

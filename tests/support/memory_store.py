@@ -105,6 +105,9 @@ class _Agents:
     async def list_all(self) -> Sequence[AgentRecord]:
         return [self._record(key) for key in sorted(self._tables.agents)]
 
+    async def list_of(self, agent_ids: Iterable[AgentId]) -> Sequence[AgentRecord]:
+        return [self._record(key) for key in sorted(set(agent_ids)) if key in self._tables.agents]
+
     async def list_revoked(self) -> frozenset[AgentId]:
         return frozenset(key for key, agent in self._tables.agents.items() if agent.revoked)
 

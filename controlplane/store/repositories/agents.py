@@ -1,11 +1,12 @@
 """Agents and what was last heard of them."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
+from controlplane import limits
 from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import Agent, AgentRecord, Observation
 from controlplane.store.mapping.inventory import agent_from_row, agent_to_row, observation_to_row, record_from_row
@@ -42,10 +43,18 @@ class SqlAgentRepository:
         return await self._transaction.mapped(statement, record_from_row)
 
     async def list_all(self) -> Sequence[AgentRecord]:
-        versions: dict[AgentId, tuple[Any, ...]] = {
-            AgentId(row[0]): tuple(row[1:]) for row in await self._transaction.tuples(_SELECT_VERSIONS)
-        }
+        versions = _versions(await self._transaction.tuples(_SELECT_VERSIONS))
         self._cache.retain(versions)
+        return await self._complete(versions)
+
+    async def list_of(self, agent_ids: Iterable[AgentId]) -> Sequence[AgentRecord]:
+        versions: dict[AgentId, tuple[Any, ...]] = {}
+        for batch in batches(sorted(set(agent_ids))):
+            versions |= _versions(await self._transaction.tuples(_SELECT_VERSIONS.where(agents.c.id.in_(batch))))
+        return await self._complete(versions)
+
+    async def _complete(self, versions: Mapping[AgentId, tuple[Any, ...]]) -> Sequence[AgentRecord]:
+        """The agents at these versions, in their order; those that are not known are decoded."""
         records: dict[AgentId, AgentRecord] = {}
         unknown: list[AgentId] = []
         for agent_id, version in versions.items():
@@ -54,7 +63,9 @@ class SqlAgentRepository:
                 unknown.append(agent_id)
             else:
                 records[agent_id] = record
-        async for record in self._read(unknown, everything=len(unknown) > len(versions) // 2):
+        async for record in self._read(
+            unknown, everything=len(unknown) > max(len(versions) // 2, limits.DATABASE_BATCH_MAX)
+        ):
             agent_id = record.agent.id
             self._cache.keep(agent_id, versions[agent_id], record)
             records[agent_id] = record
@@ -137,6 +148,11 @@ _SELECT_VERSIONS = (
 """What tells whether the record of an agent has changed, by id."""
 _DECODED = 4
 """Parts of a version, in front, after which a record has to be decoded anew; the others are part of it themselves."""
+
+
+def _versions(rows: Iterable[tuple[Any, ...]]) -> dict[AgentId, tuple[Any, ...]]:
+    """What _SELECT_VERSIONS found, by agent."""
+    return {AgentId(row[0]): tuple(row[1:]) for row in rows}
 
 
 def _select_records() -> sa.Select[Any]:
