@@ -11,7 +11,7 @@ from typing import cast
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import ConnectionTerminated, DataReceived, StreamEnded, StreamReset, TrailersReceived
+from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
 from h2.exceptions import ProtocolError
 
 _PREFIX = struct.Struct(">BI")
@@ -25,6 +25,7 @@ _CONFIG = H2Configuration(
     normalize_outbound_headers=False,
 )
 _WINDOW_BYTES = 1 << 20
+_STATUS = frozenset({"grpc-status", "grpc-message"})
 
 
 class GrpcStream(asyncio.Protocol):
@@ -105,10 +106,13 @@ class GrpcStream(asyncio.Protocol):
                 self._connection.acknowledge_received_data(event.flow_controlled_length, 1)
                 self._in += event.data
                 self._take_messages()
-            elif isinstance(event, TrailersReceived):
-                self._end(f"the server ended the stream: {event.headers}")
+            elif isinstance(event, TrailersReceived | ResponseReceived):
+                status = [f"{name!s} {value!s}" for name, value in event.headers or () if name in _STATUS]
+                if status:
+                    self._end(f"the server ended the stream: {', '.join(status)}")
             elif isinstance(event, StreamEnded | StreamReset | ConnectionTerminated):
                 self._end(type(event).__name__)
+                return
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:

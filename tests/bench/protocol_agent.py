@@ -7,7 +7,7 @@ import asyncio
 import random
 import ssl
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from lineside.v1 import agent_pb2, fleet_service_pb2, slot_pb2
@@ -57,6 +57,8 @@ class Fleet:
     rng: random.Random
     answers_ms: list[float] = field(default_factory=list)
     """Latency of each answered message since somebody last took them."""
+    causes: Counter[str] = field(default_factory=Counter)
+    """Why connections and streams ended."""
     refused: int = 0
     """Connections and streams that ended before their first answer."""
     synced: set[int] = field(default_factory=set)
@@ -86,6 +88,8 @@ class ProtocolAgent:
         self._interval_seconds = 0.0
         self._timers: list[asyncio.TimerHandle] = []
         self._first = True
+        self._dials = 0
+        """Changes with every dial and every end: what an earlier dial has to say is of no interest."""
 
     def connect(self) -> None:
         """Dial now."""
@@ -109,6 +113,8 @@ class ProtocolAgent:
     async def _dial(self) -> None:
         loop = asyncio.get_running_loop()
         self._first = True
+        self._dials += 1
+        dialled = self._dials
 
         def make() -> GrpcStream:
             self._stream = GrpcStream(
@@ -129,14 +135,16 @@ class ProtocolAgent:
                 server_hostname=SERVER_NAME,
                 ssl_handshake_timeout=limits.CHANNEL_REDIAL_SECONDS,
             )
-        except (OSError, ssl.SSLError) as error:
-            if self._stream is not None:
+        except OSError as error:
+            if dialled == self._dials:
                 self._ended(self._stream, str(error))
 
-    def _ended(self, stream: GrpcStream, why: str) -> None:
+    def _ended(self, stream: GrpcStream | None, why: str) -> None:
         """Come back as an agent does: with jitter, ever more slowly."""
         if stream is not self._stream:
             return
+        self._fleet.causes[why] += 1
+        self._dials += 1
         if not self._first:
             self.lost += 1
             self._failures = 0

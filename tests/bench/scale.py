@@ -9,6 +9,7 @@ bare mTLS echo server under the same load.
 import argparse
 import asyncio
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -355,6 +356,8 @@ def main() -> None:
     parser.add_argument("--bare", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--growth", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
+    # Whoever ends it early leaves no process and no folder.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     sizes = sorted({options.agents // 10, options.agents} if options.growth else {options.agents})
     measured = []
     with TemporaryDirectory(prefix="lineside-bench-") as name:

@@ -134,10 +134,13 @@ class Load:
         await self._until(lambda: len(self._fleet.synced) >= count)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(WAIT_SECONDS):
-            while not condition():
-                self._fleet.changed.clear()
-                await self._fleet.changed.wait()
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                while not condition():
+                    self._fleet.changed.clear()
+                    await self._fleet.changed.wait()
+        except TimeoutError:
+            sys.exit(f"{len(self._fleet.synced)} agents are synced, {len(self._fleet.told)} told: {self._fleet.causes}")
 
 
 def _latencies(taken: list[float]) -> dict[str, Any]:
