@@ -138,6 +138,10 @@ INFERENCE_WORKERS = 96
 come. Above INFERENCE_PLACES, so that what is over its share is refused at once and whether a model is ready is told."""
 INFERENCE_PLACES = 80
 """Requests that run or wait for their turn, of all applications: 40 of one alone, the device's pool over and over."""
+SWAP_WAIT_SECONDS_MAX = 3600.0
+"""Of a swap for the next lot, as the controller bounds it too."""
+LOTS_REMEMBERED_MAX = 256
+"""Lots that a version has begun: a few for each camera of a line server."""
 INFERENCE_CALLS_MAX = 256
 """Calls of one transport under way or waiting for a thread; the next is refused at once instead of waiting long."""
 INFERENCE_WAIT_SECONDS_MAX = 5.0

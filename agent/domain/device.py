@@ -22,6 +22,8 @@ class RuntimePolicy:
     inference_precision: str = ""
     """"f32", "bf16" or "f16"; empty means f32, or less where the version's golden files show that it suffices."""
     devices: tuple[str, ...] = ()
+    swap_wait_seconds: float = 0.0
+    """How long a swap waits for applications to begin their next lot; 0 means not at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -206,6 +206,9 @@ def runtime_policy(message: slot_pb2.RuntimePolicy) -> RuntimePolicy:
         hint=_HINTS.get(message.hint, PerformanceHint.LATENCY),
         inference_precision=message.inference_precision,
         devices=tuple(message.devices),
+        swap_wait_seconds=min(
+            limits.SWAP_WAIT_SECONDS_MAX, max(0.0, message.swap_wait.seconds + message.swap_wait.nanos / 1e9)
+        ),
     )
 
 

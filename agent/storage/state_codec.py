@@ -87,6 +87,7 @@ def _desired_slot(value: Any) -> DesiredSlot:
             hint=PerformanceHint(policy["hint"]),
             inference_precision=policy["inference_precision"],
             devices=tuple(policy["devices"]),
+            swap_wait_seconds=float(policy.get("swap_wait_seconds", 0.0)),
         ),
         sample_policy=SamplePolicy(**value["sample_policy"]),
         offer=int(value["offer"]),

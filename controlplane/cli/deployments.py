@@ -12,7 +12,7 @@ from lineside.v1 import deployment_pb2, slot_pb2
 from controlplane.cli.agents import condition_columns
 from controlplane.cli.document import document_of, word
 from controlplane.cli.output import Column, Printer
-from controlplane.cli.quantity import BytesOption, bytes_text, time_text
+from controlplane.cli.quantity import BytesOption, DurationOption, bytes_text, duration_text, time_text
 from controlplane.cli.session import SessionArgument, resource_app
 from controlplane.client.names import parse_reference, short
 
@@ -39,6 +39,7 @@ def create(
     hint: Hint = Hint.LATENCY,
     precision: str = "",
     device: Sequence[str] = (),
+    swap_wait: DurationOption | None = None,
     sample_random: float | None = None,
     sample_below: float | None = None,
     sample_budget: BytesOption | None = None,
@@ -62,6 +63,9 @@ def create(
         OpenVINO's inference precision, f32, bf16 or f16; else f32, or less where the version's golden files allow it.
     device
         A device that may be used, as OpenVINO names it; may be repeated; else every one.
+    swap_wait
+        How long a swap waits for applications that name their lot to begin the next, say 30s, so that no lot is judged
+        by two versions; else it waits for nobody.
     sample_random
         Share of inputs kept at random for training, 0 to 1.
     sample_below
@@ -74,12 +78,15 @@ def create(
         Accept a selector that matches no agent yet.
     """
     model_id, version = parse_reference(model, field="model")
+    runtime = slot_pb2.RuntimePolicy(hint=hint.value, inference_precision=precision, devices=device)
+    if swap_wait is not None:
+        runtime.swap_wait.FromTimedelta(swap_wait)
     created = session.client.deployments.create(
         name,
         model=model_id,
         version=version,
         selector=selector,
-        runtime_policy=slot_pb2.RuntimePolicy(hint=hint.value, inference_precision=precision, devices=device),
+        runtime_policy=runtime,
         sample_policy=_sample_policy(sample_random, sample_below, sample_budget),
         allow_empty=allow_empty,
         priority=priority,
@@ -166,6 +173,7 @@ def _show(printer: Printer, deployment: deployment_pb2.Deployment) -> None:
             ("hint", word(runtime, "hint")),
             ("precision", runtime.inference_precision or "the device's choice"),
             ("devices", " ".join(runtime.devices) or "every one"),
+            ("swap wait", duration_text(runtime.swap_wait.ToTimedelta())),
             ("samples", _samples_text(deployment)),
             *_times(deployment, now),
         ]

@@ -27,6 +27,8 @@ class RuntimePolicy:
     """"f32", "bf16", "f16"; empty means f32, or less where golden files show that it suffices."""
     devices: tuple[str, ...] = ()
     """Devices that may be used; empty means every one."""
+    swap_wait_seconds: float = 0.0
+    """How long a swap waits for applications to begin their next lot; 0 means not at all."""
 
     def __post_init__(self) -> None:
         if self.inference_precision not in {"", "f32", "bf16", "f16"}:

@@ -73,7 +73,10 @@ _SHADOW_STATES_FROM_WIRE = MappingProxyType({wire: state for state, wire in _SHA
 def runtime_policy_to_proto(policy: RuntimePolicy) -> slot_pb2.RuntimePolicy:
     """Return the policy."""
     return slot_pb2.RuntimePolicy(
-        hint=_HINTS[policy.hint], inference_precision=policy.inference_precision, devices=policy.devices
+        hint=_HINTS[policy.hint],
+        inference_precision=policy.inference_precision,
+        devices=policy.devices,
+        swap_wait=seconds_to_proto(policy.swap_wait_seconds) if policy.swap_wait_seconds else None,
     )
 
 
@@ -83,7 +86,20 @@ def runtime_policy_from_proto(message: slot_pb2.RuntimePolicy) -> RuntimePolicy:
         hint=_HINTS_FROM_WIRE.get(message.hint, PerformanceHint.LATENCY),
         inference_precision=message.inference_precision,
         devices=tuple(message.devices),
+        swap_wait_seconds=_swap_wait_seconds(message),
     )
+
+
+def _swap_wait_seconds(message: slot_pb2.RuntimePolicy) -> float:
+    field = "deployment.runtime_policy.swap_wait"
+    seconds = seconds_from_proto(message.swap_wait, field=field)
+    if not 0.0 <= seconds <= limits.SWAP_WAIT_SECONDS_MAX:
+        raise FieldInvalidError(
+            f"{seconds:g} s is no wait",
+            field=field,
+            remedy=f"use 0 s (a swap waits for nobody) to {limits.SWAP_WAIT_SECONDS_MAX:g} s",
+        )
+    return seconds
 
 
 def sample_policy_to_proto(policy: SamplePolicy) -> slot_pb2.SamplePolicy:

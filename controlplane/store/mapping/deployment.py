@@ -54,6 +54,7 @@ def runtime_policy_to_json(policy: RuntimePolicy) -> dict[str, Any]:
         "hint": policy.hint.value,
         "inference_precision": policy.inference_precision,
         "devices": list(policy.devices),
+        "swap_wait_seconds": policy.swap_wait_seconds,
     }
 
 
@@ -62,6 +63,8 @@ def runtime_policy_from_json(value: Row) -> RuntimePolicy:
         hint=PerformanceHint(value["hint"]),
         inference_precision=value["inference_precision"],
         devices=tuple(value["devices"]),
+        # Rows of earlier controllers have none.
+        swap_wait_seconds=value.get("swap_wait_seconds", 0.0),
     )
 
 

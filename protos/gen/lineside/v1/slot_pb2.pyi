@@ -61,6 +61,7 @@ class RuntimePolicy(_message.Message):
     HINT_FIELD_NUMBER: _builtins.int
     INFERENCE_PRECISION_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
+    SWAP_WAIT_FIELD_NUMBER: _builtins.int
     hint: Global___PerformanceHint.ValueType
     """What to tune for."""
     inference_precision: _builtins.str
@@ -71,16 +72,23 @@ class RuntimePolicy(_message.Message):
     def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. Devices that may be used, as OpenVINO names them; empty means every one."""
 
+    @_builtins.property
+    def swap_wait(self) -> _duration_pb2.Duration:
+        """Optional. How long a swap waits for applications that mark their lots (request parameter `lot`) to begin the next,
+        at most an hour, so that no lot is judged by two versions. Absent means that a swap waits for nobody.
+        """
+
     def __init__(
         self,
         *,
         hint: Global___PerformanceHint.ValueType = ...,
         inference_precision: _builtins.str = ...,
         devices: _abc.Iterable[_builtins.str] | None = ...,
+        swap_wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["swap_wait", b"swap_wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "hint", b"hint", "inference_precision", b"inference_precision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "hint", b"hint", "inference_precision", b"inference_precision", "swap_wait", b"swap_wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
