@@ -184,7 +184,7 @@ MESSAGES = [
         what="message: a part id that is a number",
         act=by_message(parameters={"part_id": service_pb2.InferParameter(int64_param=7)}),
         field="parameters[part_id]",
-        remedy="string_param",
+        remedy="send a string",
     ),
     REASON(what="message: NUL in the id", act=by_message(id="\0"), field="id", remedy="NUL"),
     REASON(

@@ -170,8 +170,8 @@ class RefusedLine:
     # --- what must not change ---
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything that the API lists, and what waits in folders, but for what moves by itself: heartbeats, and
-        blobs of refused publishes, which are nobody's."""
+        """Everything that the API lists, and what waits in folders, but for what moves by itself: heartbeats and
+        conditions, and blobs of refused publishes, which are nobody's."""
         client = self.client
         model_names = [model.name for model in client.models.list()]
         uploads = self.line.controller.folder / "uploads"
@@ -179,8 +179,10 @@ class RefusedLine:
             "models": [str(model) for model in client.models.list()],
             "versions": [str(version) for name in model_names for version in client.models.list_versions(name)],
             "agents": [_standing(agent) for agent in client.agents.list()],
-            "deployments": [str(deployment) for deployment in client.deployments.list()],
+            "deployments": [_intent(deployment) for deployment in client.deployments.list()],
             "rollouts": [str(rollout) for rollout in client.rollouts.list()],
+            "operators": [str(operator) for operator in client.operators.list()],
+            "decisions": [event.name for event in client.audit.list(limit=20)],
             "tokens": [str(token) for token in client.tokens.list()],
             "samples": sorted(sample.name for sample in client.samples.list()),
             "results": sorted(result.name for result in client.results.list()),
@@ -205,6 +207,13 @@ def outcome_of(call: Any) -> Outcome:
 def _standing(agent: Any) -> tuple[object, ...]:
     slots = [(slot.slot, slot.serving_version, slot.target_version, slot.state) for slot in agent.slots]
     return (agent.name, agent.uid, agent.etag, str(agent.labels), agent.desired_generation, slots)
+
+
+def _intent(deployment: Any) -> str:
+    asked = type(deployment)()
+    asked.CopyFrom(deployment)
+    asked.ClearField("conditions")
+    return str(asked)
 
 
 # --- making it ------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ FLEET = fleet_service_pb2_grpc.FleetServiceStub
 ARTIFACTS = artifact_service_pb2_grpc.ArtifactServiceStub
 SAMPLE_UPLOADS = sample_upload_service_pb2_grpc.SampleUploadServiceStub
 V2 = "models/m/versions/2"
+REFUSE = rollout_service_pb2.CreateRolloutRequest.WHEN_ACTIVE_REFUSE
 
 
 # --- names that are unknown, and requests that cannot be right -------------------------------------
@@ -75,7 +76,12 @@ def deploy(**fields: Any) -> Act:
 
 
 def roll_out(
-    *, deployment: str = "line-3", version: str = V2, waves: str = "1,100%", bake: float = 0.0, **gate: Any
+    *,
+    deployment: str = "line-3",
+    version: str = V2,
+    waves: str = "1,100%",
+    bake: float = 0.0,
+    **gate: Any,
 ) -> Act:
     whole, part = divmod(bake, 1)
     strategy = rollout_pb2.RolloutStrategy(
@@ -84,7 +90,8 @@ def roll_out(
         gate=rollout_pb2.GatePolicy(**gate),
     )
     request = rollout_service_pb2.CreateRolloutRequest(
-        rollout=rollout_pb2.Rollout(deployment=f"deployments/{deployment}", target_version=version, strategy=strategy)
+        rollout=rollout_pb2.Rollout(deployment=f"deployments/{deployment}", target_version=version, strategy=strategy),
+        when_active=REFUSE,
     )
     return lambda line: line.operator(ROLLOUTS, "CreateRollout", request)
 
@@ -408,6 +415,7 @@ MODEL_FILES = [
     UNREADABLE(
         what="IR: an unknown operation",
         act=ir("op", spoil=lambda xml, weights: (xml.replace(b'"SoftMax"', b'"NoSuchOperation"'), weights)),
+        remedy="with another opset",
     ),
     UNREADABLE(what="IR: deep enough to end the reader", act=publish(model_xml=deep("xml"), model_bin=b"")),
     UNREADABLE(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from lineside.v1 import agent_pb2, fleet_service_pb2, fleet_service_pb2_grpc
 
-from tests.e2e import refused_identities, refused_inferences, refused_requests
+from tests.e2e import refused_identities, refused_inferences, refused_requests, refused_rollouts
 from tests.e2e.refused_line import SECONDS_MAX, Outcome, RefusedLine, Row, make_refused_line, outcome_of
 from tests.support.line import Line, Load, wait_until
 
@@ -21,6 +21,7 @@ ROWS = (
     *refused_requests.INTENT,
     *refused_requests.PAGES,
     *refused_requests.MODEL_FILES,
+    *refused_rollouts.ROWS,
     *refused_identities.ENROLMENT,
     *refused_identities.CREDENTIALS,
     *refused_identities.AGENTS,
