@@ -1,12 +1,16 @@
 """kill -9 of either side in the middle of things: each restarts, goes on where it stopped, and loses nothing."""
 
+import contextlib
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lineside.v1 import rollout_pb2
 
-from controlplane.client import Client
+from controlplane.client import Client, ClientError
+from controlplane.client.rollouts import Rollout
 from tests.support import models
 from tests.support.line import Line, Load, large_model, wait_until
 
@@ -92,6 +96,55 @@ def test_the_controller_is_killed_in_mid_wave(line: Line) -> None:
     wait_until(lambda: len(line.results("m")) >= len(answered), what="every result to come back")
     parts = [result.part_id for result in line.results("m")]
     assert sorted(parts) == sorted(answered), "no result is lost or doubled"
+
+
+@pytest.mark.parametrize("delay_seconds", [0.01, 0.03, 0.1])
+def test_the_controller_is_killed_around_commands_on_a_rollout(line: Line, delay_seconds: float) -> None:
+    """Each is done whole or not at all, with its entry in the log, and can be given again."""
+    for number, bias in enumerate((1.0, 3.0), start=1):
+        line.publish("m", models.classifier_ir(line.folder / f"v{number}", bias=bias))
+    line.enroll("st-1")  # a target that is out of reach: nothing moves but by commands
+    line.deploy("d", "m", 1)
+    strategy = rollout_pb2.RolloutStrategy(
+        waves=["100%"], approval=rollout_pb2.ApprovalPolicy(scope=rollout_pb2.ApprovalPolicy.SCOPE_EVERY_WAVE)
+    )
+
+    def through_a_kill(action: str, command: Callable[[Client], Rollout]) -> Rollout:
+        """Give the command, kill the controller meanwhile, and give it again where it was not done."""
+        caller = threading.Thread(target=try_command, args=(line, command))
+        caller.start()
+        threading.Event().wait(delay_seconds)
+        line.controller.kill()
+        line.controller.start()
+        caller.join(timeout=120)
+        with line.client() as client:
+            for _ in range(2):
+                done = [event for event in client.audit.list() if event.action == action]
+                if done:
+                    break
+                command(client)
+            assert len(done) == 1, f"{action} is done once"
+            (rollout,) = client.rollouts.list()
+        return rollout
+
+    rollout = through_a_kill(
+        "rollout.start", lambda client: client.rollouts.start("d", model="m", version=2, strategy=strategy)
+    )
+    assert [list(wave.agents) for wave in rollout.waves] == [["agents/st-1"]]
+    name = rollout.name
+    rollout = through_a_kill("wave.approve", lambda client: client.rollouts.approve(name))
+    assert rollout.waves[0].approver
+    rollout = through_a_kill("rollout.abort", lambda client: client.rollouts.abort(name))
+    assert rollout.state == rollout_pb2.Rollout.STATE_ABORTED
+    with line.client() as client:
+        assert client.deployments.get("d").model_version == "models/m/versions/1"
+        client.deployments.delete("d")
+
+
+def try_command(line: Line, command: Callable[[Client], Rollout]) -> None:
+    """Give it once; that the controller ends meanwhile is no failure."""
+    with line.client() as client, contextlib.suppress(ClientError):
+        command(client)
 
 
 def test_the_agent_is_killed_in_mid_download(line: Line) -> None:
