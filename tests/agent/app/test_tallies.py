@@ -1,11 +1,17 @@
 """Counts that never fall, and labels that callers cannot make up."""
 
+import numpy as np
+import pytest
 from prometheus_client.core import HistogramMetricFamily
 
 from agent import limits
 from agent.app import metrics
+from agent.app.serving import Serving
 from agent.app.tallies import BOUNDS_SECONDS, Tallies, Times
-from agent.domain.errors import Reason
+from agent.app.tensors import InputTensor
+from agent.app.traffic import Traffic
+from agent.domain.errors import Reason, RequestError
+from tests.support.serving import FakeModel, MemoryOffers, MemoryResults, NoShadows, SteppingClock, desired_slot
 
 
 def test_a_version_that_serves_again_counts_on() -> None:
@@ -51,3 +57,26 @@ def test_a_time_falls_into_the_bucket_whose_bound_it_does_not_pass() -> None:
     assert buckets["0.01"] == 3
     assert buckets["+Inf"] == 4
     assert times.total_seconds == 0.0005 + 0.0051 + 99.0
+
+
+def test_serving_counts_answers_refusals_and_swaps_over_a_swap_and_back() -> None:
+    results = MemoryResults()
+    serving = Serving(
+        clock=SteppingClock(), results=results, samples=MemoryOffers(results), shadows=NoShadows(), traffic=Traffic()
+    )
+    for version in (1, 2, 1):
+        serving.swap(desired_slot(version), FakeModel())
+        pair = InputTensor(name="x", datatype="FP32", shape=(2, 3), data=np.zeros((2, 3), np.float32))
+        serving.infer("cells", None, [pair])
+    for slot, version in (("made-up", None), ("cells", 9)):
+        with pytest.raises(RequestError):
+            serving.infer(slot, version, [])
+    book = serving.tallies()
+    serving.close()
+    assert {key: tally.answered for key, tally in book.tallies.items()} == {
+        ("cells", 1, "FAKE"): 4,
+        ("cells", 2, "FAKE"): 2,
+    }
+    assert sum(book.tallies["cells", 1, "FAKE"].request_times.counts) == 2
+    assert book.swaps == {"cells": 2}
+    assert book.refused == {("", Reason.MODEL_NOT_FOUND): 1, ("cells", Reason.VERSION_NOT_LOADED): 1}
