@@ -138,6 +138,10 @@ def _rest_inferences() -> Iterator[RestRequest]:
         "no name": [{key: _X[key] for key in ("datatype", "shape", "data")}],
     }.items():
         yield _rest_infer(name, {"inputs": inputs})
+    yield from _rest_whole_requests()
+
+
+def _rest_whole_requests() -> Iterator[RestRequest]:
     yield _rest_infer("inputs no list", {"inputs": {}})
     yield _rest_infer("no inputs at all", {})
     yield _rest_infer("a list", [])
