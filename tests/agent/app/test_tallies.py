@@ -68,9 +68,10 @@ def test_serving_counts_answers_refusals_and_swaps_over_a_swap_and_back() -> Non
         serving.swap(desired_slot(version), FakeModel())
         pair = InputTensor(name="x", datatype="FP32", shape=(2, 3), data=np.zeros((2, 3), np.float32))
         serving.infer("cells", None, [pair])
-    for slot, version in (("made-up", None), ("cells", 9)):
+    asked: list[tuple[str, int | None]] = [("made-up", None), ("cells", 9)]
+    for slot, wanted in asked:
         with pytest.raises(RequestError):
-            serving.infer(slot, version, [])
+            serving.infer(slot, wanted, [])
     book = serving.tallies()
     serving.close()
     assert {key: tally.answered for key, tally in book.tallies.items()} == {
