@@ -352,7 +352,11 @@ def _failure(record: AgentRecord, rollout: Rollout) -> str:
     """Why the agent's install failed, in its own words where it has some."""
     assert record.observation is not None, "an agent that was never heard has not failed"
     slot = _slot(record, rollout)
-    said = record.observation.observed.nack_message if _refuses(record) else slot.failure_message if slot else ""
+    said = record.observation.observed.nack_message if _refuses(record) else _install_failure(slot) if slot else ""
     if not (_refuses(record) or (slot is not None and slot.state is SlotState.FAILED)):
         said = f"has not installed within {rollout.strategy.install_seconds_max:.0f} s"
     return f"{record.agent.id}: {said}" if said else ""
+
+
+def _install_failure(slot: ObservedSlot) -> str:
+    return ": ".join(part for part in (slot.failure_reason, slot.failure_message) if part)
