@@ -54,7 +54,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     commands = {"devices": devices, "auto": auto_choice, "measure": measure}
     try:
         return {"ok": True, **commands[request["command"]](open_core(request["plugins"]), request)}
-    except (RuntimeError, MemoryError, ValueError, TypeError) as error:
+    except MemoryError:
+        return {"ok": False, "error": f"it needs more memory than the {request['memory_bytes']} bytes that it may have"}
+    except (RuntimeError, ValueError, TypeError) as error:
         return {"ok": False, "error": one_line(error)}
 
 
