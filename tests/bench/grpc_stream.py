@@ -18,14 +18,14 @@ _PREFIX = struct.Struct(">BI")
 """Of each gRPC message: whether it is compressed, and its length."""
 _CONFIG = H2Configuration(
     client_side=True,
-    header_encoding="utf-8",
+    header_encoding=None,
     validate_inbound_headers=False,
     validate_outbound_headers=False,
     normalize_inbound_headers=False,
     normalize_outbound_headers=False,
 )
 _WINDOW_BYTES = 1 << 20
-_STATUS = frozenset({"grpc-status", "grpc-message"})
+_STATUS = frozenset({b"grpc-status", b"grpc-message"})
 
 
 class GrpcStream(asyncio.Protocol):
@@ -83,13 +83,13 @@ class GrpcStream(asyncio.Protocol):
         connection.send_headers(
             1,
             [
-                (":method", "POST"),
-                (":scheme", "https"),
-                (":path", self._path),
-                (":authority", self._authority),
-                ("te", "trailers"),
-                ("content-type", "application/grpc"),
-                ("user-agent", "lineside-bench"),
+                (b":method", b"POST"),
+                (b":scheme", b"https"),
+                (b":path", self._path.encode()),
+                (b":authority", self._authority.encode()),
+                (b"te", b"trailers"),
+                (b"content-type", b"application/grpc"),
+                (b"user-agent", b"lineside-bench"),
             ],
         )
         self._on_open(self)
@@ -107,7 +107,7 @@ class GrpcStream(asyncio.Protocol):
                 self._in += event.data
                 self._take_messages()
             elif isinstance(event, TrailersReceived | ResponseReceived):
-                status = [f"{name!s} {value!s}" for name, value in event.headers or () if name in _STATUS]
+                status = [f"{name!r} {value!r}" for name, value in event.headers or () if name in _STATUS]
                 if status:
                     self._end(f"the server ended the stream: {', '.join(status)}")
             elif isinstance(event, StreamEnded | StreamReset | ConnectionTerminated):
