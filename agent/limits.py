@@ -138,7 +138,7 @@ INFERENCE_WORKERS = 96
 come. Above INFERENCE_PLACES, so that what is over its share is refused at once and whether a model is ready is told."""
 INFERENCE_PLACES = 80
 """Requests that run or wait for their turn, of all applications: 40 of one alone, the device's pool over and over."""
-SWAP_WAIT_SECONDS_MAX = 3600.0
+SWAP_WAIT_SECONDS_MAX = 300.0
 """Of a swap for the next lot, as the controller bounds it too."""
 LOTS_REMEMBERED_MAX = 256
 """Lots that a version has begun: a few for each camera of a line server."""

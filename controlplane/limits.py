@@ -205,7 +205,7 @@ CONVERGENCE_TICK_SECONDS = 10.0
 WATCH_LOOK_SECONDS = 5.0
 """A watcher looks at least so often: a notice lost with a crash costs no more."""
 
-SWAP_WAIT_SECONDS_MAX = 3600.0
+SWAP_WAIT_SECONDS_MAX = 300.0
 """Of a swap for the next lot: a rollout's patience with an agent is longer, and a lot that takes more would hold a bad
 version in place."""
 ROLLOUT_SECONDS_MAX = 365 * 86400.0

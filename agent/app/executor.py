@@ -43,6 +43,7 @@ from agent.app.prefetching import Preparations
 from agent.app.shadowing import Shadows
 from agent.app.slot_states import adopted, failed_slot, failure_record, heading, serving_record, serving_slot
 from agent.app.state_saver import StateSaver
+from agent.app.swap_point import wait_for_lot
 from agent.app.trials import Trials, settle
 from agent.app.wakeup import Wakeup, first_of
 from agent.domain.device import DeviceChoice
@@ -403,14 +404,13 @@ class Executor:
 
     async def _swap(self, wanted: DesiredSlot) -> None:
         self._set_progress(wanted, SlotState.PREPARING)
-        choice = self._preparations.choice(wanted)
-        loaded = await self._load(wanted, choice)
-        choice = loaded.choice
+        loaded = await self._load(wanted, self._preparations.choice(wanted))
+        await wait_for_lot(self._serving, wanted, loaded, self._clock)
         self._swap_in(wanted, loaded)
         self._trials.supersede(wanted)
-        self._slots[wanted.slot] = serving_slot(wanted, choice, serving_time=self._clock.now())
+        self._slots[wanted.slot] = serving_slot(wanted, loaded.choice, serving_time=self._clock.now())
         self._changed()
-        _log.info("version_serves", slot=wanted.slot, version=wanted.version, device=choice.device)
+        _log.info("version_serves", slot=wanted.slot, version=wanted.version, device=loaded.choice.device)
         await self._saver.save()
 
     async def _load(self, wanted: DesiredSlot, choice: DeviceChoice) -> FallbackModel:

@@ -1,6 +1,6 @@
 """What the agent's use cases need from outside, as Protocols. Fakes and adapters pass the same contract tests."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -330,6 +330,13 @@ class ServingPath(Protocol):
     def swap(self, slot: DesiredSlot, loaded: LoadedModel) -> None:
         """Answer for the slot with `loaded` from the next request on, and own it. No request fails: the model that
         answered before is closed when its last request is done."""
+        ...
+
+    def stage(
+        self, slot: DesiredSlot, loaded: LoadedModel, *, wait_seconds: float, on_swap: Callable[[], None]
+    ) -> bool:
+        """Answer with `loaded` from the first lot that nobody has begun, and own it then; `on_swap` is called from the
+        thread of that request. `swap` ends the wait. False, and nothing is staged, where no lots are known."""
         ...
 
     def adopt(self, slot: DesiredSlot) -> None:

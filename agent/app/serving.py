@@ -8,11 +8,14 @@ Rules kept here:
 - No lock is held while inferring; a full disk or a lost result log never stops an answer.
 - A request takes its turn among the applications' and begins before its deadline, or is refused.
 - A version that was replaced still answers requests that name it, until its last request is done.
+- A staged version answers from the first lot that nobody has begun; lots that the version before began are its own for
+  as long as the swap may wait.
 """
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 
 import structlog
@@ -84,6 +87,17 @@ class _Served:
     counted: "_Counted"
     users: int = 0
     retired: bool = False
+    lots: OrderedDict[tuple[str, str], None] = field(default_factory=OrderedDict)
+    """Applications and lots that it has begun, the newest last."""
+    keep_until: float = 0.0
+    """Once retired: the monotonic seconds until which its lots are its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Staged:
+    served: _Served
+    until: float
+    on_swap: Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -140,6 +154,7 @@ class Serving:
         self._places = places or Places()
         self._lock = threading.Lock()
         self._slots: dict[str, _Served] = {}
+        self._staged: dict[str, _Staged] = {}
         self._draining: list[_Served] = []
         """Replaced or unloaded, with requests under way."""
         self._announced: frozenset[str] = frozenset()
@@ -154,26 +169,53 @@ class Serving:
             self._announced = frozenset(slots)
 
     def swap(self, slot: DesiredSlot, loaded: LoadedModel) -> None:
-        """Let `loaded` answer for the slot from the next request on. Owns `loaded` from here on."""
-        model = ServedModel(slot=slot.slot, version=slot.version, device=loaded.device, signature=loaded.signature)
-        reading = reading_of(loaded.signature)
+        """Let `loaded` answer for the slot from the next request on. Owns `loaded` from here on. One that was staged
+        waits no longer; nothing happens where a lot has brought it in meanwhile."""
         with self._lock:
-            serving = {_tally_key(each.model) for each in self._slots.values()}
-            served = _Served(
-                desired=slot,
-                loaded=loaded,
-                model=model,
-                reading=reading,
-                turns=Turns(loaded.optimal_requests),
-                counted=_Counted(),
-                tally=self._tallies.begin(_tally_key(model), serving=serving),
-            )
-            before = self._slots.get(slot.slot)
-            self._slots[slot.slot] = served
-            if before is not None:
-                self._tallies.swap(slot.slot)
+            staged = self._staged.pop(slot.slot, None)
+            current = self._slots.get(slot.slot)
+            if current is not None and current.loaded is loaded:
+                return
+            before = self._put(self._new_served(slot, loaded))
+        if staged is not None and staged.served.loaded is not loaded:
+            staged.served.loaded.close()
         self._retire(before)
         self._notify()
+
+    def stage(
+        self, slot: DesiredSlot, loaded: LoadedModel, *, wait_seconds: float, on_swap: Callable[[], None]
+    ) -> bool:
+        """Let `loaded` answer from the first lot that nobody has begun, and then call `on_swap` from the thread of that
+        request; `swap` ends the wait. False, and nothing is staged, where the version that serves knows of no lots."""
+        with self._lock:
+            current = self._slots.get(slot.slot)
+            if current is None or not current.lots:
+                return False
+            until = self._clock.monotonic() + wait_seconds
+            self._staged[slot.slot] = _Staged(served=self._new_served(slot, loaded), until=until, on_swap=on_swap)
+            return True
+
+    def _new_served(self, slot: DesiredSlot, loaded: LoadedModel) -> _Served:
+        """Call with the lock held."""
+        model = ServedModel(slot=slot.slot, version=slot.version, device=loaded.device, signature=loaded.signature)
+        serving = {_tally_key(each.model) for each in self._slots.values()}
+        return _Served(
+            desired=slot,
+            loaded=loaded,
+            model=model,
+            reading=reading_of(loaded.signature),
+            turns=Turns(loaded.optimal_requests),
+            counted=_Counted(),
+            tally=self._tallies.begin(_tally_key(model), serving=serving),
+        )
+
+    def _put(self, served: _Served) -> _Served | None:
+        """What answered before. Call with the lock held."""
+        before = self._slots.get(served.model.slot)
+        self._slots[served.model.slot] = served
+        if before is not None:
+            self._tallies.swap(served.model.slot)
+        return before
 
     def adopt(self, slot: DesiredSlot) -> None:
         """Take over what surrounds the serving version (sample policy, deployment), which must be the slot's."""
@@ -186,6 +228,9 @@ class Serving:
         """Answer no longer for the slot; requests under way finish. Nothing happens when it is not loaded."""
         with self._lock:
             before = self._slots.pop(slot, None)
+            staged = self._staged.pop(slot, None)
+        if staged is not None:
+            staged.served.loaded.close()
         self._retire(before)
         self._notify()
 
@@ -193,6 +238,11 @@ class Serving:
         """Unload every slot."""
         for model in self.models():
             self.unload(model.slot)
+        with self._lock:
+            kept = [each for each in self._draining if not each.users]
+            self._draining = [each for each in self._draining if each.users]
+        for each in kept:
+            each.loaded.close()
 
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Call `listener` after every swap and unload, from the thread that made it."""
@@ -251,6 +301,7 @@ class Serving:
         request_id: str = "",
         requested_outputs: Sequence[str] = (),
         application: str = "",
+        lot: str = "",
         deadline_seconds: float | None = None,
     ) -> InferenceAnswer:
         """Answer a request; blocks. Requests of one `application` wait behind each other; one that cannot begin within
@@ -268,7 +319,7 @@ class Serving:
             begun=begun,
         )
         with self._traffic.request():
-            served = self._borrow(slot, version)
+            served = self._borrow(slot, version, (application, lot) if lot else None)
             try:
                 return self._answered(served, request, inputs, requested_outputs)
             finally:
@@ -377,24 +428,52 @@ class Serving:
 
     # --- who uses which version ---
 
-    def _borrow(self, slot: str, version: int | None) -> _Served:
+    def _borrow(self, slot: str, version: int | None, lot: tuple[str, str] | None) -> _Served:
+        staged = None
         try:
             with self._lock:
                 served = self._find(slot, version)
+                if lot is not None and version is None:
+                    served, staged = self._of_lot(served, lot)
                 served.users += 1
-                return served
         except RequestError as error:
             self.count_refused(slot, error.reason)
             raise
+        if staged is not None:
+            staged.on_swap()
+            self._notify()
+        return served
+
+    def _of_lot(self, serving: _Served, lot: tuple[str, str]) -> tuple[_Served, _Staged | None]:
+        """The version that began the lot, else the newest, which begins it, and the staged one where that is how it
+        came to serve. Call with the lock held."""
+        slot = serving.model.slot
+        if lot in serving.lots:
+            return serving, None
+        for each in self._draining:
+            if each.model.slot == slot and lot in each.lots and self._clock.monotonic() < each.keep_until:
+                return each, None
+        staged = self._staged.pop(slot, None)
+        if staged is not None:
+            self._put(staged.served)
+            serving.retired, serving.keep_until = True, staged.until
+            self._draining.append(serving)
+            serving = staged.served
+        serving.lots[lot] = None
+        if len(serving.lots) > limits.LOTS_REMEMBERED_MAX:
+            serving.lots.popitem(last=False)
+        return serving, staged
 
     def _give_back(self, served: _Served) -> None:
+        drained: list[_Served] = []
         with self._lock:
             served.users -= 1
-            drained = served.retired and served.users == 0
-            if drained:
-                self._draining.remove(served)
-        if drained:
-            served.loaded.close()
+            if self._draining:
+                now = self._clock.monotonic()
+                drained = [each for each in self._draining if each.users == 0 and each.keep_until <= now]
+                self._draining = [each for each in self._draining if each not in drained]
+        for each in drained:
+            each.loaded.close()
 
     def _retire(self, served: _Served | None) -> None:
         if served is None:
@@ -454,7 +533,7 @@ def _too_late(request: _Request) -> RequestError:
 def _statistics(served: _Served) -> Statistics:
     """Call with the lock held."""
     return Statistics(
-        model=served.model, **{field.name: getattr(served.counted, field.name) for field in fields(_Counted)}
+        model=served.model, **{each.name: getattr(served.counted, each.name) for each in fields(_Counted)}
     )
 
 

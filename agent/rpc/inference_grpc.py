@@ -152,6 +152,7 @@ def answer_call(serving: Serving, call: InferCall, *, peer: str, seconds_left: f
         request_id=call.request_id,
         requested_outputs=call.requested_outputs,
         application=call.told.application or peer,
+        lot=call.told.lot,
         deadline_seconds=min(deadlines, default=None),
     )
 

@@ -16,6 +16,8 @@ from agent.domain.errors import RequestError
 PART_ID = "part_id"
 """Request parameter whose string goes into the result."""
 APPLICATION = "application"
+LOT = "lot"
+"""Of an application: a swap may wait until it names another."""
 DEADLINE_MS = "deadline_ms"
 """Milliseconds from the request's arrival."""
 
@@ -26,6 +28,7 @@ _KINDS: Mapping[str, str] = MappingProxyType(
     {
         PART_ID: "a string",
         APPLICATION: "a string",
+        LOT: "a string",
         DEADLINE_MS: _COUNT,
         "priority": _COUNT,
         "timeout": _COUNT,
@@ -61,6 +64,7 @@ class Told:
     """What the parameters say of a request beside its part; empty where they do not."""
 
     application: str = ""
+    lot: str = ""
     deadline_seconds: float | None = None
 
 
@@ -74,6 +78,7 @@ def told_by(parameters: Mapping[str, object]) -> Told:
     deadline_ms = parameters.get(DEADLINE_MS)
     return Told(
         application=str(parameters.get(APPLICATION, "")),
+        lot=str(parameters.get(LOT, "")),
         deadline_seconds=deadline_ms / 1e3 if isinstance(deadline_ms, int) else None,
     )
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -149,6 +149,12 @@ class FakeServing:
         assert loaded.device == "CPU"
         self.slots[slot.slot] = slot
         self.history.append((slot.slot, slot.version))
+
+    def stage(
+        self, slot: DesiredSlot, loaded: LoadedModel, *, wait_seconds: float, on_swap: Callable[[], None]
+    ) -> bool:
+        """No application names its lots here."""
+        return False
 
     def adopt(self, slot: DesiredSlot) -> None:
         assert self.slots[slot.slot].version == slot.version

@@ -75,7 +75,7 @@ class RuntimePolicy(_message.Message):
     @_builtins.property
     def swap_wait(self) -> _duration_pb2.Duration:
         """Optional. How long a swap waits for applications that mark their lots (request parameter `lot`) to begin the next,
-        at most an hour, so that no lot is judged by two versions. Absent means that a swap waits for nobody.
+        at most five minutes, so that no lot is judged by two versions. Absent means that a swap waits for nobody.
         """
 
     def __init__(
