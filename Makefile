@@ -60,8 +60,12 @@ demo-stop: $(INSTALLED) ## End what `make demo KEEP=1` left running
 	$(BIN)/python -m examples.solar.demo --stop
 
 .PHONY: test
-test: $(INSTALLED) ## Run every test
-	$(PYTEST)
+test: $(INSTALLED) ## Run every test but those of test-peers
+	$(PYTEST) -m "not peers"
+
+.PHONY: test-peers
+test-peers: $(INSTALLED) ## Hold the agent's protocol against real Triton and its clients, which are installed into .cache
+	$(BIN)/python -m pytest -m peers
 
 .PHONY: bench
 bench: $(INSTALLED) ## Measure against the limits of the machine; tables here, numbers in .bench
