@@ -17,7 +17,11 @@ async def wait_for_lot(serving: ServingPath, wanted: DesiredSlot, loaded: Loaded
     if not seconds:
         return
     loop, swapped = asyncio.get_running_loop(), asyncio.Event()
-    if not serving.stage(wanted, loaded, wait_seconds=seconds, on_swap=lambda: loop.call_soon_threadsafe(swapped.set)):
+
+    def tell() -> None:
+        loop.call_soon_threadsafe(swapped.set)
+
+    if not serving.stage(wanted, loaded, wait_seconds=seconds, on_swap=tell):
         return
     waits = [asyncio.create_task(swapped.wait()), asyncio.create_task(clock.sleep(seconds))]
     try:
