@@ -72,8 +72,9 @@ class Leadership:
         try:
             await self._renew()
         except (StaleWriteError, StorageError) as error:
-            # Another contender was quicker, or the database is away.
-            log.warning(observability.LEASE_NOT_RENEWED, holder=self._holder, cause=str(error))
+            # Another contender was quicker, or the database is away. That who does not lead stays so is no news.
+            told = log.debug if self._lease is None and isinstance(error, StaleWriteError) else log.warning
+            told(observability.LEASE_NOT_RENEWED, holder=self._holder, cause=str(error))
             if self._lease is not None and self.lease is None:
                 self._lose("the lease could not be renewed in time")
 
