@@ -21,7 +21,7 @@ from tests.support.line import Line
 from tests.support.packages import ORIENTATION, unpack
 from tests.support.tool_venvs import KSERVE, MODEL_API, perf_analyzer, python_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.openvino, pytest.mark.slow]
+pytestmark = [pytest.mark.peers, pytest.mark.e2e, pytest.mark.openvino, pytest.mark.slow]
 
 MODEL = "orientation"
 INPUT, OUTPUT = "x", "fetch_name_0"

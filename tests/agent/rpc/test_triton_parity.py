@@ -22,7 +22,7 @@ from tests.support.inference_servers import running_servers
 from tests.support.serving import FakeModel, desired_slot
 from tests.support.triton_server import running_triton
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.peers]
 
 MALFORMED = "what the sender did wrong is told as such, not as our failure"
 UNKNOWN = "an unknown model or version has one code, whatever is asked about it"
