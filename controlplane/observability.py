@@ -55,6 +55,8 @@ BYTES_PROCESS_CANNOT_SERVE = "bytes_process_cannot_serve"
 
 def configure_logging(*, level: str = "INFO") -> None:
     """Send structured events to standard error. Call once, in `main`."""
+    # It tells in prose of each round that is left out while the one before it still runs, which is as it should be.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -14,7 +14,7 @@ import structlog
 from controlplane import limits, observability
 from controlplane.app.ports import ChangeNotifier, Clock, IdSource, Store, UnitOfWork
 from controlplane.app.rollout_steps import RolloutChanges, RolloutSteps, Scene, plan_targets, read_scene
-from controlplane.domain.errors import Reason, StaleWriteError
+from controlplane.domain.errors import LeaseLostError, Reason, StaleWriteError
 from controlplane.domain.ids import DeploymentId, RolloutId
 from controlplane.domain.rollout import Decision, Rollout, RolloutState
 from controlplane.domain.rollout_commands import dequeue, give_up
@@ -42,12 +42,15 @@ class RolloutTicks:
         """Carry every rollout that has not ended forward by one step.
 
         A rollout that fails to be carried does not hold up the others: what went wrong is raised at the end,
-        together, as an ExceptionGroup.
+        together, as an ExceptionGroup. Raises LeaseLostError at once when another controller leads.
         """
         failures: list[Exception] = []
         for rollout_id in await self._find_moving(now):
             try:
                 await self._advance(rollout_id, now)
+            except LeaseLostError:
+                # Another controller leads: it carries this rollout and the others.
+                raise
             except StaleWriteError:
                 log.info(observability.ROLLOUT_TICK_OVERTAKEN, rollout=rollout_id)
             except Exception as error:  # noqa: BLE001 - raised below, after the other rollouts had their turn

@@ -44,7 +44,7 @@ def start_jobs(
 
     def add(name: str, work: Work, *, seconds: float) -> None:
         job = partial(leadership.while_leading, timed(name, work))
-        scheduler.add_job(job, "interval", seconds=seconds, id=name)
+        scheduler.add_job(job, "interval", seconds=seconds, id=name, name=name)
 
     add("rollouts", lambda: rollouts.tick(clock.now()), seconds=limits.ROLLOUT_TICK_SECONDS)
     add("convergence", lambda: convergence.round(clock.now()), seconds=limits.CONVERGENCE_TICK_SECONDS)

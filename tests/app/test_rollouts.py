@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from controlplane.app.leadership import FencedStore, Leadership
 from controlplane.app.rollouts import RolloutRequest, WhenActive
-from controlplane.domain.errors import DomainError, PreconditionError, Reason, StaleWriteError
+from controlplane.domain.errors import DomainError, LeaseLostError, PreconditionError, Reason, StaleWriteError
 from controlplane.domain.gate import FailureAction, GatePolicy
 from controlplane.domain.ids import DeploymentId, ModelId
 from controlplane.domain.rollout import Rollout, RolloutState, RolloutStrategy, WaveState
@@ -429,3 +430,16 @@ async def test_one_broken_rollout_does_not_hold_up_the_others() -> None:
     assert [type(error) for error in failures.value.exceptions] == [CrashError]
     assert (await look(fleet, broken)).state is RolloutState.RUNNING
     assert (await look(fleet, other)).state is RolloutState.SUCCEEDED
+
+
+async def test_a_tick_ends_at_once_where_another_controller_leads() -> None:
+    """It is told as such, so that whoever runs the tick knows it for no failure."""
+    fleet = await make_fleet()
+    rollout = await fleet.roll_out(waves="100%")
+    await fleet.sync(*STATIONS)
+    deposed = Leadership(store=fleet.store, clock=fleet.clock, ids=fleet.ids, monotonic=lambda: 0.0, holder="deposed")
+    whole, fleet.store = fleet.store, FencedStore(fleet.store, deposed)
+    with pytest.raises(LeaseLostError):
+        await fleet.tick()
+    fleet.store = whole
+    assert (await look(fleet, rollout)).state is RolloutState.RUNNING
