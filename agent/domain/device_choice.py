@@ -164,7 +164,7 @@ def _remark(
     if measurement is chosen:
         return f"best of {len(eligible)}"
     cost, chosen_cost = _cost(measurement, hint), _cost(chosen, hint)
-    if _complexity(measurement) > _complexity(chosen) and _is_near(chosen_cost, cost):
+    if cost < chosen_cost:  # else it would have been chosen
         return f"no more than {NOISE:.0%} better, and less simple"
     return f"{cost / chosen_cost:.2f} times the cost of the chosen one" if chosen_cost else "worse"
 

@@ -127,7 +127,8 @@ def _index(ports: Sequence[Any], name: str, place: int) -> int:
 def _cases(shape: Any, array: Array) -> int:
     if not array.ndim or not len(shape) or not shape[0].is_static:
         return 1
-    return max(1, array.shape[0] // max(1, int(shape[0].get_length())))
+    rows = int(shape[0].get_length())
+    return max(1, int(array.shape[0]) // max(1, rows))
 
 
 def _part(array: Array, case: int, cases: int) -> Array:

@@ -63,9 +63,11 @@ def publish(
     _ = wait
     if golden is None and golden_outputs is not None:
         raise InvalidInputError("there are no golden inputs", field="golden_outputs", remedy="give --golden as well")
-    wanted = golden and Golden(
-        inputs=golden, outputs=golden_outputs, relative=tolerance, min_top1_agreement=min_top1_agreement
-    )
+    wanted = None
+    if golden is not None:
+        wanted = Golden(
+            inputs=golden, outputs=golden_outputs, relative=tolerance, min_top1_agreement=min_top1_agreement
+        )
     embedded = preprocessing_of(preprocessing or PreprocessingOptions())
     with publishing(session.printer) as progress:
         version = session.client.models.publish(

@@ -141,7 +141,8 @@ def _cases(port: Any, array: Any) -> int:
     shape = port.get_partial_shape()
     if shape.rank.is_dynamic or not len(shape) or not shape[0].is_static:
         return 1
-    return max(1, array.shape[0] // max(1, int(shape[0].get_length())))
+    rows = int(shape[0].get_length())
+    return max(1, int(array.shape[0]) // max(1, rows))
 
 
 def _part(array: Any, case: int, cases: int) -> Any:

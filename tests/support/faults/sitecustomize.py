@@ -49,6 +49,8 @@ def end_as_told(kind: str) -> None:
             from agent.runtime import measure
 
             measure.measure = eat
+        case _:
+            raise ValueError(f"no fault is called {kind!r}")
 
 
 def eat(core: Any, request: dict[str, Any]) -> dict[str, Any]:
