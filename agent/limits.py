@@ -171,7 +171,7 @@ MEASURE_SECONDS = 0.5
 MEASURE_INFERENCES_MAX = 2000
 """Inferences of one measurement: a tiny model is known well enough by then."""
 FALLBACK_WAIT_SECONDS_MAX = 5.0
-"""How long a request that a lost device failed on waits for the successor, which loads from the warm cache within one."""
+"""How long a request that a lost device failed on waits for the successor, which loads from the warm cache in one."""
 LOST_CHECKS = 2
 """Times that the example must fail before a device counts as lost: once may be a hiccup of its driver."""
 LOST_AFTER_FAILURES = 3

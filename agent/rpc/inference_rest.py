@@ -8,6 +8,7 @@ from contextvars import copy_context
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from agent import limits
 from agent.app.serving import ServedModel, Serving
@@ -21,9 +22,6 @@ from agent.rpc.inference_json import HEADER_LENGTH, answer_to_body, call_from_bo
 from agent.rpc.inference_unserved import Unserved, cuda_region_not_found, unserved
 from agent.rpc.shared_memory import SharedMemory
 
-Middleware = Callable[
-    [web.Request, Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[web.StreamResponse]
-]
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 

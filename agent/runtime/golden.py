@@ -128,7 +128,8 @@ def _cases(shape: Any, array: Array) -> int:
     if not array.ndim or not len(shape) or not shape[0].is_static:
         return 1
     rows = int(shape[0].get_length())
-    return max(1, int(array.shape[0]) // max(1, rows))
+    cases: int = array.shape[0] // max(1, rows)
+    return max(1, cases)
 
 
 def _part(array: Array, case: int, cases: int) -> Array:

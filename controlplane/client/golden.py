@@ -142,7 +142,8 @@ def _cases(port: Any, array: Any) -> int:
     if shape.rank.is_dynamic or not len(shape) or not shape[0].is_static:
         return 1
     rows = int(shape[0].get_length())
-    return max(1, int(array.shape[0]) // max(1, rows))
+    cases: int = array.shape[0] // max(1, rows)
+    return max(1, cases)
 
 
 def _part(array: Any, case: int, cases: int) -> Any:

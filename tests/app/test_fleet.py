@@ -18,6 +18,7 @@ from controlplane.app.revocations import Revocations
 from controlplane.domain.errors import CredentialError, FieldInvalidError, ForbiddenError, Reason, StorageError
 from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import ObservedState, SlotState
+from controlplane.domain.lease import Lease
 from tests.support.factories import (
     NOW,
     SOLAR,
@@ -57,11 +58,11 @@ class WatchedStore(MemoryStore):
             yield work
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[MemoryUnitOfWork]:
+    async def write(self, *, lease: Lease | None = None) -> AsyncIterator[MemoryUnitOfWork]:
         if self.full:
             raise StorageError("no space", reason=Reason.STORAGE_FULL)
         self.writes += 1
-        async with super().write() as work:
+        async with super().write(lease=lease) as work:
             yield work
         self.written.set()
 

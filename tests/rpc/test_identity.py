@@ -279,7 +279,7 @@ async def test_revocation_ends_a_live_stream_and_every_further_call(served: Serv
 
 async def test_an_internal_failure_tells_an_id_and_nothing_else(served: Served) -> None:
     box = await served.agent("st-1")
-    await served.parts.store.close()
+    await served.parts.database.close()
     (served.parts.settings.dir / "lineside.db").rename(served.parts.settings.dir / "gone.db")
     (served.parts.settings.dir / "lineside.db").mkdir()
     refusal = await refused(renew(served, box))

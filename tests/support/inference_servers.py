@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent import limits
 from agent.app.serving import Serving
 from agent.app.traffic import Traffic
 from agent.rpc.inference_grpc import start_grpc_server
@@ -25,17 +26,38 @@ class InferenceServers:
 
 @asynccontextmanager
 async def running_servers(
-    *, shared_memory: str = "", socket_folder: Path | None = None, **bounds: int
+    *,
+    shared_memory: str = "",
+    socket_folder: Path | None = None,
+    workers: int = limits.INFERENCE_WORKERS,
+    calls_max: int = limits.INFERENCE_CALLS_MAX,
+    message_bytes_max: int = limits.INFERENCE_MESSAGE_BYTES_MAX,
 ) -> AsyncIterator[InferenceServers]:
-    """Servers on free ports, and on sockets "grpc" and "http" in the folder, with nothing loaded; `bounds` as the start
+    """Servers on free ports, and on sockets "grpc" and "http" in the folder, with nothing loaded; bounds as the start
     functions take them."""
     results = MemoryResults()
     offers = MemoryOffers(results)
     serving = Serving(clock=RealClock(), results=results, samples=offers, shadows=NoShadows(), traffic=Traffic())
     shared = SharedMemory(shared_memory)
     grpc_socket, http_socket = (socket_folder and socket_folder / name for name in ("grpc", "http"))
-    server, port = start_grpc_server(serving, "127.0.0.1:0", shared=shared, socket=grpc_socket, **bounds)
-    runner = await start_rest_server(serving, "127.0.0.1:0", shared=shared, socket=http_socket, **bounds)
+    server, port = start_grpc_server(
+        serving,
+        "127.0.0.1:0",
+        shared=shared,
+        socket=grpc_socket,
+        workers=workers,
+        calls_max=calls_max,
+        message_bytes_max=message_bytes_max,
+    )
+    runner = await start_rest_server(
+        serving,
+        "127.0.0.1:0",
+        shared=shared,
+        socket=http_socket,
+        workers=workers,
+        calls_max=calls_max,
+        message_bytes_max=message_bytes_max,
+    )
     try:
         yield InferenceServers(
             serving=serving,
