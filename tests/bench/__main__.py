@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from tests.bench import artifacts, fleet, serving
+from tests.bench import artifacts, serving, sync
 from tests.bench.missing import MissingToolError
 
-BENCHES: dict[str, Callable[[], None]] = {"serving": serving.run, "artifacts": artifacts.run, "fleet": fleet.run}
+BENCHES: dict[str, Callable[[], None]] = {"serving": serving.run, "artifacts": artifacts.run, "sync": sync.run}
 
 
 def main() -> None:

@@ -71,7 +71,7 @@ def module(name: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
 @contextmanager
 def connected(target: str, identities: Path) -> Iterator[Load]:
     options = ["--target", target, "--identities", str(identities), "--agents", str(AGENTS)]
-    with module("fleet_load", *options, "--interval", str(INTERVAL_SECONDS)) as process:
+    with module("sync_load", *options, "--interval", str(INTERVAL_SECONDS)) as process:
         yield Load(process)
 
 
@@ -172,4 +172,4 @@ def run() -> None:
     with TemporaryDirectory(prefix="lineside-bench-") as folder:
         rows = measure(Path(folder))
     baseline = "a bare mTLS echo server under the same load; for the transfers, the same controller without them"
-    publish("fleet", rows, baseline=baseline)
+    publish("sync", rows, baseline=baseline)

@@ -1,6 +1,6 @@
 """Connected simulated agents, in a process of their own: one mTLS connection and one Sync stream each.
 
-    python -m tests.bench.fleet_load --target HOST:PORT --identities FOLDER --agents N --interval SECONDS
+    python -m tests.bench.sync_load --target HOST:PORT --identities FOLDER --agents N --interval SECONDS
 
 It prints a JSON line when all are connected. Then it reads commands from stdin, one a line: `measure SECONDS` prints
 the messages that were answered meanwhile, with their latencies, as a JSON line. It ends with stdin.
