@@ -46,6 +46,7 @@ def check_rollout(before: Rollout | None, after: Rollout, snapshot: Snapshot, tr
     check_releases(after, fresh, snapshot)
     check_unavailable(after, fresh, snapshot)
     check_bytes(before, after, snapshot)
+    truth.released.setdefault(after.id, set()).update(release.agent_id for release in fresh)
 
 
 def check_waves(rollout: Rollout) -> None:
@@ -87,8 +88,7 @@ def check_admission(before: Rollout, after: Rollout, snapshot: Snapshot, truth: 
     succeeded = after.state is RolloutState.SUCCEEDED and before.state is not RolloutState.SUCCEEDED
     if (admitted and admitted[0].index > 0) or succeeded:
         key = (after.model_id, after.target_version)
-        released = {release.agent_id for wave in before.waves for release in wave.releases}
-        if not released & truth.installed.get(key, set()):
+        if not truth.released.get(after.id, set()) & truth.installed.get(key, set()):
             raise ViolationError(f"admission: {after.id} went on, and no target ever served version {key[1]}")
         if truth.inferences.get(key, 0) < after.strategy.gate.min_inferences:
             raise ViolationError(f"admission: {after.id} went on with too few inferences by version {key[1]}")

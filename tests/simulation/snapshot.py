@@ -8,7 +8,7 @@ from controlplane.app.ports import AuditFilter, Store
 from controlplane.domain.assignment import DesiredState
 from controlplane.domain.audit import AuditEvent
 from controlplane.domain.deployment import Deployment
-from controlplane.domain.ids import AgentId, DeploymentId, ModelId
+from controlplane.domain.ids import AgentId, DeploymentId, ModelId, RolloutId
 from controlplane.domain.inventory import AgentRecord
 from controlplane.domain.pin import Pin
 from controlplane.domain.rollout import Rollout, RolloutState
@@ -74,6 +74,8 @@ class Truth:
     """By version, as many as ever reached the controller."""
     swaps: list[Swap] = field(default_factory=list)
     """Since the snapshot before."""
+    released: dict[RolloutId, set[AgentId]] = field(default_factory=dict)
+    """Whom a rollout ever gave its version, also those that left since."""
     restored: dict[AgentId, datetime] = field(default_factory=dict)
     """When an old disk image was last put back: the agent goes again to what it had been given."""
     retried: dict[DeploymentId, datetime] = field(default_factory=dict)
