@@ -32,6 +32,8 @@ def check_rollout(before: Rollout | None, after: Rollout, snapshot: Snapshot, tr
     check_swaps(after, snapshot, truth)
     if before is after:
         return
+    if before is not None:
+        note_releases(before, truth)
     check_waves(after)
     check_pace(after)
     if before is None:
@@ -46,7 +48,13 @@ def check_rollout(before: Rollout | None, after: Rollout, snapshot: Snapshot, tr
     check_releases(after, fresh, snapshot)
     check_unavailable(after, fresh, snapshot)
     check_bytes(before, after, snapshot)
-    truth.released.setdefault(after.id, set()).update(release.agent_id for release in fresh)
+    note_releases(after, truth)
+
+
+def note_releases(rollout: Rollout, truth: Truth) -> None:
+    """Remember to whom the version was given by now."""
+    given = truth.released.setdefault(rollout.id, set())
+    given.update(release.agent_id for wave in rollout.waves for release in wave.releases)
 
 
 def check_waves(rollout: Rollout) -> None:

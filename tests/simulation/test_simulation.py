@@ -139,7 +139,7 @@ async def _accept(*_: Any, **__: Any) -> None:
     return None
 
 
-async def _nobody(_: Any) -> tuple[str, ...]:
+async def _nobody(*_: object) -> tuple[str, ...]:
     return ()
 
 
