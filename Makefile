@@ -60,8 +60,12 @@ demo-stop: $(INSTALLED) ## End what `make demo KEEP=1` left running
 	$(BIN)/python -m examples.solar.demo --stop
 
 .PHONY: test
-test: $(INSTALLED) ## Run every test but those of test-peers
-	$(PYTEST) -m "not peers"
+test: $(INSTALLED) ## Run every test but those of test-nightly and test-peers
+	$(PYTEST) -m "not peers and not nightly"
+
+.PHONY: test-nightly
+test-nightly: $(INSTALLED) ## Thirty agents on two controllers, every source format, sixty swaps under load
+	$(BIN)/python -m pytest -m nightly
 
 .PHONY: test-peers
 test-peers: $(INSTALLED) ## Hold the agent's protocol against real Triton and its clients, which are installed into .cache

@@ -12,7 +12,7 @@ from agent.storage.folder import AgentFolder
 from tests.support import models
 from tests.support.line import Line
 
-pytestmark = [pytest.mark.e2e, pytest.mark.openvino]
+pytestmark = [pytest.mark.nightly, pytest.mark.e2e, pytest.mark.openvino]
 
 
 def bench(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:

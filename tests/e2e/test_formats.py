@@ -30,6 +30,7 @@ from tests.support.packages import (
 )
 
 pytestmark = [
+    pytest.mark.nightly,
     pytest.mark.e2e,
     pytest.mark.openvino,
     pytest.mark.slow,

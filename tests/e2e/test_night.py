@@ -26,6 +26,7 @@ from tests.support.line import Line, Load, wait_until
 from tests.support.tcp_proxy import Uplink, uplink
 
 pytestmark = [
+    pytest.mark.nightly,
     pytest.mark.e2e,
     pytest.mark.openvino,
     pytest.mark.postgres,

@@ -8,7 +8,7 @@ import pytest
 from tests.support import models
 from tests.support.line import Line, Load, wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.openvino, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.nightly, pytest.mark.e2e, pytest.mark.openvino, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SWAPS = 60
 WARM_UP_SWAPS = 10
