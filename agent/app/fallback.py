@@ -127,11 +127,13 @@ class FallbackModel:
     def _wait_for_successor(self, error: RequestError) -> "FallbackModel":
         """The successor, entered. Raises `error` where there is none, or none in time."""
         with self._lock:
-            if self._heir is None:
-                _log.error("device_lost", device=self._loaded.device, error=str(error))
-                self._heir = self._replace_lost(self, error.message)
-                self._heir.add_done_callback(self._settle)
             heir = self._heir
+            begun = heir is None
+            if heir is None:
+                _log.error("device_lost", device=self._loaded.device, error=str(error))
+                heir = self._heir = self._replace_lost(self, error.message)
+        if begun:  # after the lock: what is done already settles here and now
+            heir.add_done_callback(self._settle)
         try:
             successor = heir.result(limits.FALLBACK_WAIT_SECONDS_MAX)
         except (TimeoutError, CancelledError):

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -163,6 +163,25 @@ async def test_a_second_device_may_die_too_and_the_last_has_no_successor(world: 
     assert "nothing answers instead" in world.condition()
     world.runtime.models[-1].dead.clear()
     assert (await asyncio.to_thread(model.infer, GOOD))["y"][0, 0] == len("NPU"), "the device is back"
+
+
+def test_a_successor_that_is_refused_at_once_costs_the_request_its_own_error() -> None:
+    """The answer may be there before anyone waits for it."""
+    lost = MortalModel("GPU.0")
+    asked: list[str] = []
+
+    def nothing(model: FallbackModel, why: str) -> "Future[FallbackModel | None]":
+        asked.append(why)
+        done: Future[FallbackModel | None] = Future()
+        done.set_result(None)
+        return done
+
+    model = FallbackModel(lost, CHOICE, nothing)
+    lost.dead.set()
+    for _ in range(2):
+        with pytest.raises(RequestError, match="device lost"):
+            model.infer(GOOD)
+    assert asked == ["device lost", "device lost"], "each failure looks again"
 
 
 async def test_a_slow_successor_costs_the_request_and_nothing_more(
