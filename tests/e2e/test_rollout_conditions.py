@@ -75,7 +75,7 @@ def test_agents_prepare_before_their_window_and_swap_in_it_at_once(plant: Plant)
     explained = plant.explain("b1")
     assert "WAITS_FOR_WINDOW" in explained["WAITS_IN_WAVE"]
     assert plant.versions()["b1"] == "1"
-    assert plant.rollout(rollout)["reason"] == "WAITS_FOR_WINDOW"
+    wait_until(lambda: plant.rollout(rollout)["reason"] == "WAITS_FOR_WINDOW", what="the next tick to say so")
     agent = plant.line.agents["b1"]
     seen = len(agent.log())
     assert datetime.now(UTC) < opens, "it was all done before"
