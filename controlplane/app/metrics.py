@@ -4,16 +4,13 @@ Latencies merge by adding the bins of their sketches, so a quantile of the merge
 accuracy of each: that is what DDSketch promises. Windows of one accuracy merge; `evidence.check_batch` admits no other.
 """
 
-import math
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-
-from ddsketch.mapping import LogarithmicMapping
 
 from controlplane import limits
 from controlplane.app.ports import Clock, Store, UnitOfWork, WindowPlace
+from controlplane.domain.distribution import add_histograms, add_sketches
 from controlplane.domain.errors import FieldInvalidError, LimitExceededError
 from controlplane.domain.evidence import CONFIDENCE_BINS, LatencySketch, MetricWindow
 from controlplane.domain.ids import AgentId, ModelId
@@ -103,60 +100,22 @@ class Merged:
         self._groups: dict[tuple[int, str, str], _Group] = {}
 
     def add(self, windows: Iterable[MetricWindow]) -> None:
+        together: dict[tuple[int, str, str], list[MetricWindow]] = {}
         for window in windows:
             agent, device = (window.agent_id, window.device) if self._by_agent else ("", "")
-            key = (window.version, agent, device)
+            together.setdefault((window.version, agent, device), []).append(window)
+        for key, own in together.items():
+            first = own[0]
             group = self._groups.get(key)
             if group is None:
-                group = self._groups[key] = _Group(first=window, start_time=window.start_time, end_time=window.end_time)
-            group.add(window)
+                group = self._groups[key] = _Group(first=first, start_time=first.start_time, end_time=first.end_time)
+            group.add(own)
 
     def summaries(self, *, dropped_results: int = 0) -> tuple[MetricSummary, ...]:
         """By version, then agent, then device."""
         return tuple(
             group.summary(by_agent=self._by_agent, dropped_results=dropped_results)
             for _, group in sorted(self._groups.items(), key=lambda item: item[0])
-        )
-
-
-@dataclass(slots=True)
-class _Sketch:
-    """A sketch as it grows."""
-
-    bins: Counter[int] = field(default_factory=Counter)
-    zero_count: int = 0
-    count: int = 0
-    sum_ms: float = 0.0
-    min_ms: float = math.inf
-    max_ms: float = -math.inf
-
-    def add(self, sketch: LatencySketch) -> None:
-        """Sketches of several accuracies are a programmer's error."""
-        if not sketch.count:
-            return
-        assert sketch.relative_accuracy == limits.LATENCY_RELATIVE_ACCURACY, "sketches of one accuracy merge"
-        for key, count in enumerate(sketch.bin_counts, sketch.first_bin_key):
-            if count:
-                self.bins[key] += count
-        self.zero_count += sketch.zero_count
-        self.count += sketch.count
-        self.sum_ms += sketch.sum_ms
-        self.min_ms = min(self.min_ms, sketch.min_ms)
-        self.max_ms = max(self.max_ms, sketch.max_ms)
-
-    def merged(self) -> LatencySketch:
-        if not self.count:
-            return _NO_SKETCH
-        first, last = min(self.bins, default=0), max(self.bins, default=-1)
-        return LatencySketch(
-            relative_accuracy=limits.LATENCY_RELATIVE_ACCURACY,
-            first_bin_key=first,
-            bin_counts=tuple(self.bins[key] for key in range(first, last + 1)),
-            zero_count=self.zero_count,
-            count=self.count,
-            sum_ms=self.sum_ms,
-            min_ms=self.min_ms,
-            max_ms=self.max_ms,
         )
 
 
@@ -170,18 +129,18 @@ class _Group:
     inference_count: int = 0
     error_count: int = 0
     refused_count: int = 0
-    histogram: list[int] = field(default_factory=lambda: [0] * CONFIDENCE_BINS)
-    latency: _Sketch = field(default_factory=_Sketch)
+    histogram: tuple[int, ...] = (0,) * CONFIDENCE_BINS
+    latency: LatencySketch = _NO_SKETCH
 
-    def add(self, window: MetricWindow) -> None:
-        self.start_time = min(self.start_time, window.start_time)
-        self.end_time = max(self.end_time, window.end_time)
-        self.inference_count += window.inference_count
-        self.error_count += window.error_count
-        self.refused_count += window.refused_count
-        for place, count in enumerate(window.confidence_histogram):
-            self.histogram[place] += count
-        self.latency.add(window.latency)
+    def add(self, windows: Sequence[MetricWindow]) -> None:
+        """Of one version, and of one agent and device where the row is of one."""
+        self.start_time = min(self.start_time, *(window.start_time for window in windows))
+        self.end_time = max(self.end_time, *(window.end_time for window in windows))
+        self.inference_count += sum(window.inference_count for window in windows)
+        self.error_count += sum(window.error_count for window in windows)
+        self.refused_count += sum(window.refused_count for window in windows)
+        self.histogram = add_histograms([self.histogram, *(window.confidence_histogram for window in windows)])
+        self.latency = add_sketches([self.latency, *(window.latency for window in windows)]) or _NO_SKETCH
 
     def summary(self, *, by_agent: bool, dropped_results: int) -> MetricSummary:
         return MetricSummary(
@@ -194,29 +153,7 @@ class _Group:
             inference_count=self.inference_count,
             error_count=self.error_count,
             refused_count=self.refused_count,
-            latency=self.latency.merged(),
-            confidence_histogram=tuple(self.histogram),
+            latency=self.latency,
+            confidence_histogram=self.histogram,
             dropped_results=dropped_results,
         )
-
-
-def merge_sketches(sketches: Iterable[LatencySketch]) -> LatencySketch:
-    """Return the sketch of all the values. A programmer's error for sketches of several accuracies."""
-    merging = _Sketch()
-    for sketch in sketches:
-        merging.add(sketch)
-    return merging.merged()
-
-
-def quantile_ms(sketch: LatencySketch, quantile: float) -> float:
-    """Return the value at a quantile from 0 to 1, within the sketch's relative accuracy; 0 for no values."""
-    rank = quantile * (sketch.count - 1)
-    if sketch.count == 0 or rank < sketch.zero_count:
-        return 0.0
-    seen = float(sketch.zero_count)
-    key = sketch.first_bin_key
-    for key, count in enumerate(sketch.bin_counts, sketch.first_bin_key):  # noqa: B007
-        seen += count
-        if seen > rank:
-            break
-    return float(LogarithmicMapping(sketch.relative_accuracy).value(key))

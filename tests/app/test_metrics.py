@@ -1,6 +1,7 @@
 """Merging windows: exact counts, and quantiles as ddsketch itself gives them."""
 
 import math
+from collections.abc import Iterable
 from datetime import datetime
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane import limits
-from controlplane.app.metrics import Merged, Metrics, MetricSummary, merge_sketches, quantile_ms
+from controlplane.app.metrics import Merged, Metrics, MetricSummary
+from controlplane.domain.distribution import add_sketches, quantile_ms
 from controlplane.domain.errors import FieldInvalidError, LimitExceededError, ResourceNotFoundError
 from controlplane.domain.evidence import LatencySketch, MetricWindow
 from controlplane.domain.ids import ModelId
@@ -28,6 +30,10 @@ def library_sketch(values: list[float]) -> BaseDDSketch:
     for value in values:
         sketch.add(value)
     return sketch
+
+
+def merge_sketches(sketches: Iterable[LatencySketch]) -> LatencySketch:
+    return add_sketches(sketches) or LatencySketch(relative_accuracy=ACCURACY)
 
 
 def as_window_sketch(values: list[float]) -> LatencySketch:

@@ -6,7 +6,8 @@ from types import MappingProxyType
 
 from lineside.v1 import evidence_pb2, evidence_service_pb2, result_service_pb2
 
-from controlplane.app.metrics import MetricSummary, quantile_ms
+from controlplane.app.metrics import MetricSummary
+from controlplane.domain.distribution import quantile_ms
 from controlplane.domain.errors import FieldInvalidError, ForbiddenError, Reason
 from controlplane.domain.evidence import (
     EvidenceBatch,
