@@ -10,6 +10,8 @@ BACKBONE_CACHE := .cache
 SOURCES := agent controlplane examples migrations protos/generate.py tests
 # Two cores run two tests at a time; more than four at a time contend for the timing of real processes.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 4 ? 4 : n )))
+# What is pinned and installed of pyproject.toml: all but torch and quantize, which are gigabytes.
+EXTRAS := controlplane agent otel training plots dev
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 # What the proto contract may not break: where this branch left main, else the commit before.
 PROTO_BASE ?= $(shell base=$$(git merge-base HEAD origin/main 2>/dev/null || true); \
@@ -31,7 +33,7 @@ $(INSTALLED): requirements.lock pyproject.toml .ci/install
 
 .PHONY: lock
 lock: $(INSTALLED) ## Pin the newest versions that pyproject.toml allows
-	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 $(addprefix --extra ,$(EXTRAS)) --generate-hashes \
 		--upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
 
 .PHONY: protos

@@ -1,0 +1,1 @@
+"""The results lake: results as Parquet in the object store, and the engine that queries them."""

@@ -1,0 +1,1 @@
+"""Runs trainers: the adapters of the training runner's port."""
