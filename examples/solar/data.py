@@ -13,6 +13,7 @@ import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 
@@ -28,6 +29,13 @@ HELD_OUT_SHARE = 1 / 3
 
 Images = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
+
+
+class Product(StrEnum):
+    """What the line makes: cells of one crystal, or of many."""
+
+    MONO = "mono"
+    POLY = "poly"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,19 +59,19 @@ class Cells:
         )
 
 
-def load_mono_cells() -> Cells:
-    """Every mono-crystalline cell of the data set, in its own order; the file's stem is the part id."""
+def load_cells(product: Product) -> Cells:
+    """Every cell of one product, in the data set's own order; the file's stem is the part id."""
     folder = Path(str(resources.files("elpv_dataset") / "data"))
     rows = [line.split() for line in (folder / "labels.csv").read_text().splitlines() if line.strip()]
-    mono = [(path, float(probability)) for path, probability, kind in rows if kind == "mono"]
-    images = np.empty((len(mono), CELL_SIDE_PIXELS, CELL_SIDE_PIXELS, 1), dtype=np.uint8)
-    for row, (path, _) in enumerate(mono):
+    own = [(path, float(probability)) for path, probability, kind in rows if kind == product]
+    images = np.empty((len(own), CELL_SIDE_PIXELS, CELL_SIDE_PIXELS, 1), dtype=np.uint8)
+    for row, (path, _) in enumerate(own):
         with Image.open(folder / path) as image:
             images[row, :, :, 0] = np.asarray(image)
     return Cells(
-        part_ids=tuple(Path(path).stem for path, _ in mono),
+        part_ids=tuple(Path(path).stem for path, _ in own),
         images=images,
-        defective=np.array([probability > 0.5 for _, probability in mono]),
+        defective=np.array([probability > 0.5 for _, probability in own]),
     )
 
 
@@ -76,6 +84,15 @@ def split(cells: Cells, *, seed: int) -> tuple[Cells, Cells]:
         held_out[draw.permutation(rows)[: round(len(rows) * HELD_OUT_SHARE)]] = True
     training = draw.permutation(np.flatnonzero(~held_out))
     return cells.take(training), cells.take(draw.permutation(np.flatnonzero(held_out)))
+
+
+def together(*parts: Cells) -> Cells:
+    """All of them, one after the other."""
+    return Cells(
+        part_ids=tuple(part_id for part in parts for part_id in part.part_ids),
+        images=np.concatenate([part.images for part in parts]),
+        defective=np.concatenate([part.defective for part in parts]),
+    )
 
 
 def fetch_backbone(cache: Path) -> Path:

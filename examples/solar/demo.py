@@ -62,7 +62,7 @@ def wait_for(what: str, holds: Callable[[], bool], fleet: Fleet, *, seconds: flo
 
 def build_models() -> data.Cells:
     """Write both versions and the held-out cells below FOLDER; return the held-out cells."""
-    cells = data.load_mono_cells()
+    cells = data.load_cells(data.Product.MONO)
     training, held_out = data.split(cells, seed=SPLIT_SEED)
     backbone = data.fetch_backbone(CACHE)
     for version, count in TRAINING_CELLS.items():
