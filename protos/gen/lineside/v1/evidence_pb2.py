@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alineside/v1/evidence.proto\x12\x0blineside.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x03\n\x0cMetricWindow\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0finference_count\x18\x06 \x01(\x03\x12\x13\n\x0b\x65rror_count\x18\x07 \x01(\x03\x12+\n\x07latency\x18\x08 \x01(\x0b\x32\x1a.lineside.v1.LatencySketch\x12\x1c\n\x14\x63onfidence_histogram\x18\t \x03(\x03\x12\x15\n\rrefused_count\x18\n \x01(\x03\x12@\n\x0clabel_counts\x18\x0b \x03(\x0b\x32*.lineside.v1.MetricWindow.LabelCountsEntry\x1a\x32\n\x10LabelCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xa6\x03\n\x0cShadowWindow\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x17\n\x0fserving_version\x18\x02 \x01(\t\x12\x19\n\x11\x63\x61ndidate_version\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63ompared_count\x18\x07 \x01(\x03\x12\x14\n\x0c\x61greed_count\x18\x08 \x01(\x03\x12\x13\n\x0b\x65rror_count\x18\t \x01(\x03\x12\x15\n\rskipped_count\x18\n \x01(\x03\x12\x35\n\x11\x63\x61ndidate_latency\x18\x0b \x01(\x0b\x32\x1a.lineside.v1.LatencySketch\x12\x33\n\x0fserving_latency\x18\x0c \x01(\x0b\x32\x1a.lineside.v1.LatencySketch\x12 \n\x18score_distance_histogram\x18\r \x03(\x03\"\xa8\x01\n\rLatencySketch\x12\x19\n\x11relative_accuracy\x18\x01 \x01(\x01\x12\x15\n\rfirst_bin_key\x18\x02 \x01(\x11\x12\x12\n\nbin_counts\x18\x03 \x03(\x03\x12\x12\n\nzero_count\x18\x04 \x01(\x03\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\x12\x0e\n\x06sum_ms\x18\x06 \x01(\x01\x12\x0e\n\x06min_ms\x18\x07 \x01(\x01\x12\x0e\n\x06max_ms\x18\x08 \x01(\x01\"\x85\x03\n\x06Result\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12.\n\ninfer_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07part_id\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12,\n\x07outcome\x18\t \x01(\x0e\x32\x1b.lineside.v1.Result.Outcome\x12\'\n\x06labels\x18\n \x03(\x0b\x32\x17.lineside.v1.LabelScore\x12\x12\n\nlatency_us\x18\x0b \x01(\x03\x12\r\n\x05\x65rror\x18\x0c \x01(\t\x12\x13\n\x0b\x62\x61tch_index\x18\r \x01(\x05\"E\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0e\n\nOUTCOME_OK\x10\x01\x12\x11\n\rOUTCOME_ERROR\x10\x02\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alineside/v1/evidence.proto\x12\x0blineside.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\x03\n\x0cMetricWindow\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0finference_count\x18\x06 \x01(\x03\x12\x13\n\x0b\x65rror_count\x18\x07 \x01(\x03\x12+\n\x07latency\x18\x08 \x01(\x0b\x32\x1a.lineside.v1.LatencySketch\x12\x1c\n\x14\x63onfidence_histogram\x18\t \x03(\x03\x12\x15\n\rrefused_count\x18\n \x01(\x03\x12@\n\x0clabel_counts\x18\x0b \x03(\x0b\x32*.lineside.v1.MetricWindow.LabelCountsEntry\x12\x35\n\x10input_statistics\x18\x0c \x03(\x0b\x32\x1b.lineside.v1.InputStatistic\x1a\x32\n\x10LabelCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\\\n\x0eInputStatistic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\x12\x12\n\nbin_counts\x18\x04 \x03(\x03\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\"\xa6\x03\n\x0cShadowWindow\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x17\n\x0fserving_version\x18\x02 \x01(\t\x12\x19\n\x11\x63\x61ndidate_version\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63ompared_count\x18\x07 \x01(\x03\x12\x14\n\x0c\x61greed_count\x18\x08 \x01(\x03\x12\x13\n\x0b\x65rror_count\x18\t \x01(\x03\x12\x15\n\rskipped_count\x18\n \x01(\x03\x12\x35\n\x11\x63\x61ndidate_latency\x18\x0b \x01(\x0b\x32\x1a.lineside.v1.LatencySketch\x12\x33\n\x0fserving_latency\x18\x0c \x01(\x0b\x32\x1a.lineside.v1.LatencySketch\x12 \n\x18score_distance_histogram\x18\r \x03(\x03\"\xa8\x01\n\rLatencySketch\x12\x19\n\x11relative_accuracy\x18\x01 \x01(\x01\x12\x15\n\rfirst_bin_key\x18\x02 \x01(\x11\x12\x12\n\nbin_counts\x18\x03 \x03(\x03\x12\x12\n\nzero_count\x18\x04 \x01(\x03\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\x12\x0e\n\x06sum_ms\x18\x06 \x01(\x01\x12\x0e\n\x06min_ms\x18\x07 \x01(\x01\x12\x0e\n\x06max_ms\x18\x08 \x01(\x01\"\x85\x03\n\x06Result\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12.\n\ninfer_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07part_id\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12,\n\x07outcome\x18\t \x01(\x0e\x32\x1b.lineside.v1.Result.Outcome\x12\'\n\x06labels\x18\n \x03(\x0b\x32\x17.lineside.v1.LabelScore\x12\x12\n\nlatency_us\x18\x0b \x01(\x03\x12\r\n\x05\x65rror\x18\x0c \x01(\t\x12\x13\n\x0b\x62\x61tch_index\x18\r \x01(\x05\"E\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0e\n\nOUTCOME_OK\x10\x01\x12\x11\n\rOUTCOME_ERROR\x10\x02\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,17 +35,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METRICWINDOW_LABELCOUNTSENTRY']._loaded_options = None
   _globals['_METRICWINDOW_LABELCOUNTSENTRY']._serialized_options = b'8\001'
   _globals['_METRICWINDOW']._serialized_start=77
-  _globals['_METRICWINDOW']._serialized_end=500
-  _globals['_METRICWINDOW_LABELCOUNTSENTRY']._serialized_start=450
-  _globals['_METRICWINDOW_LABELCOUNTSENTRY']._serialized_end=500
-  _globals['_SHADOWWINDOW']._serialized_start=503
-  _globals['_SHADOWWINDOW']._serialized_end=925
-  _globals['_LATENCYSKETCH']._serialized_start=928
-  _globals['_LATENCYSKETCH']._serialized_end=1096
-  _globals['_RESULT']._serialized_start=1099
-  _globals['_RESULT']._serialized_end=1488
-  _globals['_RESULT_OUTCOME']._serialized_start=1419
-  _globals['_RESULT_OUTCOME']._serialized_end=1488
-  _globals['_LABELSCORE']._serialized_start=1490
-  _globals['_LABELSCORE']._serialized_end=1532
+  _globals['_METRICWINDOW']._serialized_end=555
+  _globals['_METRICWINDOW_LABELCOUNTSENTRY']._serialized_start=505
+  _globals['_METRICWINDOW_LABELCOUNTSENTRY']._serialized_end=555
+  _globals['_INPUTSTATISTIC']._serialized_start=557
+  _globals['_INPUTSTATISTIC']._serialized_end=649
+  _globals['_SHADOWWINDOW']._serialized_start=652
+  _globals['_SHADOWWINDOW']._serialized_end=1074
+  _globals['_LATENCYSKETCH']._serialized_start=1077
+  _globals['_LATENCYSKETCH']._serialized_end=1245
+  _globals['_RESULT']._serialized_start=1248
+  _globals['_RESULT']._serialized_end=1637
+  _globals['_RESULT_OUTCOME']._serialized_start=1568
+  _globals['_RESULT_OUTCOME']._serialized_end=1637
+  _globals['_LABELSCORE']._serialized_start=1639
+  _globals['_LABELSCORE']._serialized_end=1681
 # @@protoc_insertion_point(module_scope)

@@ -59,6 +59,7 @@ class MetricWindow(_message.Message):
     CONFIDENCE_HISTOGRAM_FIELD_NUMBER: _builtins.int
     REFUSED_COUNT_FIELD_NUMBER: _builtins.int
     LABEL_COUNTS_FIELD_NUMBER: _builtins.int
+    INPUT_STATISTICS_FIELD_NUMBER: _builtins.int
     slot: _builtins.str
     """Slot name: the model's id."""
     model_version: _builtins.str
@@ -91,6 +92,12 @@ class MetricWindow(_message.Message):
     def label_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Counts of the top label of each inference that did not fail: at most 64 labels, the rest under ""."""
 
+    @_builtins.property
+    def input_statistics(self) -> _containers.RepeatedCompositeFieldContainer[Global___InputStatistic]:
+        """Statistics of the inputs, of all inferences or of a random share at high rates; sorted by name. Windows merge by
+        adding the counts of equal bins.
+        """
+
     def __init__(
         self,
         *,
@@ -105,14 +112,57 @@ class MetricWindow(_message.Message):
         confidence_histogram: _abc.Iterable[_builtins.int] | None = ...,
         refused_count: _builtins.int = ...,
         label_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        input_statistics: _abc.Iterable[Global___InputStatistic] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "latency", b"latency", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence_histogram", b"confidence_histogram", "device", b"device", "end_time", b"end_time", "error_count", b"error_count", "inference_count", b"inference_count", "label_counts", b"label_counts", "latency", b"latency", "model_version", b"model_version", "refused_count", b"refused_count", "slot", b"slot", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence_histogram", b"confidence_histogram", "device", b"device", "end_time", b"end_time", "error_count", b"error_count", "inference_count", b"inference_count", "input_statistics", b"input_statistics", "label_counts", b"label_counts", "latency", b"latency", "model_version", b"model_version", "refused_count", b"refused_count", "slot", b"slot", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MetricWindow: _TypeAlias = MetricWindow  # noqa: Y015
+
+@_typing.final
+class InputStatistic(_message.Message):
+    """One statistic of inputs, as counts of equal bins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    BIN_COUNTS_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Which: "mean", "contrast" (standard deviation), "sharpness" (mean difference of neighbours), "band_1" to "band_4"
+    (mean difference of means of 2, 4, 8, 16 neighbours). Of 8-bit inputs as shares of 255, of others after asinh.
+    """
+    low: _builtins.float
+    """Lower end of the first bin."""
+    high: _builtins.float
+    """Upper end of the last bin; values outside count in the nearest bin."""
+    count: _builtins.int
+    """Inputs that were looked at: the sum of the bins."""
+    @_builtins.property
+    def bin_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Counts of equal bins, 32 of them."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+        bin_counts: _abc.Iterable[_builtins.int] | None = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bin_counts", b"bin_counts", "count", b"count", "high", b"high", "low", b"low", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InputStatistic: _TypeAlias = InputStatistic  # noqa: Y015
 
 @_typing.final
 class ShadowWindow(_message.Message):

@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lineside.v1 import evidence_pb2 as _evidence_pb2
 import builtins as _builtins
@@ -37,6 +39,18 @@ class Sample(_message.Message):
         """Drawn at random."""
         REASON_LEAST_CONFIDENCE: Sample._Reason.ValueType  # 2
         """The top score was below the policy's bound."""
+        REASON_MARGIN: Sample._Reason.ValueType  # 3
+        """The two best scores were nearer than the policy's bound."""
+        REASON_ENTROPY: Sample._Reason.ValueType  # 4
+        """The scores' entropy was above the policy's bound."""
+        REASON_CLASS_QUOTA: Sample._Reason.ValueType  # 5
+        """One of the day's quota of its label."""
+        REASON_OUTLIER: Sample._Reason.ValueType  # 6
+        """The input's statistics were far from what the version saw first."""
+        REASON_SHADOW_DISAGREEMENT: Sample._Reason.ValueType  # 7
+        """A candidate in shadow gave another label."""
+        REASON_IMPORTED: Sample._Reason.ValueType  # 8
+        """Brought by an operator, seen by no agent. Never sent by an agent."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Why it was kept."""
@@ -47,6 +61,38 @@ class Sample(_message.Message):
     """Drawn at random."""
     REASON_LEAST_CONFIDENCE: Sample.Reason.ValueType  # 2
     """The top score was below the policy's bound."""
+    REASON_MARGIN: Sample.Reason.ValueType  # 3
+    """The two best scores were nearer than the policy's bound."""
+    REASON_ENTROPY: Sample.Reason.ValueType  # 4
+    """The scores' entropy was above the policy's bound."""
+    REASON_CLASS_QUOTA: Sample.Reason.ValueType  # 5
+    """One of the day's quota of its label."""
+    REASON_OUTLIER: Sample.Reason.ValueType  # 6
+    """The input's statistics were far from what the version saw first."""
+    REASON_SHADOW_DISAGREEMENT: Sample.Reason.ValueType  # 7
+    """A candidate in shadow gave another label."""
+    REASON_IMPORTED: Sample.Reason.ValueType  # 8
+    """Brought by an operator, seen by no agent. Never sent by an agent."""
+
+    @_typing.final
+    class InputStatisticsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     NAME_FIELD_NUMBER: _builtins.int
     AGENT_FIELD_NUMBER: _builtins.int
@@ -58,6 +104,9 @@ class Sample(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     INPUT_NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    INPUT_STATISTICS_FIELD_NUMBER: _builtins.int
+    LABEL_HINT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `samples/{sample}`; the id is the agent's and unique for good."""
     agent: _builtins.str
@@ -72,6 +121,10 @@ class Sample(_message.Message):
     """Size of the content."""
     input_name: _builtins.str
     """Input tensor that the content is."""
+    value: _builtins.float
+    """How useful it seemed to be, 0 to 1: a full spool drops the least first."""
+    label_hint: _builtins.str
+    """Label that seems right to whoever sent it: an agent's is the result's best. For people who label, not for training."""
     @_builtins.property
     def capture_time(self) -> _timestamp_pb2.Timestamp:
         """When the input was seen, the agent's clock."""
@@ -83,6 +136,10 @@ class Sample(_message.Message):
     @_builtins.property
     def result(self) -> _evidence_pb2.Result:
         """The result that it got."""
+
+    @_builtins.property
+    def input_statistics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Statistics of the input by name, as in MetricWindow.input_statistics; empty where they were not computed."""
 
     def __init__(
         self,
@@ -97,10 +154,13 @@ class Sample(_message.Message):
         digest: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
         input_name: _builtins.str = ...,
+        value: _builtins.float = ...,
+        input_statistics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        label_hint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capture_time", b"capture_time", "create_time", b"create_time", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "capture_time", b"capture_time", "content_type", b"content_type", "create_time", b"create_time", "digest", b"digest", "input_name", b"input_name", "name", b"name", "reason", b"reason", "result", b"result", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "capture_time", b"capture_time", "content_type", b"content_type", "create_time", b"create_time", "digest", b"digest", "input_name", b"input_name", "input_statistics", b"input_statistics", "label_hint", b"label_hint", "name", b"name", "reason", b"reason", "result", b"result", "size_bytes", b"size_bytes", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

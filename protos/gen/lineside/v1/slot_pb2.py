@@ -29,39 +29,57 @@ from lineside.v1 import condition_pb2 as lineside_dot_v1_dot_condition__pb2
 from lineside.v1 import model_pb2 as lineside_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lineside/v1/slot.proto\x12\x0blineside.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alineside/v1/artifact.proto\x1a\x1blineside/v1/condition.proto\x1a\x17lineside/v1/model.proto\"\x97\x01\n\rRuntimePolicy\x12*\n\x04hint\x18\x01 \x01(\x0e\x32\x1c.lineside.v1.PerformanceHint\x12\x1b\n\x13inference_precision\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x03 \x03(\t\x12,\n\tswap_wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb0\x01\n\x0cSamplePolicy\x12\x1c\n\x0frandom_fraction\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10\x63onfidence_below\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12!\n\x14\x62udget_bytes_per_day\x18\x03 \x01(\x03H\x02\x88\x01\x01\x42\x12\n\x10_random_fractionB\x13\n\x11_confidence_belowB\x17\n\x15_budget_bytes_per_day\"\x91\x03\n\x0b\x44\x65siredSlot\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12\'\n\x08\x61rtifact\x18\x04 \x01(\x0b\x32\x15.lineside.v1.Artifact\x12.\n\tsignature\x18\x05 \x01(\x0b\x32\x1b.lineside.v1.ModelSignature\x12\x32\n\x0eruntime_policy\x18\x06 \x01(\x0b\x32\x1a.lineside.v1.RuntimePolicy\x12\x30\n\rsample_policy\x18\x07 \x01(\x0b\x32\x19.lineside.v1.SamplePolicy\x12\r\n\x05offer\x18\x08 \x01(\x03\x12/\n\x08prefetch\x18\t \x01(\x0b\x32\x1d.lineside.v1.CandidateVersion\x12&\n\x06shadow\x18\n \x01(\x0b\x32\x16.lineside.v1.ShadowRun\x12\"\n\x1a\x66\x65tch_bytes_per_second_max\x18\x0b \x01(\x03\"\x82\x01\n\x10\x43\x61ndidateVersion\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\'\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x15.lineside.v1.Artifact\x12.\n\tsignature\x18\x03 \x01(\x0b\x32\x1b.lineside.v1.ModelSignature\"z\n\tShadowRun\x12\x30\n\tcandidate\x18\x01 \x01(\x0b\x32\x1d.lineside.v1.CandidateVersion\x12\x17\n\x0f\x63omparisons_max\x18\x02 \x01(\x03\x12\"\n\x1aserving_latency_ms_p99_max\x18\x03 \x01(\x01\"\x96\x02\n\x0eObservedShadow\x12\x19\n\x11\x63\x61ndidate_version\x18\x01 \x01(\t\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.lineside.v1.ObservedShadow.State\x12\x16\n\x0e\x63ompared_count\x18\x03 \x01(\x03\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\r\n\x05offer\x18\x05 \x01(\x03\"\x7f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_PREPARING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x12\n\x0eSTATE_COMPLETE\x10\x03\x12\x11\n\rSTATE_STOPPED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\"K\n\x0c\x44\x65siredState\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12\'\n\x05slots\x18\x02 \x03(\x0b\x32\x18.lineside.v1.DesiredSlot\"\xe7\x04\n\x0cObservedSlot\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x17\n\x0fserving_version\x18\x02 \x01(\t\x12\x16\n\x0etarget_version\x18\x03 \x01(\t\x12.\n\x05state\x18\x04 \x01(\x0e\x32\x1f.lineside.v1.ObservedSlot.State\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x15\n\rdevice_reason\x18\x06 \x01(\t\x12\x34\n\x0cmeasurements\x18\x07 \x03(\x0b\x32\x1e.lineside.v1.DeviceMeasurement\x12\x16\n\x0e\x66\x61ilure_reason\x18\x08 \x01(\t\x12\x17\n\x0f\x66\x61ilure_message\x18\t \x01(\t\x12\x18\n\x10\x64ownloaded_bytes\x18\n \x01(\x03\x12\r\n\x05offer\x18\x0b \x01(\x03\x12\x30\n\x0cserving_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0flast_known_good\x18\r \x01(\x08\x12\x1a\n\x12prefetched_version\x18\x0e \x01(\t\x12\x18\n\x10prefetch_failure\x18\x0f \x01(\t\x12+\n\x06shadow\x18\x10 \x01(\x0b\x32\x1b.lineside.v1.ObservedShadow\"\x82\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x15\n\x11STATE_DOWNLOADING\x10\x02\x12\x13\n\x0fSTATE_PREPARING\x10\x03\x12\x11\n\rSTATE_SERVING\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\"\xd1\x03\n\x11\x44\x65viceMeasurement\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x16\n\x0elatency_ms_p50\x18\x03 \x01(\x01\x12\x1d\n\x15throughput_per_second\x18\x04 \x01(\x01\x12\x33\n\x10\x63ompile_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x0e\n\x06\x63hosen\x18\x07 \x01(\x08\x12\x16\n\x0elatency_ms_p99\x18\x08 \x01(\x01\x12\x0f\n\x07streams\x18\t \x01(\x05\x12\x1b\n\x13inference_precision\x18\n \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x0b \x01(\x03\x12\x35\n\x06parity\x18\x0c \x01(\x0e\x32%.lineside.v1.DeviceMeasurement.Parity\x12\x12\n\ndifference\x18\r \x01(\x01\x12\x0e\n\x06remark\x18\x0e \x01(\t\"^\n\x06Parity\x12\x16\n\x12PARITY_UNSPECIFIED\x10\x00\x12\x16\n\x12PARITY_NOT_CHECKED\x10\x01\x12\x11\n\rPARITY_PASSED\x10\x02\x12\x11\n\rPARITY_FAILED\x10\x03\"\xec\x01\n\rObservedState\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12(\n\x05slots\x18\x02 \x03(\x0b\x32\x19.lineside.v1.ObservedSlot\x12*\n\nconditions\x18\x03 \x03(\x0b\x32\x16.lineside.v1.Condition\x12.\n\nagent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cnack_message\x18\x05 \x01(\t\x12\x12\n\nboot_count\x18\x06 \x01(\x03\x12\x17\n\x0fnack_generation\x18\x07 \x01(\x03*\x9e\x01\n\x0fPerformanceHint\x12 \n\x1cPERFORMANCE_HINT_UNSPECIFIED\x10\x00\x12\x1c\n\x18PERFORMANCE_HINT_LATENCY\x10\x01\x12\x1f\n\x1bPERFORMANCE_HINT_THROUGHPUT\x10\x02\x12*\n&PERFORMANCE_HINT_CUMULATIVE_THROUGHPUT\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lineside/v1/slot.proto\x12\x0blineside.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alineside/v1/artifact.proto\x1a\x1blineside/v1/condition.proto\x1a\x17lineside/v1/model.proto\"\x97\x01\n\rRuntimePolicy\x12*\n\x04hint\x18\x01 \x01(\x0e\x32\x1c.lineside.v1.PerformanceHint\x12\x1b\n\x13inference_precision\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x03 \x03(\t\x12,\n\tswap_wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa9\x05\n\x0cSamplePolicy\x12\x1c\n\x0frandom_fraction\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10\x63onfidence_below\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12!\n\x14\x62udget_bytes_per_day\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x19\n\x0cmargin_below\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x1a\n\rentropy_above\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12L\n\x13\x63lass_quota_per_day\x18\x06 \x03(\x0b\x32/.lineside.v1.SamplePolicy.ClassQuotaPerDayEntry\x12\x1a\n\routlier_above\x18\x07 \x01(\x01H\x05\x88\x01\x01\x12 \n\x13shadow_disagreement\x18\x08 \x01(\x08H\x06\x88\x01\x01\x12$\n\x17near_duplicate_distance\x18\t \x01(\x05H\x07\x88\x01\x01\x12\"\n\x15\x62udget_images_per_day\x18\n \x01(\x03H\x08\x88\x01\x01\x12.\n\tredaction\x18\x0b \x03(\x0b\x32\x1b.lineside.v1.RedactedRegion\x1a\x37\n\x15\x43lassQuotaPerDayEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x42\x12\n\x10_random_fractionB\x13\n\x11_confidence_belowB\x17\n\x15_budget_bytes_per_dayB\x0f\n\r_margin_belowB\x10\n\x0e_entropy_aboveB\x10\n\x0e_outlier_aboveB\x16\n\x14_shadow_disagreementB\x1a\n\x18_near_duplicate_distanceB\x18\n\x16_budget_images_per_day\"\xbd\x01\n\x0eRedactedRegion\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\x12\r\n\x05width\x18\x03 \x01(\x01\x12\x0e\n\x06height\x18\x04 \x01(\x01\x12\x32\n\x06method\x18\x05 \x01(\x0e\x32\".lineside.v1.RedactedRegion.Method\"B\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMETHOD_FILL\x10\x01\x12\x0f\n\x0bMETHOD_BLUR\x10\x02\"\x91\x03\n\x0b\x44\x65siredSlot\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12\'\n\x08\x61rtifact\x18\x04 \x01(\x0b\x32\x15.lineside.v1.Artifact\x12.\n\tsignature\x18\x05 \x01(\x0b\x32\x1b.lineside.v1.ModelSignature\x12\x32\n\x0eruntime_policy\x18\x06 \x01(\x0b\x32\x1a.lineside.v1.RuntimePolicy\x12\x30\n\rsample_policy\x18\x07 \x01(\x0b\x32\x19.lineside.v1.SamplePolicy\x12\r\n\x05offer\x18\x08 \x01(\x03\x12/\n\x08prefetch\x18\t \x01(\x0b\x32\x1d.lineside.v1.CandidateVersion\x12&\n\x06shadow\x18\n \x01(\x0b\x32\x16.lineside.v1.ShadowRun\x12\"\n\x1a\x66\x65tch_bytes_per_second_max\x18\x0b \x01(\x03\"\x82\x01\n\x10\x43\x61ndidateVersion\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\'\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x15.lineside.v1.Artifact\x12.\n\tsignature\x18\x03 \x01(\x0b\x32\x1b.lineside.v1.ModelSignature\"z\n\tShadowRun\x12\x30\n\tcandidate\x18\x01 \x01(\x0b\x32\x1d.lineside.v1.CandidateVersion\x12\x17\n\x0f\x63omparisons_max\x18\x02 \x01(\x03\x12\"\n\x1aserving_latency_ms_p99_max\x18\x03 \x01(\x01\"\x96\x02\n\x0eObservedShadow\x12\x19\n\x11\x63\x61ndidate_version\x18\x01 \x01(\t\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.lineside.v1.ObservedShadow.State\x12\x16\n\x0e\x63ompared_count\x18\x03 \x01(\x03\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\r\n\x05offer\x18\x05 \x01(\x03\"\x7f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_PREPARING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x12\n\x0eSTATE_COMPLETE\x10\x03\x12\x11\n\rSTATE_STOPPED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\"K\n\x0c\x44\x65siredState\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12\'\n\x05slots\x18\x02 \x03(\x0b\x32\x18.lineside.v1.DesiredSlot\"\xe7\x04\n\x0cObservedSlot\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x17\n\x0fserving_version\x18\x02 \x01(\t\x12\x16\n\x0etarget_version\x18\x03 \x01(\t\x12.\n\x05state\x18\x04 \x01(\x0e\x32\x1f.lineside.v1.ObservedSlot.State\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x15\n\rdevice_reason\x18\x06 \x01(\t\x12\x34\n\x0cmeasurements\x18\x07 \x03(\x0b\x32\x1e.lineside.v1.DeviceMeasurement\x12\x16\n\x0e\x66\x61ilure_reason\x18\x08 \x01(\t\x12\x17\n\x0f\x66\x61ilure_message\x18\t \x01(\t\x12\x18\n\x10\x64ownloaded_bytes\x18\n \x01(\x03\x12\r\n\x05offer\x18\x0b \x01(\x03\x12\x30\n\x0cserving_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0flast_known_good\x18\r \x01(\x08\x12\x1a\n\x12prefetched_version\x18\x0e \x01(\t\x12\x18\n\x10prefetch_failure\x18\x0f \x01(\t\x12+\n\x06shadow\x18\x10 \x01(\x0b\x32\x1b.lineside.v1.ObservedShadow\"\x82\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x15\n\x11STATE_DOWNLOADING\x10\x02\x12\x13\n\x0fSTATE_PREPARING\x10\x03\x12\x11\n\rSTATE_SERVING\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\"\xd1\x03\n\x11\x44\x65viceMeasurement\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x16\n\x0elatency_ms_p50\x18\x03 \x01(\x01\x12\x1d\n\x15throughput_per_second\x18\x04 \x01(\x01\x12\x33\n\x10\x63ompile_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x0e\n\x06\x63hosen\x18\x07 \x01(\x08\x12\x16\n\x0elatency_ms_p99\x18\x08 \x01(\x01\x12\x0f\n\x07streams\x18\t \x01(\x05\x12\x1b\n\x13inference_precision\x18\n \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x0b \x01(\x03\x12\x35\n\x06parity\x18\x0c \x01(\x0e\x32%.lineside.v1.DeviceMeasurement.Parity\x12\x12\n\ndifference\x18\r \x01(\x01\x12\x0e\n\x06remark\x18\x0e \x01(\t\"^\n\x06Parity\x12\x16\n\x12PARITY_UNSPECIFIED\x10\x00\x12\x16\n\x12PARITY_NOT_CHECKED\x10\x01\x12\x11\n\rPARITY_PASSED\x10\x02\x12\x11\n\rPARITY_FAILED\x10\x03\"\x9e\x02\n\rObservedState\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12(\n\x05slots\x18\x02 \x03(\x0b\x32\x19.lineside.v1.ObservedSlot\x12*\n\nconditions\x18\x03 \x03(\x0b\x32\x16.lineside.v1.Condition\x12.\n\nagent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cnack_message\x18\x05 \x01(\t\x12\x12\n\nboot_count\x18\x06 \x01(\x03\x12\x17\n\x0fnack_generation\x18\x07 \x01(\x03\x12\x30\n\rsample_counts\x18\x08 \x01(\x0b\x32\x19.lineside.v1.SampleCounts\"\xab\x02\n\x0cSampleCounts\x12>\n\x0bkept_counts\x18\x01 \x03(\x0b\x32).lineside.v1.SampleCounts.KeptCountsEntry\x12\x44\n\x0eskipped_counts\x18\x02 \x03(\x0b\x32,.lineside.v1.SampleCounts.SkippedCountsEntry\x12\x15\n\rwaiting_count\x18\x03 \x01(\x03\x12\x15\n\rwaiting_bytes\x18\x04 \x01(\x03\x1a\x31\n\x0fKeptCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x34\n\x12SkippedCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*\x9e\x01\n\x0fPerformanceHint\x12 \n\x1cPERFORMANCE_HINT_UNSPECIFIED\x10\x00\x12\x1c\n\x18PERFORMANCE_HINT_LATENCY\x10\x01\x12\x1f\n\x1bPERFORMANCE_HINT_THROUGHPUT\x10\x02\x12*\n&PERFORMANCE_HINT_CUMULATIVE_THROUGHPUT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lineside.v1.slot_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PERFORMANCEHINT']._serialized_start=2864
-  _globals['_PERFORMANCEHINT']._serialized_end=3022
+  _globals['_SAMPLEPOLICY_CLASSQUOTAPERDAYENTRY']._loaded_options = None
+  _globals['_SAMPLEPOLICY_CLASSQUOTAPERDAYENTRY']._serialized_options = b'8\001'
+  _globals['_SAMPLECOUNTS_KEPTCOUNTSENTRY']._loaded_options = None
+  _globals['_SAMPLECOUNTS_KEPTCOUNTSENTRY']._serialized_options = b'8\001'
+  _globals['_SAMPLECOUNTS_SKIPPEDCOUNTSENTRY']._loaded_options = None
+  _globals['_SAMPLECOUNTS_SKIPPEDCOUNTSENTRY']._serialized_options = b'8\001'
+  _globals['_PERFORMANCEHINT']._serialized_start=3913
+  _globals['_PERFORMANCEHINT']._serialized_end=4071
   _globals['_RUNTIMEPOLICY']._serialized_start=187
   _globals['_RUNTIMEPOLICY']._serialized_end=338
   _globals['_SAMPLEPOLICY']._serialized_start=341
-  _globals['_SAMPLEPOLICY']._serialized_end=517
-  _globals['_DESIREDSLOT']._serialized_start=520
-  _globals['_DESIREDSLOT']._serialized_end=921
-  _globals['_CANDIDATEVERSION']._serialized_start=924
-  _globals['_CANDIDATEVERSION']._serialized_end=1054
-  _globals['_SHADOWRUN']._serialized_start=1056
-  _globals['_SHADOWRUN']._serialized_end=1178
-  _globals['_OBSERVEDSHADOW']._serialized_start=1181
-  _globals['_OBSERVEDSHADOW']._serialized_end=1459
-  _globals['_OBSERVEDSHADOW_STATE']._serialized_start=1332
-  _globals['_OBSERVEDSHADOW_STATE']._serialized_end=1459
-  _globals['_DESIREDSTATE']._serialized_start=1461
-  _globals['_DESIREDSTATE']._serialized_end=1536
-  _globals['_OBSERVEDSLOT']._serialized_start=1539
-  _globals['_OBSERVEDSLOT']._serialized_end=2154
-  _globals['_OBSERVEDSLOT_STATE']._serialized_start=2024
-  _globals['_OBSERVEDSLOT_STATE']._serialized_end=2154
-  _globals['_DEVICEMEASUREMENT']._serialized_start=2157
-  _globals['_DEVICEMEASUREMENT']._serialized_end=2622
-  _globals['_DEVICEMEASUREMENT_PARITY']._serialized_start=2528
-  _globals['_DEVICEMEASUREMENT_PARITY']._serialized_end=2622
-  _globals['_OBSERVEDSTATE']._serialized_start=2625
-  _globals['_OBSERVEDSTATE']._serialized_end=2861
+  _globals['_SAMPLEPOLICY']._serialized_end=1022
+  _globals['_SAMPLEPOLICY_CLASSQUOTAPERDAYENTRY']._serialized_start=770
+  _globals['_SAMPLEPOLICY_CLASSQUOTAPERDAYENTRY']._serialized_end=825
+  _globals['_REDACTEDREGION']._serialized_start=1025
+  _globals['_REDACTEDREGION']._serialized_end=1214
+  _globals['_REDACTEDREGION_METHOD']._serialized_start=1148
+  _globals['_REDACTEDREGION_METHOD']._serialized_end=1214
+  _globals['_DESIREDSLOT']._serialized_start=1217
+  _globals['_DESIREDSLOT']._serialized_end=1618
+  _globals['_CANDIDATEVERSION']._serialized_start=1621
+  _globals['_CANDIDATEVERSION']._serialized_end=1751
+  _globals['_SHADOWRUN']._serialized_start=1753
+  _globals['_SHADOWRUN']._serialized_end=1875
+  _globals['_OBSERVEDSHADOW']._serialized_start=1878
+  _globals['_OBSERVEDSHADOW']._serialized_end=2156
+  _globals['_OBSERVEDSHADOW_STATE']._serialized_start=2029
+  _globals['_OBSERVEDSHADOW_STATE']._serialized_end=2156
+  _globals['_DESIREDSTATE']._serialized_start=2158
+  _globals['_DESIREDSTATE']._serialized_end=2233
+  _globals['_OBSERVEDSLOT']._serialized_start=2236
+  _globals['_OBSERVEDSLOT']._serialized_end=2851
+  _globals['_OBSERVEDSLOT_STATE']._serialized_start=2721
+  _globals['_OBSERVEDSLOT_STATE']._serialized_end=2851
+  _globals['_DEVICEMEASUREMENT']._serialized_start=2854
+  _globals['_DEVICEMEASUREMENT']._serialized_end=3319
+  _globals['_DEVICEMEASUREMENT_PARITY']._serialized_start=3225
+  _globals['_DEVICEMEASUREMENT_PARITY']._serialized_end=3319
+  _globals['_OBSERVEDSTATE']._serialized_start=3322
+  _globals['_OBSERVEDSTATE']._serialized_end=3608
+  _globals['_SAMPLECOUNTS']._serialized_start=3611
+  _globals['_SAMPLECOUNTS']._serialized_end=3910
+  _globals['_SAMPLECOUNTS_KEPTCOUNTSENTRY']._serialized_start=3807
+  _globals['_SAMPLECOUNTS_KEPTCOUNTSENTRY']._serialized_end=3856
+  _globals['_SAMPLECOUNTS_SKIPPEDCOUNTSENTRY']._serialized_start=3858
+  _globals['_SAMPLECOUNTS_SKIPPEDCOUNTSENTRY']._serialized_end=3910
 # @@protoc_insertion_point(module_scope)

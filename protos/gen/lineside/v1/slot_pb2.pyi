@@ -100,40 +100,191 @@ class SamplePolicy(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ClassQuotaPerDayEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RANDOM_FRACTION_FIELD_NUMBER: _builtins.int
     CONFIDENCE_BELOW_FIELD_NUMBER: _builtins.int
     BUDGET_BYTES_PER_DAY_FIELD_NUMBER: _builtins.int
+    MARGIN_BELOW_FIELD_NUMBER: _builtins.int
+    ENTROPY_ABOVE_FIELD_NUMBER: _builtins.int
+    CLASS_QUOTA_PER_DAY_FIELD_NUMBER: _builtins.int
+    OUTLIER_ABOVE_FIELD_NUMBER: _builtins.int
+    SHADOW_DISAGREEMENT_FIELD_NUMBER: _builtins.int
+    NEAR_DUPLICATE_DISTANCE_FIELD_NUMBER: _builtins.int
+    BUDGET_IMAGES_PER_DAY_FIELD_NUMBER: _builtins.int
+    REDACTION_FIELD_NUMBER: _builtins.int
     random_fraction: _builtins.float
     """Share of inferences kept at random, 0 to 1. Absent means the controller's default."""
     confidence_below: _builtins.float
     """Results with a confidence below this are kept, 0 to 1; 0 keeps none. Absent means the controller's default."""
     budget_bytes_per_day: _builtins.int
     """Most bytes of samples an agent may keep in a day; 0 keeps none. Absent means the controller's default."""
+    margin_below: _builtins.float
+    """Results whose two best scores are nearer to each other than this are kept, 0 to 1; 0 keeps none. Absent means the
+    controller's default.
+    """
+    entropy_above: _builtins.float
+    """Results whose scores have a higher entropy than this are kept; 0 is one certain label, 1 is all labels alike, and
+    as a bound keeps none. Absent means the controller's default.
+    """
+    outlier_above: _builtins.float
+    """Inputs whose statistics are further than this from what the version saw first at this slot are kept, in standard
+    deviations; 0 keeps none. Absent means the controller's default.
+    """
+    shadow_disagreement: _builtins.bool
+    """Inputs are kept on which a candidate in shadow gives another label. Absent means the controller's default."""
+    near_duplicate_distance: _builtins.int
+    """Inputs this near to one that was kept lately are not kept, in bits of a 64-bit difference hash; 0 means the same
+    bytes only, below 0 that none is near. Absent means the controller's default, and none to an agent.
+    """
+    budget_images_per_day: _builtins.int
+    """Most samples an agent may keep in a day; 0 means no bound. Absent means the controller's default."""
+    @_builtins.property
+    def class_quota_per_day(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Inputs a day that are kept of each label that a result calls best, whatever its scores; "" stands for every label
+        that is not named.
+        """
+
+    @_builtins.property
+    def redaction(self) -> _containers.RepeatedCompositeFieldContainer[Global___RedactedRegion]:
+        """Regions of images that are made unreadable before a sample is written on the box or leaves it."""
+
     def __init__(
         self,
         *,
         random_fraction: _builtins.float | None = ...,
         confidence_below: _builtins.float | None = ...,
         budget_bytes_per_day: _builtins.int | None = ...,
+        margin_below: _builtins.float | None = ...,
+        entropy_above: _builtins.float | None = ...,
+        class_quota_per_day: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        outlier_above: _builtins.float | None = ...,
+        shadow_disagreement: _builtins.bool | None = ...,
+        near_duplicate_distance: _builtins.int | None = ...,
+        budget_images_per_day: _builtins.int | None = ...,
+        redaction: _abc.Iterable[Global___RedactedRegion] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_bytes_per_day", b"_budget_bytes_per_day", "_confidence_below", b"_confidence_below", "_random_fraction", b"_random_fraction", "budget_bytes_per_day", b"budget_bytes_per_day", "confidence_below", b"confidence_below", "random_fraction", b"random_fraction"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_bytes_per_day", b"_budget_bytes_per_day", "_budget_images_per_day", b"_budget_images_per_day", "_confidence_below", b"_confidence_below", "_entropy_above", b"_entropy_above", "_margin_below", b"_margin_below", "_near_duplicate_distance", b"_near_duplicate_distance", "_outlier_above", b"_outlier_above", "_random_fraction", b"_random_fraction", "_shadow_disagreement", b"_shadow_disagreement", "budget_bytes_per_day", b"budget_bytes_per_day", "budget_images_per_day", b"budget_images_per_day", "confidence_below", b"confidence_below", "entropy_above", b"entropy_above", "margin_below", b"margin_below", "near_duplicate_distance", b"near_duplicate_distance", "outlier_above", b"outlier_above", "random_fraction", b"random_fraction", "shadow_disagreement", b"shadow_disagreement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_bytes_per_day", b"_budget_bytes_per_day", "_confidence_below", b"_confidence_below", "_random_fraction", b"_random_fraction", "budget_bytes_per_day", b"budget_bytes_per_day", "confidence_below", b"confidence_below", "random_fraction", b"random_fraction"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_bytes_per_day", b"_budget_bytes_per_day", "_budget_images_per_day", b"_budget_images_per_day", "_confidence_below", b"_confidence_below", "_entropy_above", b"_entropy_above", "_margin_below", b"_margin_below", "_near_duplicate_distance", b"_near_duplicate_distance", "_outlier_above", b"_outlier_above", "_random_fraction", b"_random_fraction", "_shadow_disagreement", b"_shadow_disagreement", "budget_bytes_per_day", b"budget_bytes_per_day", "budget_images_per_day", b"budget_images_per_day", "class_quota_per_day", b"class_quota_per_day", "confidence_below", b"confidence_below", "entropy_above", b"entropy_above", "margin_below", b"margin_below", "near_duplicate_distance", b"near_duplicate_distance", "outlier_above", b"outlier_above", "random_fraction", b"random_fraction", "redaction", b"redaction", "shadow_disagreement", b"shadow_disagreement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__budget_bytes_per_day: _TypeAlias = _typing.Literal["budget_bytes_per_day"]  # noqa: Y015
     _WhichOneofArgType__budget_bytes_per_day: _TypeAlias = _typing.Literal["_budget_bytes_per_day", b"_budget_bytes_per_day"]  # noqa: Y015
+    _WhichOneofReturnType__budget_images_per_day: _TypeAlias = _typing.Literal["budget_images_per_day"]  # noqa: Y015
+    _WhichOneofArgType__budget_images_per_day: _TypeAlias = _typing.Literal["_budget_images_per_day", b"_budget_images_per_day"]  # noqa: Y015
     _WhichOneofReturnType__confidence_below: _TypeAlias = _typing.Literal["confidence_below"]  # noqa: Y015
     _WhichOneofArgType__confidence_below: _TypeAlias = _typing.Literal["_confidence_below", b"_confidence_below"]  # noqa: Y015
+    _WhichOneofReturnType__entropy_above: _TypeAlias = _typing.Literal["entropy_above"]  # noqa: Y015
+    _WhichOneofArgType__entropy_above: _TypeAlias = _typing.Literal["_entropy_above", b"_entropy_above"]  # noqa: Y015
+    _WhichOneofReturnType__margin_below: _TypeAlias = _typing.Literal["margin_below"]  # noqa: Y015
+    _WhichOneofArgType__margin_below: _TypeAlias = _typing.Literal["_margin_below", b"_margin_below"]  # noqa: Y015
+    _WhichOneofReturnType__near_duplicate_distance: _TypeAlias = _typing.Literal["near_duplicate_distance"]  # noqa: Y015
+    _WhichOneofArgType__near_duplicate_distance: _TypeAlias = _typing.Literal["_near_duplicate_distance", b"_near_duplicate_distance"]  # noqa: Y015
+    _WhichOneofReturnType__outlier_above: _TypeAlias = _typing.Literal["outlier_above"]  # noqa: Y015
+    _WhichOneofArgType__outlier_above: _TypeAlias = _typing.Literal["_outlier_above", b"_outlier_above"]  # noqa: Y015
     _WhichOneofReturnType__random_fraction: _TypeAlias = _typing.Literal["random_fraction"]  # noqa: Y015
     _WhichOneofArgType__random_fraction: _TypeAlias = _typing.Literal["_random_fraction", b"_random_fraction"]  # noqa: Y015
+    _WhichOneofReturnType__shadow_disagreement: _TypeAlias = _typing.Literal["shadow_disagreement"]  # noqa: Y015
+    _WhichOneofArgType__shadow_disagreement: _TypeAlias = _typing.Literal["_shadow_disagreement", b"_shadow_disagreement"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__budget_bytes_per_day) -> _WhichOneofReturnType__budget_bytes_per_day | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__budget_images_per_day) -> _WhichOneofReturnType__budget_images_per_day | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence_below) -> _WhichOneofReturnType__confidence_below | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__entropy_above) -> _WhichOneofReturnType__entropy_above | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin_below) -> _WhichOneofReturnType__margin_below | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__near_duplicate_distance) -> _WhichOneofReturnType__near_duplicate_distance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__outlier_above) -> _WhichOneofReturnType__outlier_above | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__random_fraction) -> _WhichOneofReturnType__random_fraction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shadow_disagreement) -> _WhichOneofReturnType__shadow_disagreement | None: ...
 
 Global___SamplePolicy: _TypeAlias = SamplePolicy  # noqa: Y015
+
+@_typing.final
+class RedactedRegion(_message.Message):
+    """A rectangle of an image, as shares of its width and height from the upper left corner."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Method:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RedactedRegion._Method.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        METHOD_UNSPECIFIED: RedactedRegion._Method.ValueType  # 0
+        """Not stated; read as FILL."""
+        METHOD_FILL: RedactedRegion._Method.ValueType  # 1
+        """One grey."""
+        METHOD_BLUR: RedactedRegion._Method.ValueType  # 2
+        """A few flat tiles."""
+
+    class Method(_Method, metaclass=_MethodEnumTypeWrapper):
+        """How it is made unreadable."""
+
+    METHOD_UNSPECIFIED: RedactedRegion.Method.ValueType  # 0
+    """Not stated; read as FILL."""
+    METHOD_FILL: RedactedRegion.Method.ValueType  # 1
+    """One grey."""
+    METHOD_BLUR: RedactedRegion.Method.ValueType  # 2
+    """A few flat tiles."""
+
+    X_FIELD_NUMBER: _builtins.int
+    Y_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    x: _builtins.float
+    """Required. Left edge, 0 to 1."""
+    y: _builtins.float
+    """Required. Upper edge, 0 to 1."""
+    width: _builtins.float
+    """Required. Width, above 0; `x` + `width` is at most 1."""
+    height: _builtins.float
+    """Required. Height, above 0; `y` + `height` is at most 1."""
+    method: Global___RedactedRegion.Method.ValueType
+    """How it is made unreadable."""
+    def __init__(
+        self,
+        *,
+        x: _builtins.float = ...,
+        y: _builtins.float = ...,
+        width: _builtins.float = ...,
+        height: _builtins.float = ...,
+        method: Global___RedactedRegion.Method.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "method", b"method", "width", b"width", "x", b"x", "y", b"y"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedactedRegion: _TypeAlias = RedactedRegion  # noqa: Y015
 
 @_typing.final
 class DesiredSlot(_message.Message):
@@ -617,6 +768,7 @@ class ObservedState(_message.Message):
     NACK_MESSAGE_FIELD_NUMBER: _builtins.int
     BOOT_COUNT_FIELD_NUMBER: _builtins.int
     NACK_GENERATION_FIELD_NUMBER: _builtins.int
+    SAMPLE_COUNTS_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     """Generation of the last DesiredState that the agent has taken up."""
     nack_message: _builtins.str
@@ -637,6 +789,10 @@ class ObservedState(_message.Message):
     def agent_time(self) -> _timestamp_pb2.Timestamp:
         """The agent's clock."""
 
+    @_builtins.property
+    def sample_counts(self) -> Global___SampleCounts:
+        """What became of inputs that were to be kept for training, since the start of the agent."""
+
     def __init__(
         self,
         *,
@@ -647,11 +803,90 @@ class ObservedState(_message.Message):
         nack_message: _builtins.str = ...,
         boot_count: _builtins.int = ...,
         nack_generation: _builtins.int = ...,
+        sample_counts: Global___SampleCounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_time", b"agent_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_time", b"agent_time", "sample_counts", b"sample_counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_time", b"agent_time", "boot_count", b"boot_count", "conditions", b"conditions", "generation", b"generation", "nack_generation", b"nack_generation", "nack_message", b"nack_message", "slots", b"slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_time", b"agent_time", "boot_count", b"boot_count", "conditions", b"conditions", "generation", b"generation", "nack_generation", b"nack_generation", "nack_message", b"nack_message", "sample_counts", b"sample_counts", "slots", b"slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ObservedState: _TypeAlias = ObservedState  # noqa: Y015
+
+@_typing.final
+class SampleCounts(_message.Message):
+    """What became of inputs that were to be kept for training."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class KeptCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class SkippedCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    KEPT_COUNTS_FIELD_NUMBER: _builtins.int
+    SKIPPED_COUNTS_FIELD_NUMBER: _builtins.int
+    WAITING_COUNT_FIELD_NUMBER: _builtins.int
+    WAITING_BYTES_FIELD_NUMBER: _builtins.int
+    waiting_count: _builtins.int
+    """On disk now, not yet at the controller."""
+    waiting_bytes: _builtins.int
+    """Bytes that these take."""
+    @_builtins.property
+    def kept_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Kept on disk, by reason as Sample.Reason says it without its prefix."""
+
+    @_builtins.property
+    def skipped_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Not kept, or dropped again before the controller had them, by why, lower_snake."""
+
+    def __init__(
+        self,
+        *,
+        kept_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        skipped_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        waiting_count: _builtins.int = ...,
+        waiting_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept_counts", b"kept_counts", "skipped_counts", b"skipped_counts", "waiting_bytes", b"waiting_bytes", "waiting_count", b"waiting_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SampleCounts: _TypeAlias = SampleCounts  # noqa: Y015
