@@ -27,7 +27,7 @@ from lineside.v1 import condition_pb2 as lineside_dot_v1_dot_condition__pb2
 from lineside.v1 import slot_pb2 as lineside_dot_v1_dot_slot__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clineside/v1/deployment.proto\x12\x0blineside.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1blineside/v1/condition.proto\x1a\x16lineside/v1/slot.proto\"\xbd\x03\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x15\n\rmodel_version\x18\x07 \x01(\t\x12\x10\n\x08selector\x18\x08 \x01(\t\x12\x32\n\x0eruntime_policy\x18\t \x01(\x0b\x32\x1a.lineside.v1.RuntimePolicy\x12\x30\n\rsample_policy\x18\n \x01(\x0b\x32\x19.lineside.v1.SamplePolicy\x12\x16\n\x0e\x61\x63tive_rollout\x18\x0b \x01(\t\x12\x16\n\x0ematched_agents\x18\x0c \x01(\x05\x12\x18\n\x10\x63onverged_agents\x18\r \x01(\x05\x12*\n\nconditions\x18\x0e \x03(\x0b\x32\x16.lineside.v1.Condition\x12\x10\n\x08priority\x18\x0f \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clineside/v1/deployment.proto\x12\x0blineside.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1blineside/v1/condition.proto\x1a\x16lineside/v1/slot.proto\"\xef\x03\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x15\n\rmodel_version\x18\x07 \x01(\t\x12\x10\n\x08selector\x18\x08 \x01(\t\x12\x32\n\x0eruntime_policy\x18\t \x01(\x0b\x32\x1a.lineside.v1.RuntimePolicy\x12\x30\n\rsample_policy\x18\n \x01(\x0b\x32\x19.lineside.v1.SamplePolicy\x12\x16\n\x0e\x61\x63tive_rollout\x18\x0b \x01(\t\x12\x16\n\x0ematched_agents\x18\x0c \x01(\x05\x12\x18\n\x10\x63onverged_agents\x18\r \x01(\x05\x12*\n\nconditions\x18\x0e \x03(\x0b\x32\x16.lineside.v1.Condition\x12\x10\n\x08priority\x18\x0f \x01(\x05\x12\x30\n\rresult_policy\x18\x10 \x01(\x0b\x32\x19.lineside.v1.ResultPolicyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,5 +35,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lineside.v1.deployment_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DEPLOYMENT']._serialized_start=132
-  _globals['_DEPLOYMENT']._serialized_end=577
+  _globals['_DEPLOYMENT']._serialized_end=627
 # @@protoc_insertion_point(module_scope)

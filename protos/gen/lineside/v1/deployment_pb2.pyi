@@ -44,6 +44,7 @@ class Deployment(_message.Message):
     CONVERGED_AGENTS_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    RESULT_POLICY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `deployments/{deployment}`."""
     uid: _builtins.str
@@ -88,6 +89,10 @@ class Deployment(_message.Message):
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_condition_pb2.Condition]:
         """Output only. Conditions."""
 
+    @_builtins.property
+    def result_policy(self) -> _slot_pb2.ResultPolicy:
+        """Optional. Which results to keep one by one; absent means all. Counts are of all results whatever this says."""
+
     def __init__(
         self,
         *,
@@ -106,10 +111,11 @@ class Deployment(_message.Message):
         converged_agents: _builtins.int = ...,
         conditions: _abc.Iterable[_condition_pb2.Condition] | None = ...,
         priority: _builtins.int = ...,
+        result_policy: _slot_pb2.ResultPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "runtime_policy", b"runtime_policy", "sample_policy", b"sample_policy", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "result_policy", b"result_policy", "runtime_policy", b"runtime_policy", "sample_policy", b"sample_policy", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_rollout", b"active_rollout", "conditions", b"conditions", "converged_agents", b"converged_agents", "create_time", b"create_time", "etag", b"etag", "matched_agents", b"matched_agents", "model", b"model", "model_version", b"model_version", "name", b"name", "priority", b"priority", "runtime_policy", b"runtime_policy", "sample_policy", b"sample_policy", "selector", b"selector", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_rollout", b"active_rollout", "conditions", b"conditions", "converged_agents", b"converged_agents", "create_time", b"create_time", "etag", b"etag", "matched_agents", b"matched_agents", "model", b"model", "model_version", b"model_version", "name", b"name", "priority", b"priority", "result_policy", b"result_policy", "runtime_policy", b"runtime_policy", "sample_policy", b"sample_policy", "selector", b"selector", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -91,7 +91,7 @@ class Drift(_message.Message):
     EPISODE_COUNT_FIELD_NUMBER: _builtins.int
     STATISTICS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Resource name, `agents/{agent}/drifts/{model}-{version}`."""
+    """Resource name, `agents/{agent}/drifts/{model}@{version}`."""
     agent: _builtins.str
     """`agents/{agent}`."""
     model_version: _builtins.str

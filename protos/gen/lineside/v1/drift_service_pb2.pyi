@@ -99,7 +99,7 @@ class GetDriftRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. `agents/{agent}/drifts/{model}-{version}`, or `agents/{agent}/drifts/{model}` for the version that the slot
+    """Required. `agents/{agent}/drifts/{model}@{version}`, or `agents/{agent}/drifts/{model}` for the version that the slot
     served last.
     """
     def __init__(

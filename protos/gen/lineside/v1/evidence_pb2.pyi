@@ -338,6 +338,8 @@ class Result(_message.Message):
     LATENCY_US_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     BATCH_INDEX_FIELD_NUMBER: _builtins.int
+    LOT_FIELD_NUMBER: _builtins.int
+    APPLICATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. `agents/{agent}/results/{batch}-{index}`: unique for good."""
     agent: _builtins.str
@@ -360,6 +362,10 @@ class Result(_message.Message):
     """The failure in words; empty when answered."""
     batch_index: _builtins.int
     """Place in a batched request, from 0."""
+    lot: _builtins.str
+    """`lot` parameter of the request; empty when the application sent none."""
+    application: _builtins.str
+    """Application that asked; empty when it did not say."""
     @_builtins.property
     def infer_time(self) -> _timestamp_pb2.Timestamp:
         """When the inference ended, the agent's clock."""
@@ -384,10 +390,12 @@ class Result(_message.Message):
         latency_us: _builtins.int = ...,
         error: _builtins.str = ...,
         batch_index: _builtins.int = ...,
+        lot: _builtins.str = ...,
+        application: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["infer_time", b"infer_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "batch_index", b"batch_index", "device", b"device", "error", b"error", "infer_time", b"infer_time", "labels", b"labels", "latency_us", b"latency_us", "model_version", b"model_version", "name", b"name", "outcome", b"outcome", "part_id", b"part_id", "request_id", b"request_id", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "application", b"application", "batch_index", b"batch_index", "device", b"device", "error", b"error", "infer_time", b"infer_time", "labels", b"labels", "latency_us", b"latency_us", "lot", b"lot", "model_version", b"model_version", "name", b"name", "outcome", b"outcome", "part_id", b"part_id", "request_id", b"request_id", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,23 +30,31 @@ class ReportEvidenceRequest(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     DROPPED_RESULTS_FIELD_NUMBER: _builtins.int
     SHADOW_WINDOWS_FIELD_NUMBER: _builtins.int
+    RESULT_FILES_FIELD_NUMBER: _builtins.int
+    OMITTED_RESULTS_FIELD_NUMBER: _builtins.int
     batch: _builtins.int
     """Required. Number of the batch, unique for good within the agent."""
     dropped_results: _builtins.int
     """Results that belonged here and were dropped because the spool was full; the windows
     still count them.
     """
+    omitted_results: _builtins.int
+    """Results that the deployment's policy does not keep; the windows count them."""
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[_evidence_pb2.MetricWindow]:
         """Windows computed from exactly the results of this batch."""
 
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[_evidence_pb2.Result]:
-        """Results, in order; their place is their index."""
+        """Results, in order; their place is their index. Agents that know `result_files` send those instead."""
 
     @_builtins.property
     def shadow_windows(self) -> _containers.RepeatedCompositeFieldContainer[_evidence_pb2.ShadowWindow]:
         """How candidates compared, of shadow runs; belongs to the batch as the windows do."""
+
+    @_builtins.property
+    def result_files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResultFile]:
+        """Results in columns, a file for each UTC day; instead of `results`."""
 
     def __init__(
         self,
@@ -56,14 +64,54 @@ class ReportEvidenceRequest(_message.Message):
         results: _abc.Iterable[_evidence_pb2.Result] | None = ...,
         dropped_results: _builtins.int = ...,
         shadow_windows: _abc.Iterable[_evidence_pb2.ShadowWindow] | None = ...,
+        result_files: _abc.Iterable[Global___ResultFile] | None = ...,
+        omitted_results: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "dropped_results", b"dropped_results", "results", b"results", "shadow_windows", b"shadow_windows", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "dropped_results", b"dropped_results", "omitted_results", b"omitted_results", "result_files", b"result_files", "results", b"results", "shadow_windows", b"shadow_windows", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportEvidenceRequest: _TypeAlias = ReportEvidenceRequest  # noqa: Y015
+
+@_typing.final
+class ResultFile(_message.Message):
+    """Results of one UTC day as a Parquet file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    UPLOAD_KEY_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Required. Digest of the content, "sha256:" + 64 hex digits."""
+    size_bytes: _builtins.int
+    """Required. Size of the content."""
+    row_count: _builtins.int
+    """Required. Rows in it."""
+    content: _builtins.bytes
+    """The content, unless it was uploaded."""
+    upload_key: _builtins.str
+    """`ResultUpload.key` under which the content was put; empty with `content`."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        row_count: _builtins.int = ...,
+        content: _builtins.bytes = ...,
+        upload_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "digest", b"digest", "row_count", b"row_count", "size_bytes", b"size_bytes", "upload_key", b"upload_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResultFile: _TypeAlias = ResultFile  # noqa: Y015
 
 @_typing.final
 class ReportEvidenceResponse(_message.Message):
@@ -72,17 +120,147 @@ class ReportEvidenceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DUPLICATE_FIELD_NUMBER: _builtins.int
+    UPLOADS_SUPPORTED_FIELD_NUMBER: _builtins.int
     duplicate: _builtins.bool
     """The batch had been stored before."""
+    uploads_supported: _builtins.bool
+    """The store takes result files straight from agents: ask for uploads of the large ones."""
     def __init__(
         self,
         *,
         duplicate: _builtins.bool = ...,
+        uploads_supported: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "uploads_supported", b"uploads_supported"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportEvidenceResponse: _TypeAlias = ReportEvidenceResponse  # noqa: Y015
+
+@_typing.final
+class CreateResultUploadsRequest(_message.Message):
+    """Asks where the files of a batch may be put."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    batch: _builtins.int
+    """Required. Number of the batch."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedResultFile]:
+        """Required. The files, without content."""
+
+    def __init__(
+        self,
+        *,
+        batch: _builtins.int = ...,
+        files: _abc.Iterable[Global___PlannedResultFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "files", b"files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateResultUploadsRequest: _TypeAlias = CreateResultUploadsRequest  # noqa: Y015
+
+@_typing.final
+class PlannedResultFile(_message.Message):
+    """A file that is to be put."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    day: _builtins.str
+    """Required. UTC day of its results, "YYYY-MM-DD"."""
+    def __init__(
+        self,
+        *,
+        day: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedResultFile: _TypeAlias = PlannedResultFile  # noqa: Y015
+
+@_typing.final
+class CreateResultUploadsResponse(_message.Message):
+    """Where the files may be put."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPLOADS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def uploads(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResultUpload]:
+        """One for each file, in order; none where the store cannot sign."""
+
+    def __init__(
+        self,
+        *,
+        uploads: _abc.Iterable[Global___ResultUpload] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["uploads", b"uploads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateResultUploadsResponse: _TypeAlias = CreateResultUploadsResponse  # noqa: Y015
+
+@_typing.final
+class ResultUpload(_message.Message):
+    """Permission to put one file, once, for a short time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    KEY_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """What to name in the report."""
+    url: _builtins.str
+    """Where to PUT the content."""
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Headers to send with it."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        url: _builtins.str = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "key", b"key", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResultUpload: _TypeAlias = ResultUpload  # noqa: Y015

@@ -40,6 +40,11 @@ class EvidenceServiceStub:
                 request_serializer=lineside_dot_v1_dot_evidence__service__pb2.ReportEvidenceRequest.SerializeToString,
                 response_deserializer=lineside_dot_v1_dot_evidence__service__pb2.ReportEvidenceResponse.FromString,
                 _registered_method=True)
+        self.CreateResultUploads = channel.unary_unary(
+                '/lineside.v1.EvidenceService/CreateResultUploads',
+                request_serializer=lineside_dot_v1_dot_evidence__service__pb2.CreateResultUploadsRequest.SerializeToString,
+                response_deserializer=lineside_dot_v1_dot_evidence__service__pb2.CreateResultUploadsResponse.FromString,
+                _registered_method=True)
 
 
 class EvidenceServiceServicer:
@@ -54,6 +59,14 @@ class EvidenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateResultUploads(self, request, context):
+        """Returns where result files of a batch may be put, straight into the object store. A store
+        that cannot sign gets no uploads: the files go with the report.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EvidenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +74,11 @@ def add_EvidenceServiceServicer_to_server(servicer, server):
                     servicer.ReportEvidence,
                     request_deserializer=lineside_dot_v1_dot_evidence__service__pb2.ReportEvidenceRequest.FromString,
                     response_serializer=lineside_dot_v1_dot_evidence__service__pb2.ReportEvidenceResponse.SerializeToString,
+            ),
+            'CreateResultUploads': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateResultUploads,
+                    request_deserializer=lineside_dot_v1_dot_evidence__service__pb2.CreateResultUploadsRequest.FromString,
+                    response_serializer=lineside_dot_v1_dot_evidence__service__pb2.CreateResultUploadsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +109,33 @@ class EvidenceService:
             '/lineside.v1.EvidenceService/ReportEvidence',
             lineside_dot_v1_dot_evidence__service__pb2.ReportEvidenceRequest.SerializeToString,
             lineside_dot_v1_dot_evidence__service__pb2.ReportEvidenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateResultUploads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lineside.v1.EvidenceService/CreateResultUploads',
+            lineside_dot_v1_dot_evidence__service__pb2.CreateResultUploadsRequest.SerializeToString,
+            lineside_dot_v1_dot_evidence__service__pb2.CreateResultUploadsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,10 @@ class EvidenceServiceStub:
     """Stores a batch once: a batch number that was stored before is acknowledged and not
     stored again.
     """
+    CreateResultUploads: _grpc.UnaryUnaryMultiCallable[_evidence_service_pb2.CreateResultUploadsRequest, _evidence_service_pb2.CreateResultUploadsResponse]
+    """Returns where result files of a batch may be put, straight into the object store. A store
+    that cannot sign gets no uploads: the files go with the report.
+    """
 
 @_typing.type_check_only
 class EvidenceServiceAsyncStub(EvidenceServiceStub):
@@ -46,6 +50,10 @@ class EvidenceServiceAsyncStub(EvidenceServiceStub):
     ReportEvidence: _aio.UnaryUnaryMultiCallable[_evidence_service_pb2.ReportEvidenceRequest, _evidence_service_pb2.ReportEvidenceResponse]  # type: ignore[assignment]
     """Stores a batch once: a batch number that was stored before is acknowledged and not
     stored again.
+    """
+    CreateResultUploads: _aio.UnaryUnaryMultiCallable[_evidence_service_pb2.CreateResultUploadsRequest, _evidence_service_pb2.CreateResultUploadsResponse]  # type: ignore[assignment]
+    """Returns where result files of a batch may be put, straight into the object store. A store
+    that cannot sign gets no uploads: the files go with the report.
     """
 
 class EvidenceServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -59,6 +67,16 @@ class EvidenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_evidence_service_pb2.ReportEvidenceResponse, _abc.Awaitable[_evidence_service_pb2.ReportEvidenceResponse]]:
         """Stores a batch once: a batch number that was stored before is acknowledged and not
         stored again.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateResultUploads(
+        self,
+        request: _evidence_service_pb2.CreateResultUploadsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_evidence_service_pb2.CreateResultUploadsResponse, _abc.Awaitable[_evidence_service_pb2.CreateResultUploadsResponse]]:
+        """Returns where result files of a batch may be put, straight into the object store. A store
+        that cannot sign gets no uploads: the files go with the report.
         """
 
 def add_EvidenceServiceServicer_to_server(servicer: EvidenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -6,8 +6,10 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lineside.v1 import evidence_pb2 as _evidence_pb2
 import builtins as _builtins
 import sys
@@ -231,3 +233,360 @@ class MetricSummary(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MetricSummary: _TypeAlias = MetricSummary  # noqa: Y015
+
+@_typing.final
+class QueryResultsRequest(_message.Message):
+    """Asks a question in SQL."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SQL_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    ROW_LIMIT_FIELD_NUMBER: _builtins.int
+    sql: _builtins.str
+    """Required. One SELECT in DuckDB's dialect over the table `results`."""
+    model: _builtins.str
+    """Optional. Only files with results of `models/{model}`."""
+    row_limit: _builtins.int
+    """Optional. At most this many rows; 0 means 1000, above 10000 means 10000."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Optional. Only files with results from this time on: fewer files are read, rows are not filtered."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Optional. Only files with results before this time."""
+
+    def __init__(
+        self,
+        *,
+        sql: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        model: _builtins.str = ...,
+        row_limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "model", b"model", "row_limit", b"row_limit", "sql", b"sql", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryResultsRequest: _TypeAlias = QueryResultsRequest  # noqa: Y015
+
+@_typing.final
+class QueryResultsResponse(_message.Message):
+    """The answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    FILE_COUNT_FIELD_NUMBER: _builtins.int
+    FILE_BYTES_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """More rows were found than the limit gives."""
+    file_count: _builtins.int
+    """Files that were read."""
+    file_bytes: _builtins.int
+    """Their size."""
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueryColumn]:
+        """The columns."""
+
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.ListValue]:
+        """The rows. Times and numbers beyond 2^53 are strings."""
+
+    def __init__(
+        self,
+        *,
+        columns: _abc.Iterable[Global___QueryColumn] | None = ...,
+        rows: _abc.Iterable[_struct_pb2.ListValue] | None = ...,
+        truncated: _builtins.bool = ...,
+        file_count: _builtins.int = ...,
+        file_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "file_bytes", b"file_bytes", "file_count", b"file_count", "rows", b"rows", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryResultsResponse: _TypeAlias = QueryResultsResponse  # noqa: Y015
+
+@_typing.final
+class QueryColumn(_message.Message):
+    """A column of an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As the question names it."""
+    type: _builtins.str
+    """As DuckDB names it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryColumn: _TypeAlias = QueryColumn  # noqa: Y015
+
+@_typing.final
+class TracePartRequest(_message.Message):
+    """Asks for everything that was judged of a part."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    part_id: _builtins.str
+    """Required. The part."""
+    page_size: _builtins.int
+    """Optional. At most this many; 0 means 50, above 1000 means 1000."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        part_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "part_id", b"part_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TracePartRequest: _TypeAlias = TracePartRequest  # noqa: Y015
+
+@_typing.final
+class TracePartResponse(_message.Message):
+    """A page of what was judged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___TracedResult]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___TracedResult] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TracePartResponse: _TypeAlias = TracePartResponse  # noqa: Y015
+
+@_typing.final
+class TracedResult(_message.Message):
+    """A result with where it was given and what was kept of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: _builtins.int
+    SITE_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    STATION_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """Label `site` of the agent when it came; empty where it had none."""
+    line: _builtins.str
+    """Label `line`."""
+    station: _builtins.str
+    """Label `station`."""
+    sample: _builtins.str
+    """`samples/{sample}` of the input, if one was kept."""
+    @_builtins.property
+    def result(self) -> _evidence_pb2.Result:
+        """The result."""
+
+    def __init__(
+        self,
+        *,
+        result: _evidence_pb2.Result | None = ...,
+        site: _builtins.str = ...,
+        line: _builtins.str = ...,
+        station: _builtins.str = ...,
+        sample: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["line", b"line", "result", b"result", "sample", b"sample", "site", b"site", "station", b"station"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TracedResult: _TypeAlias = TracedResult  # noqa: Y015
+
+@_typing.final
+class RejudgePartsRequest(_message.Message):
+    """Asks which parts one version passed and another would not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSED_VERSION_FIELD_NUMBER: _builtins.int
+    JUDGING_VERSION_FIELD_NUMBER: _builtins.int
+    GOOD_LABELS_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    passed_version: _builtins.str
+    """Required. `models/{model}/versions/{number}` that passed them."""
+    judging_version: _builtins.str
+    """Required. Another version of the model, which judges again."""
+    page_size: _builtins.int
+    """Optional. At most this many parts; 0 means 50, above 1000 means 1000."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the page before."""
+    @_builtins.property
+    def good_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Required. Labels that pass a part."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Optional. Passed from this time on."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Optional. Passed before this time."""
+
+    def __init__(
+        self,
+        *,
+        passed_version: _builtins.str = ...,
+        judging_version: _builtins.str = ...,
+        good_labels: _abc.Iterable[_builtins.str] | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "good_labels", b"good_labels", "judging_version", b"judging_version", "page_size", b"page_size", "page_token", b"page_token", "passed_version", b"passed_version", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejudgePartsRequest: _TypeAlias = RejudgePartsRequest  # noqa: Y015
+
+@_typing.final
+class RejudgePartsResponse(_message.Message):
+    """A page of parts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PASSED_PARTS_FIELD_NUMBER: _builtins.int
+    JUDGED_PARTS_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    passed_parts: _builtins.int
+    """Parts that the version passed in that time."""
+    judged_parts: _builtins.int
+    """Of those, parts that the other version has judged too."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejudgedPart]:
+        """By part."""
+
+    def __init__(
+        self,
+        *,
+        parts: _abc.Iterable[Global___RejudgedPart] | None = ...,
+        next_page_token: _builtins.str = ...,
+        passed_parts: _builtins.int = ...,
+        judged_parts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["judged_parts", b"judged_parts", "next_page_token", b"next_page_token", "parts", b"parts", "passed_parts", b"passed_parts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejudgePartsResponse: _TypeAlias = RejudgePartsResponse  # noqa: Y015
+
+@_typing.final
+class RejudgedPart(_message.Message):
+    """A part that two versions judge differently."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Source:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RejudgedPart._Source.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SOURCE_UNSPECIFIED: RejudgedPart._Source.ValueType  # 0
+        """Not stated."""
+        SOURCE_RESULT: RejudgedPart._Source.ValueType  # 1
+        """A result of the other version."""
+        SOURCE_SAMPLE: RejudgedPart._Source.ValueType  # 2
+        """The other version was run now on the sample that was kept."""
+
+    class Source(_Source, metaclass=_SourceEnumTypeWrapper):
+        """Where the second judgement is from."""
+
+    SOURCE_UNSPECIFIED: RejudgedPart.Source.ValueType  # 0
+    """Not stated."""
+    SOURCE_RESULT: RejudgedPart.Source.ValueType  # 1
+    """A result of the other version."""
+    SOURCE_SAMPLE: RejudgedPart.Source.ValueType  # 2
+    """The other version was run now on the sample that was kept."""
+
+    PART_ID_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    part_id: _builtins.str
+    """The part."""
+    source: Global___RejudgedPart.Source.ValueType
+    """Where that is from."""
+    @_builtins.property
+    def passed(self) -> _evidence_pb2.Result:
+        """What the version said that passed it."""
+
+    @_builtins.property
+    def judged(self) -> _evidence_pb2.Result:
+        """What the other version says."""
+
+    def __init__(
+        self,
+        *,
+        part_id: _builtins.str = ...,
+        passed: _evidence_pb2.Result | None = ...,
+        judged: _evidence_pb2.Result | None = ...,
+        source: Global___RejudgedPart.Source.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["judged", b"judged", "passed", b"passed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["judged", b"judged", "part_id", b"part_id", "passed", b"passed", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejudgedPart: _TypeAlias = RejudgedPart  # noqa: Y015

@@ -45,6 +45,21 @@ class ResultServiceStub:
                 request_serializer=lineside_dot_v1_dot_result__service__pb2.QueryMetricsRequest.SerializeToString,
                 response_deserializer=lineside_dot_v1_dot_result__service__pb2.QueryMetricsResponse.FromString,
                 _registered_method=True)
+        self.QueryResults = channel.unary_unary(
+                '/lineside.v1.ResultService/QueryResults',
+                request_serializer=lineside_dot_v1_dot_result__service__pb2.QueryResultsRequest.SerializeToString,
+                response_deserializer=lineside_dot_v1_dot_result__service__pb2.QueryResultsResponse.FromString,
+                _registered_method=True)
+        self.TracePart = channel.unary_unary(
+                '/lineside.v1.ResultService/TracePart',
+                request_serializer=lineside_dot_v1_dot_result__service__pb2.TracePartRequest.SerializeToString,
+                response_deserializer=lineside_dot_v1_dot_result__service__pb2.TracePartResponse.FromString,
+                _registered_method=True)
+        self.RejudgeParts = channel.unary_unary(
+                '/lineside.v1.ResultService/RejudgeParts',
+                request_serializer=lineside_dot_v1_dot_result__service__pb2.RejudgePartsRequest.SerializeToString,
+                response_deserializer=lineside_dot_v1_dot_result__service__pb2.RejudgePartsResponse.FromString,
+                _registered_method=True)
 
 
 class ResultServiceServicer:
@@ -65,6 +80,27 @@ class ResultServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QueryResults(self, request, context):
+        """Answers a question in SQL over the results, table `results`. It reads and changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TracePart(self, request, context):
+        """Lists every result of a part, oldest first, with the sample that was kept of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejudgeParts(self, request, context):
+        """Lists the parts that one version passed and another judges otherwise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ResultServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +113,21 @@ def add_ResultServiceServicer_to_server(servicer, server):
                     servicer.QueryMetrics,
                     request_deserializer=lineside_dot_v1_dot_result__service__pb2.QueryMetricsRequest.FromString,
                     response_serializer=lineside_dot_v1_dot_result__service__pb2.QueryMetricsResponse.SerializeToString,
+            ),
+            'QueryResults': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryResults,
+                    request_deserializer=lineside_dot_v1_dot_result__service__pb2.QueryResultsRequest.FromString,
+                    response_serializer=lineside_dot_v1_dot_result__service__pb2.QueryResultsResponse.SerializeToString,
+            ),
+            'TracePart': grpc.unary_unary_rpc_method_handler(
+                    servicer.TracePart,
+                    request_deserializer=lineside_dot_v1_dot_result__service__pb2.TracePartRequest.FromString,
+                    response_serializer=lineside_dot_v1_dot_result__service__pb2.TracePartResponse.SerializeToString,
+            ),
+            'RejudgeParts': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejudgeParts,
+                    request_deserializer=lineside_dot_v1_dot_result__service__pb2.RejudgePartsRequest.FromString,
+                    response_serializer=lineside_dot_v1_dot_result__service__pb2.RejudgePartsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +185,87 @@ class ResultService:
             '/lineside.v1.ResultService/QueryMetrics',
             lineside_dot_v1_dot_result__service__pb2.QueryMetricsRequest.SerializeToString,
             lineside_dot_v1_dot_result__service__pb2.QueryMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryResults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lineside.v1.ResultService/QueryResults',
+            lineside_dot_v1_dot_result__service__pb2.QueryResultsRequest.SerializeToString,
+            lineside_dot_v1_dot_result__service__pb2.QueryResultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TracePart(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lineside.v1.ResultService/TracePart',
+            lineside_dot_v1_dot_result__service__pb2.TracePartRequest.SerializeToString,
+            lineside_dot_v1_dot_result__service__pb2.TracePartResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejudgeParts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lineside.v1.ResultService/RejudgeParts',
+            lineside_dot_v1_dot_result__service__pb2.RejudgePartsRequest.SerializeToString,
+            lineside_dot_v1_dot_result__service__pb2.RejudgePartsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,12 @@ class ResultServiceStub:
     """Lists results in the order of their arrival."""
     QueryMetrics: _grpc.UnaryUnaryMultiCallable[_result_service_pb2.QueryMetricsRequest, _result_service_pb2.QueryMetricsResponse]
     """Merges metric windows into one row for each version, or version and agent."""
+    QueryResults: _grpc.UnaryUnaryMultiCallable[_result_service_pb2.QueryResultsRequest, _result_service_pb2.QueryResultsResponse]
+    """Answers a question in SQL over the results, table `results`. It reads and changes nothing."""
+    TracePart: _grpc.UnaryUnaryMultiCallable[_result_service_pb2.TracePartRequest, _result_service_pb2.TracePartResponse]
+    """Lists every result of a part, oldest first, with the sample that was kept of it."""
+    RejudgeParts: _grpc.UnaryUnaryMultiCallable[_result_service_pb2.RejudgePartsRequest, _result_service_pb2.RejudgePartsResponse]
+    """Lists the parts that one version passed and another judges otherwise."""
 
 @_typing.type_check_only
 class ResultServiceAsyncStub(ResultServiceStub):
@@ -47,6 +53,12 @@ class ResultServiceAsyncStub(ResultServiceStub):
     """Lists results in the order of their arrival."""
     QueryMetrics: _aio.UnaryUnaryMultiCallable[_result_service_pb2.QueryMetricsRequest, _result_service_pb2.QueryMetricsResponse]  # type: ignore[assignment]
     """Merges metric windows into one row for each version, or version and agent."""
+    QueryResults: _aio.UnaryUnaryMultiCallable[_result_service_pb2.QueryResultsRequest, _result_service_pb2.QueryResultsResponse]  # type: ignore[assignment]
+    """Answers a question in SQL over the results, table `results`. It reads and changes nothing."""
+    TracePart: _aio.UnaryUnaryMultiCallable[_result_service_pb2.TracePartRequest, _result_service_pb2.TracePartResponse]  # type: ignore[assignment]
+    """Lists every result of a part, oldest first, with the sample that was kept of it."""
+    RejudgeParts: _aio.UnaryUnaryMultiCallable[_result_service_pb2.RejudgePartsRequest, _result_service_pb2.RejudgePartsResponse]  # type: ignore[assignment]
+    """Lists the parts that one version passed and another judges otherwise."""
 
 class ResultServiceServicer(metaclass=_abc_1.ABCMeta):
     """Results and metrics, for operators and integrations."""
@@ -66,5 +78,29 @@ class ResultServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_result_service_pb2.QueryMetricsResponse, _abc.Awaitable[_result_service_pb2.QueryMetricsResponse]]:
         """Merges metric windows into one row for each version, or version and agent."""
+
+    @_abc_1.abstractmethod
+    def QueryResults(
+        self,
+        request: _result_service_pb2.QueryResultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_result_service_pb2.QueryResultsResponse, _abc.Awaitable[_result_service_pb2.QueryResultsResponse]]:
+        """Answers a question in SQL over the results, table `results`. It reads and changes nothing."""
+
+    @_abc_1.abstractmethod
+    def TracePart(
+        self,
+        request: _result_service_pb2.TracePartRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_result_service_pb2.TracePartResponse, _abc.Awaitable[_result_service_pb2.TracePartResponse]]:
+        """Lists every result of a part, oldest first, with the sample that was kept of it."""
+
+    @_abc_1.abstractmethod
+    def RejudgeParts(
+        self,
+        request: _result_service_pb2.RejudgePartsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_result_service_pb2.RejudgePartsResponse, _abc.Awaitable[_result_service_pb2.RejudgePartsResponse]]:
+        """Lists the parts that one version passed and another judges otherwise."""
 
 def add_ResultServiceServicer_to_server(servicer: ResultServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -287,6 +287,69 @@ class RedactedRegion(_message.Message):
 Global___RedactedRegion: _TypeAlias = RedactedRegion  # noqa: Y015
 
 @_typing.final
+class ResultPolicy(_message.Message):
+    """Which results a box reports one by one. Metric windows count all of them whatever this says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Keep:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KeepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ResultPolicy._Keep.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KEEP_UNSPECIFIED: ResultPolicy._Keep.ValueType  # 0
+        """The default: all."""
+        KEEP_ALL: ResultPolicy._Keep.ValueType  # 1
+        """Every result."""
+        KEEP_DOUBTFUL: ResultPolicy._Keep.ValueType  # 2
+        """All but those whose top label is one of `good_labels` with a score of at least `good_score_min`."""
+        KEEP_ONE_IN: ResultPolicy._Keep.ValueType  # 3
+        """One in `one_in`, drawn evenly; and every failure."""
+
+    class Keep(_Keep, metaclass=_KeepEnumTypeWrapper):
+        """Which ones."""
+
+    KEEP_UNSPECIFIED: ResultPolicy.Keep.ValueType  # 0
+    """The default: all."""
+    KEEP_ALL: ResultPolicy.Keep.ValueType  # 1
+    """Every result."""
+    KEEP_DOUBTFUL: ResultPolicy.Keep.ValueType  # 2
+    """All but those whose top label is one of `good_labels` with a score of at least `good_score_min`."""
+    KEEP_ONE_IN: ResultPolicy.Keep.ValueType  # 3
+    """One in `one_in`, drawn evenly; and every failure."""
+
+    KEEP_FIELD_NUMBER: _builtins.int
+    GOOD_LABELS_FIELD_NUMBER: _builtins.int
+    GOOD_SCORE_MIN_FIELD_NUMBER: _builtins.int
+    ONE_IN_FIELD_NUMBER: _builtins.int
+    keep: Global___ResultPolicy.Keep.ValueType
+    """Which results are kept."""
+    good_score_min: _builtins.float
+    """With KEEP_DOUBTFUL: the score from which a good one is confident, 0 to 1."""
+    one_in: _builtins.int
+    """With KEEP_ONE_IN: at least 2."""
+    @_builtins.property
+    def good_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With KEEP_DOUBTFUL: labels that count as good."""
+
+    def __init__(
+        self,
+        *,
+        keep: Global___ResultPolicy.Keep.ValueType = ...,
+        good_labels: _abc.Iterable[_builtins.str] | None = ...,
+        good_score_min: _builtins.float = ...,
+        one_in: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["good_labels", b"good_labels", "good_score_min", b"good_score_min", "keep", b"keep", "one_in", b"one_in"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResultPolicy: _TypeAlias = ResultPolicy  # noqa: Y015
+
+@_typing.final
 class DesiredSlot(_message.Message):
     """What one slot should run."""
 
@@ -303,6 +366,7 @@ class DesiredSlot(_message.Message):
     PREFETCH_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
     FETCH_BYTES_PER_SECOND_MAX_FIELD_NUMBER: _builtins.int
+    RESULT_POLICY_FIELD_NUMBER: _builtins.int
     slot: _builtins.str
     """Slot name: the model's id, which applications address."""
     model_version: _builtins.str
@@ -337,6 +401,10 @@ class DesiredSlot(_message.Message):
     def shadow(self) -> Global___ShadowRun:
         """Optional. A candidate to run beside the serving version on the same inputs; it never answers."""
 
+    @_builtins.property
+    def result_policy(self) -> Global___ResultPolicy:
+        """Which results to report one by one; absent means all."""
+
     def __init__(
         self,
         *,
@@ -351,10 +419,11 @@ class DesiredSlot(_message.Message):
         prefetch: Global___CandidateVersion | None = ...,
         shadow: Global___ShadowRun | None = ...,
         fetch_bytes_per_second_max: _builtins.int = ...,
+        result_policy: Global___ResultPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "prefetch", b"prefetch", "runtime_policy", b"runtime_policy", "sample_policy", b"sample_policy", "shadow", b"shadow", "signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "prefetch", b"prefetch", "result_policy", b"result_policy", "runtime_policy", b"runtime_policy", "sample_policy", b"sample_policy", "shadow", b"shadow", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "deployment", b"deployment", "fetch_bytes_per_second_max", b"fetch_bytes_per_second_max", "model_version", b"model_version", "offer", b"offer", "prefetch", b"prefetch", "runtime_policy", b"runtime_policy", "sample_policy", b"sample_policy", "shadow", b"shadow", "signature", b"signature", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "deployment", b"deployment", "fetch_bytes_per_second_max", b"fetch_bytes_per_second_max", "model_version", b"model_version", "offer", b"offer", "prefetch", b"prefetch", "result_policy", b"result_policy", "runtime_policy", b"runtime_policy", "sample_policy", b"sample_policy", "shadow", b"shadow", "signature", b"signature", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
