@@ -13,6 +13,9 @@ DeploymentId = NewType("DeploymentId", str)
 RolloutId = NewType("RolloutId", str)
 JoinTokenId = NewType("JoinTokenId", str)
 SampleId = NewType("SampleId", str)
+DatasetId = NewType("DatasetId", str)
+TrainingRunId = NewType("TrainingRunId", str)
+"""`k3x9` of `trainingRuns/k3x9`."""
 Digest = NewType("Digest", str)
 """`sha256:` and 64 hex digits."""
 
