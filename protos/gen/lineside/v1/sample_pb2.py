@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lineside.v1 import evidence_pb2 as lineside_dot_v1_dot_evidence__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lineside/v1/sample.proto\x12\x0blineside.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alineside/v1/evidence.proto\"\xa1\x05\n\x06Sample\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x30\n\x0c\x63\x61pture_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06reason\x18\x05 \x01(\x0e\x32\x1a.lineside.v1.Sample.Reason\x12#\n\x06result\x18\x06 \x01(\x0b\x32\x13.lineside.v1.Result\x12\x14\n\x0c\x63ontent_type\x18\x07 \x01(\t\x12\x0e\n\x06\x64igest\x18\x08 \x01(\t\x12\x12\n\nsize_bytes\x18\t \x01(\x03\x12\x12\n\ninput_name\x18\n \x01(\t\x12\r\n\x05value\x18\x0b \x01(\x01\x12\x42\n\x10input_statistics\x18\x0c \x03(\x0b\x32(.lineside.v1.Sample.InputStatisticsEntry\x12\x12\n\nlabel_hint\x18\r \x01(\t\x1a\x36\n\x14InputStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xd8\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_RANDOM\x10\x01\x12\x1b\n\x17REASON_LEAST_CONFIDENCE\x10\x02\x12\x11\n\rREASON_MARGIN\x10\x03\x12\x12\n\x0eREASON_ENTROPY\x10\x04\x12\x16\n\x12REASON_CLASS_QUOTA\x10\x05\x12\x12\n\x0eREASON_OUTLIER\x10\x06\x12\x1e\n\x1aREASON_SHADOW_DISAGREEMENT\x10\x07\x12\x13\n\x0fREASON_IMPORTED\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lineside/v1/sample.proto\x12\x0blineside.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alineside/v1/evidence.proto\"\xce\x05\n\x06Sample\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x30\n\x0c\x63\x61pture_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06reason\x18\x05 \x01(\x0e\x32\x1a.lineside.v1.Sample.Reason\x12#\n\x06result\x18\x06 \x01(\x0b\x32\x13.lineside.v1.Result\x12\x14\n\x0c\x63ontent_type\x18\x07 \x01(\t\x12\x0e\n\x06\x64igest\x18\x08 \x01(\t\x12\x12\n\nsize_bytes\x18\t \x01(\x03\x12\x12\n\ninput_name\x18\n \x01(\t\x12\r\n\x05value\x18\x0b \x01(\x01\x12\x42\n\x10input_statistics\x18\x0c \x03(\x0b\x32(.lineside.v1.Sample.InputStatisticsEntry\x12\x12\n\nlabel_hint\x18\r \x01(\t\x12\x0c\n\x04site\x18\x14 \x01(\t\x12\x0c\n\x04line\x18\x15 \x01(\t\x12\x0f\n\x07station\x18\x16 \x01(\t\x1a\x36\n\x14InputStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xd8\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_RANDOM\x10\x01\x12\x1b\n\x17REASON_LEAST_CONFIDENCE\x10\x02\x12\x11\n\rREASON_MARGIN\x10\x03\x12\x12\n\x0eREASON_ENTROPY\x10\x04\x12\x16\n\x12REASON_CLASS_QUOTA\x10\x05\x12\x12\n\x0eREASON_OUTLIER\x10\x06\x12\x1e\n\x1aREASON_SHADOW_DISAGREEMENT\x10\x07\x12\x13\n\x0fREASON_IMPORTED\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,9 +36,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLE_INPUTSTATISTICSENTRY']._loaded_options = None
   _globals['_SAMPLE_INPUTSTATISTICSENTRY']._serialized_options = b'8\001'
   _globals['_SAMPLE']._serialized_start=103
-  _globals['_SAMPLE']._serialized_end=776
-  _globals['_SAMPLE_INPUTSTATISTICSENTRY']._serialized_start=503
-  _globals['_SAMPLE_INPUTSTATISTICSENTRY']._serialized_end=557
-  _globals['_SAMPLE_REASON']._serialized_start=560
-  _globals['_SAMPLE_REASON']._serialized_end=776
+  _globals['_SAMPLE']._serialized_end=821
+  _globals['_SAMPLE_INPUTSTATISTICSENTRY']._serialized_start=548
+  _globals['_SAMPLE_INPUTSTATISTICSENTRY']._serialized_end=602
+  _globals['_SAMPLE_REASON']._serialized_start=605
+  _globals['_SAMPLE_REASON']._serialized_end=821
 # @@protoc_insertion_point(module_scope)

@@ -107,6 +107,9 @@ class Sample(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     INPUT_STATISTICS_FIELD_NUMBER: _builtins.int
     LABEL_HINT_FIELD_NUMBER: _builtins.int
+    SITE_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    STATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `samples/{sample}`; the id is the agent's and unique for good."""
     agent: _builtins.str
@@ -125,6 +128,12 @@ class Sample(_message.Message):
     """How useful it seemed to be, 0 to 1: a full spool drops the least first."""
     label_hint: _builtins.str
     """Label that seems right to whoever sent it: an agent's is the result's best. For people who label, not for training."""
+    site: _builtins.str
+    """Where an imported sample was taken; an agent's is where the agent is labelled to be."""
+    line: _builtins.str
+    """As `site`."""
+    station: _builtins.str
+    """As `site`."""
     @_builtins.property
     def capture_time(self) -> _timestamp_pb2.Timestamp:
         """When the input was seen, the agent's clock."""
@@ -157,10 +166,13 @@ class Sample(_message.Message):
         value: _builtins.float = ...,
         input_statistics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         label_hint: _builtins.str = ...,
+        site: _builtins.str = ...,
+        line: _builtins.str = ...,
+        station: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capture_time", b"capture_time", "create_time", b"create_time", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "capture_time", b"capture_time", "content_type", b"content_type", "create_time", b"create_time", "digest", b"digest", "input_name", b"input_name", "input_statistics", b"input_statistics", "label_hint", b"label_hint", "name", b"name", "reason", b"reason", "result", b"result", "size_bytes", b"size_bytes", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "capture_time", b"capture_time", "content_type", b"content_type", "create_time", b"create_time", "digest", b"digest", "input_name", b"input_name", "input_statistics", b"input_statistics", "label_hint", b"label_hint", "line", b"line", "name", b"name", "reason", b"reason", "result", b"result", "site", b"site", "size_bytes", b"size_bytes", "station", b"station", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
