@@ -10,8 +10,9 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from controlplane import limits
+from controlplane.app.input_statistics import check_input_statistics
 from controlplane.app.paging import Page, clamp_page_size, decode_page_token, encode_page_token
-from controlplane.app.ports import Clock, ResultFilter, Store
+from controlplane.app.ports import Clock, Store
 from controlplane.app.retries import retry_stale
 from controlplane.domain.errors import FieldInvalidError
 from controlplane.domain.evidence import (
@@ -22,6 +23,7 @@ from controlplane.domain.evidence import (
     Result,
     ShadowWindow,
 )
+from controlplane.domain.lake import ResultFilter
 
 
 class Evidence:
@@ -105,6 +107,7 @@ def _check_window(window: MetricWindow) -> None:
         raise FieldInvalidError(
             "the labels are more than the answers", field="windows.label_counts", remedy="count each top label once"
         )
+    check_input_statistics(window.input_statistics)
     _check_sketch(window.latency, field="windows.latency")
 
 

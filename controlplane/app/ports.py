@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from controlplane.app.ports_lake import ResultIndexRepository
 from controlplane.domain.assignment import DesiredState
 from controlplane.domain.audit import AuditEvent
 from controlplane.domain.catalog import Model, ModelSignature, ModelVersion, Yank
@@ -24,6 +25,7 @@ from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWi
 from controlplane.domain.identity import AgentCertificate, JoinToken, OperatorToken
 from controlplane.domain.ids import AgentId, DeploymentId, Digest, JoinTokenId, ModelId, RolloutId, SampleId
 from controlplane.domain.inventory import Agent, AgentRecord, Observation
+from controlplane.domain.lake import ResultFilter, ResultObject
 from controlplane.domain.lease import Lease
 from controlplane.domain.pin import Pin
 from controlplane.domain.rollout import Rollout
@@ -267,31 +269,27 @@ class DesiredStateRepository(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResultFilter:
-    """Which results; None means any."""
-
-    model_id: ModelId | None = None
-    version: int | None = None
-    agent_id: AgentId | None = None
-    part_id: str | None = None
-
-
 WindowPlace = tuple[datetime, AgentId, int, int]
 """Start of a window, agent, batch, and index in the batch: the key of a page."""
 
 
 class EvidenceRepository(Protocol):
-    """Results and metric windows, each batch stored once."""
+    """Metric windows, each batch stored once. Results lie in the lake, which `UnitOfWork.result_index` knows."""
 
-    async def add(self, batch: EvidenceBatch) -> bool:
-        """Store the whole batch, or nothing and return False when (agent, batch) is stored already."""
+    async def add(self, batch: EvidenceBatch, objects: Sequence[ResultObject] = ()) -> bool:
+        """Store the whole batch with the index of the objects that hold its results, numbered as they arrive; or
+        nothing and return False when (agent, batch) is stored already."""
+        ...
+
+    async def has(self, agent_id: AgentId, batch: int) -> bool:
+        """Whether the batch is stored."""
         ...
 
     async def list_results(
         self, wanted: ResultFilter, *, after: int | None, limit: int, newest_first: bool = False
     ) -> Sequence[tuple[int, Result]]:
-        """In order of arrival, each with its arrival number, the key of the page."""
+        """Of the table that held results before the lake, those that were not moved yet: in order of arrival, each with
+        its arrival number, the key of the page."""
         ...
 
     async def list_windows(
@@ -387,6 +385,8 @@ class UnitOfWork(Protocol):
     def desired(self) -> DesiredStateRepository: ...
     @property
     def evidence(self) -> EvidenceRepository: ...
+    @property
+    def result_index(self) -> ResultIndexRepository: ...
     @property
     def samples(self) -> SampleRepository: ...
     @property

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 
-from controlplane.domain.ids import AgentId, ModelId
+from controlplane.domain.ids import AgentId, Digest, ModelId
 
 CONFIDENCE_BINS = 20
 
@@ -40,6 +40,8 @@ class Result:
     latency_us: int
     error: str = ""
     batch_index: int = 0
+    lot: str = ""
+    application: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,19 @@ class LatencySketch:
     sum_ms: float = 0.0
     min_ms: float = 0.0
     max_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """Counts of equal bins over [`low`, `high`]; values outside are in the nearest bin. Equal bins merge by adding."""
+
+    low: float
+    high: float
+    bin_counts: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        return sum(self.bin_counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +89,8 @@ class MetricWindow:
     confidence_histogram: tuple[int, ...]
     label_counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Of the top label of each inference that did not fail; those beyond the agent's bound under ""."""
+    input_statistics: Mapping[str, Histogram] = field(default_factory=lambda: MappingProxyType({}))
+    """Statistics of the inputs by name, of all inferences or of a random share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +115,17 @@ class ShadowWindow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SentResults:
+    """A file of results as an agent announces it: its content, or the key under which the agent has put it."""
+
+    digest: Digest
+    size_bytes: int
+    rows: int
+    content: bytes = b""
+    upload_key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceBatch:
     """One batch of an agent's spool: windows computed from exactly its results."""
 
@@ -108,6 +136,10 @@ class EvidenceBatch:
     results: tuple[Result, ...]
     dropped_results: int = 0
     shadow_windows: tuple[ShadowWindow, ...] = ()
+    files: tuple["SentResults", ...] = ()
+    """Results in columns, instead of `results`."""
+    omitted_results: int = 0
+    """Results that the deployment's policy does not keep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

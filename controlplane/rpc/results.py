@@ -4,8 +4,8 @@ from lineside.v1 import result_service_pb2, result_service_pb2_grpc
 
 from controlplane.app.evidence import Evidence
 from controlplane.app.metrics import Metrics
-from controlplane.app.ports import ResultFilter
 from controlplane.domain.errors import FieldInvalidError
+from controlplane.domain.lake import ResultFilter
 from controlplane.rpc.authentication import Context
 from controlplane.rpc.convert.evidence import result_to_proto, summary_to_proto
 from controlplane.rpc.convert.names import parse_agent_name, parse_model_name

@@ -7,10 +7,10 @@ import pytest
 
 from controlplane import limits
 from controlplane.app.evidence import Evidence
-from controlplane.app.ports import ResultFilter
 from controlplane.domain.errors import FieldInvalidError
 from controlplane.domain.evidence import LabelScore
 from controlplane.domain.ids import AgentId, ModelId
+from controlplane.domain.lake import ResultFilter
 from tests.support.contended_store import ContendedStore
 from tests.support.factories import make_batch, make_model, make_result, make_shadow_window, make_window
 from tests.support.memory_store import MemoryStore

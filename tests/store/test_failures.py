@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from controlplane import limits
-from controlplane.app.ports import ResultFilter
 from controlplane.domain.errors import DomainError, FieldInvalidError, Reason, StaleWriteError, StorageError
+from controlplane.domain.lake import ResultFilter
 from controlplane.store import SqlStore, open_store
 from controlplane.store.engine import open_migration_engine
 from controlplane.store.refusals import translated

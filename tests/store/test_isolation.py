@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from controlplane import limits
-from controlplane.app.ports import ResultFilter
 from controlplane.domain.errors import StaleWriteError, StorageError
+from controlplane.domain.lake import ResultFilter
 from controlplane.store import SqlStore, open_store
 from tests.support.factories import SOLAR, make_batch, make_model
 

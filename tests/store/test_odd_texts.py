@@ -6,9 +6,9 @@ import pytest
 
 from controlplane import limits
 from controlplane.app.evidence import Evidence
-from controlplane.app.ports import ResultFilter
 from controlplane.app.samples import Samples
 from controlplane.domain.evidence import LabelScore
+from controlplane.domain.lake import ResultFilter
 from controlplane.store import SqlStore
 from tests.support.factories import (
     digest_of,

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from controlplane.app.ports import AuditFilter, ResultFilter, UnitOfWork
+from controlplane.app.ports import AuditFilter, UnitOfWork
 from controlplane.domain.ids import DeploymentId, SampleId
+from controlplane.domain.lake import ResultFilter
 from controlplane.domain.sample import SampleReason
 from controlplane.store import SqlStore
 from tests.support.factories import NOW, SOLAR, ST_1, WELD, digest_of

@@ -3,10 +3,11 @@
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
-from controlplane.app.ports import ResultFilter, WindowPlace
+from controlplane.app.ports import WindowPlace
 from controlplane.domain.distribution import add_shadow_tallies, add_tallies
 from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result, ShadowTally, Tally
 from controlplane.domain.ids import AgentId, ModelId
+from controlplane.domain.lake import ResultFilter
 from tests.support.memory_tables import Tables
 
 

@@ -6,10 +6,11 @@ from itertools import groupby
 
 import sqlalchemy as sa
 
-from controlplane.app.ports import ResultFilter, WindowPlace
+from controlplane.app.ports import WindowPlace
 from controlplane.domain.distribution import add_shadow_tallies, add_tallies
 from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result, ShadowTally, Tally
 from controlplane.domain.ids import AgentId, ModelId
+from controlplane.domain.lake import ResultFilter
 from controlplane.store.mapping.evidence import (
     batch_to_row,
     placed_window_from_row,

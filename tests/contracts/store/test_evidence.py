@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.app.ports import ResultFilter, Store
+from controlplane.app.ports import Store
 from controlplane.domain.errors import ResourceNotFoundError, StaleWriteError
 from controlplane.domain.evidence import (
     EvidenceBatch,
@@ -21,6 +21,7 @@ from controlplane.domain.evidence import (
     Tally,
 )
 from controlplane.domain.ids import ModelId, SampleId
+from controlplane.domain.lake import ResultFilter
 from controlplane.domain.sample import SampleReason
 from tests.support.factories import (
     NOW,
