@@ -13,6 +13,8 @@ DeploymentId = NewType("DeploymentId", str)
 RolloutId = NewType("RolloutId", str)
 JoinTokenId = NewType("JoinTokenId", str)
 SampleId = NewType("SampleId", str)
+LabelId = NewType("LabelId", str)
+"""A UUID that sorts by time."""
 DatasetId = NewType("DatasetId", str)
 TrainingRunId = NewType("TrainingRunId", str)
 """`k3x9` of `trainingRuns/k3x9`."""
