@@ -228,6 +228,8 @@ IDLE_SECONDS_MIN = 1.0
 IDLE_SECONDS_MAX = 30 * 86400.0
 SHADOW_COMPARISONS_MAX = 100_000_000
 """Of one shadow run; a day's inputs of a large fleet."""
+WATCH_LATE_SECONDS = 30.0
+"""What another replica decided so long ago may still come into the log: its clock may lag, and its commit wait."""
 WATCH_EVENTS_MAX = 200
 """Decisions in one message of a watch: some 200 kB; the rest follows in the next."""
 WINDOWS_CACHED_MAX = 256
@@ -304,3 +306,73 @@ GARBAGE_OBJECTS = 50_000
 """Allocations before cycles are looked for: more than a fleet of 1,000 takes while it is decoded."""
 BYTES_NICENESS = 19
 """The bytes process takes the processors that the control process leaves: a transfer never delays sync."""
+
+# --- samples ---
+CLASS_QUOTAS_MAX = 256
+"""Labels of which a policy keeps a quota; more are a mistake, and "" stands for all others."""
+REDACTED_REGIONS_MAX = 32
+"""Of an image: faces, name plates, screens beside the part."""
+SAMPLE_COUNTS_MAX = 32
+SAMPLE_COUNT_CHARS_MAX = 63
+"""Words for what becomes of samples, twice as many as agents know, and their length."""
+INPUT_STATISTICS_MAX = 32
+"""Statistics of inputs in one window or sample, four times as many as agents compute."""
+
+# --- training -------------------------------------------------------------------------------------
+
+TRAINING_TICK_SECONDS = 1.0
+"""Reads a few rows when nothing trains."""
+TRAINING_RUNS_AT_ONCE_MAX = 1
+"""Of one controller's local runner: a trainer takes every core it finds. Further runs wait."""
+TRAINING_RUNS_QUEUED_MAX = 100
+"""Waiting runs; more are a trigger gone wild."""
+TRAINING_ATTEMPTS_MAX = 3
+"""Of a run whose jobs are lost or killed: a box that restarts or runs out of memory thrice will do so again."""
+TRAINING_TIME_SECONDS_DEFAULT = 4 * 3600.0
+"""A head takes minutes, a fine-tune of a small net an hour or two on a processor."""
+TRAINING_TIME_SECONDS_MAX = 14 * 86400.0
+TRAINING_MEMORY_BYTES_DEFAULT = 8 << 30
+TRAINING_OUTPUT_BYTES_DEFAULT = 8 << 30
+"""Scratch included. It is the controller's disk."""
+TRAINING_LOG_BYTES_MAX = 4 << 20
+"""Kept of a job's log; of what follows only the end."""
+TRAINING_LOG_TAIL_BYTES = 64 << 10
+TRAINING_LOG_READ_BYTES = 256 << 10
+"""In one message of a log that is read."""
+TRAINING_LOG_LOOK_SECONDS = 0.5
+"""Who follows a log is told of new lines that often."""
+TRAINING_WATCH_SECONDS = 0.2
+"""How often a job's warden looks at the clock and whether it is to end; memory and disk are looked at less often."""
+TRAINING_MEASURE_SECONDS = 0.6
+"""A look at memory reads /proc, some 0.05 ms a process. What grows faster meets the limit of the kernel."""
+TRAINING_GRACE_SECONDS = 5.0
+"""Between the request to end and the end by force: time for a last line in the log."""
+TRAINING_START_SECONDS = 30.0
+"""For a warden to come up on a busy machine."""
+TRAINING_PROGRESS_BYTES_MAX = 64 << 10
+"""Read from the end of the progress file: the last line is all that is asked for."""
+TRAINING_METRICS_BYTES_MAX = 64 << 10
+TRAINING_METRICS_MAX = 200
+TRAINING_WORDS_CHARS_MAX = 500
+"""Of a message by a trainer: one line of a table."""
+TRAINING_PARAMETERS_BYTES_MAX = 16 << 10
+"""As JSON; a longer list belongs into the dataset."""
+TRAINERS_MAX = 50
+"""In the configuration; an operator picks one from a list."""
+
+# --- results lake ---------------------------------------------------------------------------------
+
+LAKE_LISTED_A_TIME = 1_000
+"""Objects of a page of a listing: what clouds give at most."""
+LAKE_ROWS_A_GROUP = 131_072
+"""Rows that a reader takes or leaves together: DuckDB's own unit, one of which answers for a part."""
+LAKE_UNPACKED_BYTES_MAX = 256 << 20
+"""Of one batch's file in memory: a small file that unpacks to more is an attack or a fault."""
+LAKE_FILE_BYTES_MAX = 8 << 20
+"""Of a batch's file, which fits a message; a batch of the most results takes a fifth of it."""
+LAKE_FILES_A_BATCH_MAX = 8
+"""A batch spans midnight at most once; a clock that jumps may make it a few days more."""
+LAKE_OBJECTS_A_PAGE = 32
+"""Index rows that a list of results asks for at a time: a page is seldom in more files."""
+LAKE_UPLOAD_SECONDS = 900.0
+"""How long an agent may put a file under the address it was given: a slow link's time for the largest."""

@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from controlplane import limits
+from controlplane.app.audit import LogFollower
 from controlplane.app.deployments import check_no_rollout, check_version
 from controlplane.app.notices import Notices
 from controlplane.app.paging import Page, clamp_page_size, decode_page_token, encode_page_token, page_of
@@ -147,16 +148,15 @@ class Rollouts:
         ended. Changes in quick succession may come as one; the first tells everything since the rollout began."""
         with self._notices.watch_rollout(rollout_id) as changes:
             seen: int | None = None
-            last: str | None = None
+            log = LogFollower(AuditFilter(resource=f"rollouts/{rollout_id}"))
             while True:
                 async with self._store.read() as uow:
                     rollout = await uow.rollouts.get(rollout_id)
-                    wanted = AuditFilter(resource=f"rollouts/{rollout_id}")
-                    events = await uow.audit.list(wanted, after=last, limit=limits.WATCH_EVENTS_MAX, oldest_first=True)
+                    events = await log.look(uow, self._clock.now())
                 if rollout.revision != seen or events:
-                    seen, last = rollout.revision, events[-1].id if events else last
+                    seen = rollout.revision
                     yield RolloutChange(rollout=rollout, events=events)
-                if len(events) == limits.WATCH_EVENTS_MAX:
+                if log.has_more:
                     continue
                 if rollout.state in ENDED_STATES:
                     return

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from controlplane import limits
+from controlplane.app.audit import LogFollower
 from controlplane.app.ports import AuditFilter
 from controlplane.app.rollouts import RolloutChange, WhenActive
 from controlplane.app.strategies import check_strategy
+from controlplane.domain.audit import AuditEvent, Happening
 from controlplane.domain.catalog import Yank
 from controlplane.domain.errors import DomainError, PreconditionError, Reason, StaleWriteError
 from controlplane.domain.gate import FailureAction, GatePolicy
@@ -388,3 +391,34 @@ async def test_a_watch_tells_what_was_decided_and_misses_and_repeats_nothing() -
     told = [(event.happening.actor, event.happening.action) for change in seen for event in change.events]
     assert told == await log_of(fleet, rollout)
     assert seen[-1].rollout.state is RolloutState.SUCCEEDED
+
+
+async def test_a_follower_of_the_log_tells_late_events_of_another_replica_and_each_once() -> None:
+    fleet = await make_fleet()
+    follower, told = LogFollower(AuditFilter(resource="rollouts/r1")), list[str]()
+
+    async def write(*ids: str) -> None:
+        happening = Happening(actor=ANNA, action="rollout.pause", resource="rollouts/r1", message="paused")
+        async with fleet.store.write() as work:
+            await work.audit.add(
+                [AuditEvent(id=each, create_time=fleet.clock.now(), happening=happening) for each in ids]
+            )
+
+    async def look() -> None:
+        async with fleet.store.read() as work:
+            told.extend(event.id for event in await follower.look(work, fleet.clock.now()))
+
+    await write("b", "d")
+    await look()
+    await write("c")  # committed after d, by a controller whose clock lags
+    await look()
+    await look()
+    assert told == ["b", "d", "c"]
+    fleet.clock.advance(limits.WATCH_LATE_SECONDS + 1)
+    await look()
+    many = [f"e{number:04}" for number in range(2 * limits.WATCH_EVENTS_MAX + 1)]
+    await write(*many)
+    for _ in range(4):
+        await look()
+    assert told == ["b", "d", "c", *many]
+    assert not follower.has_more
