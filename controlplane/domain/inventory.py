@@ -131,6 +131,18 @@ class ObservedSlot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SampleCounts:
+    """What became of inputs that were to be kept for training, since the agent's start."""
+
+    kept: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """By reason."""
+    skipped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """By why; those that were dropped from a full spool too."""
+    waiting: int = 0
+    waiting_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedState:
     """Everything an agent reports, whole."""
 
@@ -143,6 +155,7 @@ class ObservedState:
     nack_generation: int = 0
     """Which one that is."""
     boot_count: int = 0
+    sample_counts: SampleCounts = field(default_factory=SampleCounts)
 
     def slot(self, model_id: ModelId) -> ObservedSlot | None:
         return next((slot for slot in self.slots if slot.slot == model_id), None)

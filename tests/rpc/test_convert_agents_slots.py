@@ -10,7 +10,7 @@ from controlplane import limits
 from controlplane.app.desired import DesiredStates, ResolvedState
 from controlplane.domain.assignment import ShadowRun
 from controlplane.domain.condition import Condition, ConditionState
-from controlplane.domain.deployment import PerformanceHint, RuntimePolicy, SamplePolicy
+from controlplane.domain.deployment import PerformanceHint, RuntimePolicy
 from controlplane.domain.errors import FieldInvalidError, StaleWriteError
 from controlplane.domain.inventory import AgentRecord, ObservedShadow, ObservedState, ShadowState, SlotState
 from controlplane.domain.pin import Pin
@@ -59,8 +59,6 @@ def test_a_condition_of_a_newer_agent_is_unknown() -> None:
 def test_policies_return(hint: PerformanceHint) -> None:
     runtime = RuntimePolicy(hint=hint, inference_precision="f32", devices=("CPU", "GPU.0"))
     assert slots.runtime_policy_from_proto(slots.runtime_policy_to_proto(runtime)) == runtime
-    sample = SamplePolicy(random_fraction=0.25, confidence_below=0.5, budget_bytes_per_day=7)
-    assert slots.sample_policy_from_proto(slots.sample_policy_to_proto(sample)) == sample
 
 
 def test_host_and_device_return() -> None:
@@ -139,23 +137,6 @@ def test_etags_return_and_others_are_stale() -> None:
     assert etags.parse_etag("") is None
     with pytest.raises(StaleWriteError):
         etags.parse_etag("nonsense")
-
-
-def test_what_a_sample_policy_leaves_out_is_the_controllers_default() -> None:
-    default = SamplePolicy()
-    assert slots.sample_policy_from_proto(slot_pb2.SamplePolicy()) == default
-    given = slot_pb2.SamplePolicy(random_fraction=0.0, confidence_below=0.0, budget_bytes_per_day=0)
-    assert slots.sample_policy_from_proto(given) == SamplePolicy(
-        random_fraction=0.0, confidence_below=0.0, budget_bytes_per_day=0
-    )
-    for name, value in (("random_fraction", 0.5), ("confidence_below", 0.25), ("budget_bytes_per_day", 7)):
-        message = slot_pb2.SamplePolicy()
-        setattr(message, name, value)
-        policy = slots.sample_policy_from_proto(message)
-        assert {field: getattr(policy, field) for field in SamplePolicy.__dataclass_fields__} == {
-            **{field: getattr(default, field) for field in SamplePolicy.__dataclass_fields__},
-            name: value,
-        }
 
 
 @pytest.mark.parametrize("state", ShadowState)

@@ -15,8 +15,8 @@ from controlplane.domain.assignment import DesiredSlot, DesiredState, ShadowRun
 from controlplane.domain.audit import AuditEvent, Happening
 from controlplane.domain.catalog import Artifact, ArtifactFile, Model, ModelSignature, ModelVersion, TensorSpec, Yank
 from controlplane.domain.condition import Condition
-from controlplane.domain.deployment import Deployment, RuntimePolicy, SamplePolicy
-from controlplane.domain.evidence import EvidenceBatch, LabelScore, LatencySketch, MetricWindow, Result
+from controlplane.domain.deployment import Deployment, RedactedRegion, RuntimePolicy, SamplePolicy
+from controlplane.domain.evidence import EvidenceBatch, Histogram, LabelScore, LatencySketch, MetricWindow, Result
 from controlplane.domain.gate import Evidence, GateCheck, GatePolicy, GateVerdict
 from controlplane.domain.identity import AgentCertificate, JoinToken, OperatorToken
 from controlplane.domain.inventory import (
@@ -52,6 +52,7 @@ from controlplane.store.mapping import (
     inventory,
     pin,
     rollout,
+    sample_policy,
 )
 from controlplane.store.mapping.values import float_from_json, float_to_json
 from tests.support.factories import after_seconds, digest_of, make_rollout, make_wave
@@ -97,6 +98,21 @@ sample_policies = st.builds(
     random_fraction=st.floats(0, 1),
     confidence_below=st.floats(0, 1),
     budget_bytes_per_day=st.integers(min_value=0),
+    margin_below=st.floats(0, 1),
+    entropy_above=st.floats(0, 1),
+    class_quota_per_day=st.dictionaries(st.text(max_size=5), st.integers(0, 9)),
+    outlier_above=st.floats(0, 99),
+    near_duplicate_distance=st.none() | st.integers(0, 63),
+    budget_images_per_day=st.integers(min_value=0),
+    redaction=tuples_of(
+        st.builds(
+            RedactedRegion,
+            x=st.floats(0, 0.5),
+            y=st.floats(0, 0.5),
+            width=st.floats(0.1, 0.5),
+            height=st.floats(0.1, 0.5),
+        )
+    ),
 )
 conditions = st.builds(Condition, transition_time=times)
 observed_slots = st.builds(
@@ -158,8 +174,25 @@ sketches = st.builds(
     max_ms=floats,
     bin_counts=tuples_of(st.integers()),
 )
-windows = st.builds(MetricWindow, start_time=times, end_time=times, latency=sketches)
-samples = st.builds(Sample, capture_time=times, create_time=times, digest=digests, result=results)
+windows = st.builds(
+    MetricWindow,
+    start_time=times,
+    end_time=times,
+    latency=sketches,
+    input_statistics=st.dictionaries(
+        text, st.builds(Histogram, low=st.floats(-9, 9), high=st.floats(-9, 9)), max_size=2
+    ),
+)
+samples = st.builds(
+    Sample,
+    capture_time=times,
+    create_time=times,
+    digest=digests,
+    result=results,
+    value=st.floats(0, 1),
+    input_statistics=st.dictionaries(text, st.floats(-9, 9), max_size=2),
+    label_hint=text,
+)
 desired_states = st.builds(
     DesiredState,
     slots=tuples_of(
@@ -314,6 +347,13 @@ def test_a_number_that_is_none_does_not_hinder_the_log(value: float) -> None:
 @given(st.builds(Pin, create_time=times))
 def test_pins(one: Pin) -> None:
     assert pin.pin_from_row(stored(tables.pin, pin.pin_to_row(one))) == one
+
+
+def test_a_sample_policy_of_an_earlier_controller_asks_for_no_more_than_it_did() -> None:
+    row = {"random_fraction": 0.5, "confidence_below": 0.25, "budget_bytes_per_day": 7}
+    assert sample_policy.sample_policy_from_json(row) == SamplePolicy(
+        **row, margin_below=0.0, outlier_above=0.0, shadow_disagreement=False, near_duplicate_distance=None
+    )
 
 
 @given(desired_states)

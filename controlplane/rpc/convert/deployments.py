@@ -9,11 +9,10 @@ from controlplane.domain.ids import ModelId
 from controlplane.rpc.convert.conditions import condition_to_proto
 from controlplane.rpc.convert.etags import etag_of
 from controlplane.rpc.convert.names import parse_model_name, parse_version_name, version_name
+from controlplane.rpc.convert.sample_policies import sample_policy_from_proto, sample_policy_to_proto
 from controlplane.rpc.convert.slots import (
     runtime_policy_from_proto,
     runtime_policy_to_proto,
-    sample_policy_from_proto,
-    sample_policy_to_proto,
 )
 from controlplane.rpc.convert.times import time_to_proto
 

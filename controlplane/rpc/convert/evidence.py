@@ -19,6 +19,7 @@ from controlplane.domain.evidence import (
     ShadowWindow,
 )
 from controlplane.domain.ids import AgentId, ModelId
+from controlplane.rpc.convert.input_statistics import input_statistics_from_proto, input_statistics_to_proto
 from controlplane.rpc.convert.names import parse_version_name, version_name
 from controlplane.rpc.convert.times import time_from_proto, time_to_proto
 
@@ -73,6 +74,7 @@ def window_from_proto(message: evidence_pb2.MetricWindow, *, agent_id: AgentId, 
         latency=_sketch_from_proto(message.latency),
         confidence_histogram=tuple(message.confidence_histogram),
         label_counts=MappingProxyType(dict(message.label_counts)),
+        input_statistics=input_statistics_from_proto(message.input_statistics),
     )
 
 
@@ -89,6 +91,7 @@ def window_to_proto(window: MetricWindow) -> evidence_pb2.MetricWindow:
         latency=_sketch_to_proto(window.latency),
         confidence_histogram=window.confidence_histogram,
         label_counts=window.label_counts,
+        input_statistics=input_statistics_to_proto(window.input_statistics),
     )
 
 

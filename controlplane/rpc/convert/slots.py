@@ -9,7 +9,7 @@ from controlplane import limits
 from controlplane.app.desired import ResolvedState, VersionKey
 from controlplane.domain.assignment import DesiredSlot, ShadowRun
 from controlplane.domain.catalog import ModelVersion
-from controlplane.domain.deployment import PerformanceHint, RuntimePolicy, SamplePolicy
+from controlplane.domain.deployment import PerformanceHint, RuntimePolicy
 from controlplane.domain.errors import FieldInvalidError
 from controlplane.domain.ids import ModelId, check_resource_id
 from controlplane.domain.inventory import (
@@ -18,12 +18,14 @@ from controlplane.domain.inventory import (
     ObservedSlot,
     ObservedState,
     Parity,
+    SampleCounts,
     ShadowState,
     SlotState,
 )
 from controlplane.rpc.convert.artifacts import artifact_to_proto, signature_to_proto
 from controlplane.rpc.convert.conditions import condition_from_proto
 from controlplane.rpc.convert.names import parse_version_name, version_name
+from controlplane.rpc.convert.sample_policies import sample_policy_to_proto
 from controlplane.rpc.convert.times import (
     optional_time_to_proto,
     seconds_from_proto,
@@ -102,27 +104,6 @@ def _swap_wait_seconds(message: slot_pb2.RuntimePolicy) -> float:
     return seconds
 
 
-def sample_policy_to_proto(policy: SamplePolicy) -> slot_pb2.SamplePolicy:
-    """Return the policy."""
-    return slot_pb2.SamplePolicy(
-        random_fraction=policy.random_fraction,
-        confidence_below=policy.confidence_below,
-        budget_bytes_per_day=policy.budget_bytes_per_day,
-    )
-
-
-def sample_policy_from_proto(message: slot_pb2.SamplePolicy) -> SamplePolicy:
-    """Return the policy, with the default for what is absent; raises FieldInvalidError as its constructor does."""
-    default = SamplePolicy()
-    return SamplePolicy(
-        random_fraction=message.random_fraction if message.HasField("random_fraction") else default.random_fraction,
-        confidence_below=message.confidence_below if message.HasField("confidence_below") else default.confidence_below,
-        budget_bytes_per_day=(
-            message.budget_bytes_per_day if message.HasField("budget_bytes_per_day") else default.budget_bytes_per_day
-        ),
-    )
-
-
 def desired_state_to_proto(resolved: ResolvedState) -> slot_pb2.DesiredState:
     """Return the state with all that an agent needs to run it."""
     return slot_pb2.DesiredState(
@@ -190,7 +171,23 @@ def observed_state_from_proto(message: slot_pb2.ObservedState) -> ObservedState:
         nack_message=message.nack_message[: limits.NACK_CHARS_MAX],
         nack_generation=message.nack_generation,
         boot_count=message.boot_count,
+        sample_counts=_sample_counts_from_proto(message.sample_counts),
     )
+
+
+def _sample_counts_from_proto(message: slot_pb2.SampleCounts) -> SampleCounts:
+    """Words of agents that are newer are kept as they come, within bounds."""
+    return SampleCounts(
+        kept=_counts(message.kept_counts),
+        skipped=_counts(message.skipped_counts),
+        waiting=max(0, message.waiting_count),
+        waiting_bytes=max(0, message.waiting_bytes),
+    )
+
+
+def _counts(counts: Mapping[str, int]) -> Mapping[str, int]:
+    ordered = sorted(counts.items())[: limits.SAMPLE_COUNTS_MAX]
+    return MappingProxyType({word[: limits.SAMPLE_COUNT_CHARS_MAX]: max(0, count) for word, count in ordered})
 
 
 def _observed_slot_from_proto(message: slot_pb2.ObservedSlot, *, field: str) -> ObservedSlot:

@@ -8,9 +8,8 @@ from controlplane.domain.ids import AgentId, DeploymentId, ModelId
 from controlplane.store.mapping.deployment import (
     runtime_policy_from_json,
     runtime_policy_to_json,
-    sample_policy_from_json,
-    sample_policy_to_json,
 )
+from controlplane.store.mapping.sample_policy import sample_policy_from_json, sample_policy_to_json
 from controlplane.store.mapping.values import Row, float_from_json, float_to_json
 
 

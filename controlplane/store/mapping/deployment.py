@@ -3,9 +3,10 @@
 from types import MappingProxyType
 from typing import Any
 
-from controlplane.domain.deployment import Deployment, PerformanceHint, RuntimePolicy, SamplePolicy
+from controlplane.domain.deployment import Deployment, PerformanceHint, RuntimePolicy
 from controlplane.domain.ids import AgentId, DeploymentId, ModelId
 from controlplane.store.mapping.condition import condition_from_json, condition_to_json
+from controlplane.store.mapping.sample_policy import sample_policy_from_json, sample_policy_to_json
 from controlplane.store.mapping.values import Row
 
 
@@ -65,20 +66,4 @@ def runtime_policy_from_json(value: Row) -> RuntimePolicy:
         devices=tuple(value["devices"]),
         # Rows of earlier controllers have none.
         swap_wait_seconds=value.get("swap_wait_seconds", 0.0),
-    )
-
-
-def sample_policy_to_json(policy: SamplePolicy) -> dict[str, Any]:
-    return {
-        "random_fraction": policy.random_fraction,
-        "confidence_below": policy.confidence_below,
-        "budget_bytes_per_day": policy.budget_bytes_per_day,
-    }
-
-
-def sample_policy_from_json(value: Row) -> SamplePolicy:
-    return SamplePolicy(
-        random_fraction=value["random_fraction"],
-        confidence_below=value["confidence_below"],
-        budget_bytes_per_day=value["budget_bytes_per_day"],
     )

@@ -7,6 +7,7 @@ from typing import Any
 from controlplane.app.ports import WindowPlace
 from controlplane.domain.evidence import (
     EvidenceBatch,
+    Histogram,
     LabelScore,
     LatencySketch,
     MetricWindow,
@@ -87,6 +88,7 @@ def window_to_row(window: MetricWindow, *, window_index: int, receive_time: date
         "latency": _sketch_to_json(window.latency),
         "confidence_histogram": list(window.confidence_histogram),
         "label_counts": dict(window.label_counts),
+        "input_statistics": {name: _histogram_to_json(one) for name, one in window.input_statistics.items()},
     }
 
 
@@ -105,7 +107,18 @@ def window_from_row(row: Row) -> MetricWindow:
         latency=_sketch_from_json(row["latency"]),
         confidence_histogram=tuple(row["confidence_histogram"]),
         label_counts=MappingProxyType(dict(row["label_counts"])),
+        input_statistics=MappingProxyType(
+            {name: _histogram_from_json(one) for name, one in sorted(row["input_statistics"].items())}
+        ),
     )
+
+
+def _histogram_to_json(histogram: Histogram) -> dict[str, Any]:
+    return {"low": histogram.low, "high": histogram.high, "bin_counts": list(histogram.bin_counts)}
+
+
+def _histogram_from_json(value: Row) -> Histogram:
+    return Histogram(low=value["low"], high=value["high"], bin_counts=tuple(value["bin_counts"]))
 
 
 def placed_window_from_row(row: Row) -> tuple[WindowPlace, MetricWindow]:
@@ -202,6 +215,9 @@ def sample_to_row(sample: Sample) -> dict[str, Any]:
         "digest": sample.digest,
         "size_bytes": sample.size_bytes,
         "input_name": sample.input_name,
+        "value": sample.value,
+        "input_statistics": dict(sample.input_statistics),
+        "label_hint": sample.label_hint,
     }
 
 
@@ -219,6 +235,9 @@ def sample_from_row(row: Row) -> Sample:
         digest=Digest(row["digest"]),
         size_bytes=row["size_bytes"],
         input_name=row["input_name"],
+        value=row["value"],
+        input_statistics=MappingProxyType(dict(sorted(row["input_statistics"].items()))),
+        label_hint=row["label_hint"],
     )
 
 

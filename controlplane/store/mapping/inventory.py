@@ -1,5 +1,6 @@
 """Agents and what was last heard of them."""
 
+from types import MappingProxyType
 from typing import Any
 
 from controlplane.domain.ids import AgentId, ModelId
@@ -14,6 +15,7 @@ from controlplane.domain.inventory import (
     ObservedSlot,
     ObservedState,
     Parity,
+    SampleCounts,
     ShadowState,
     SlotState,
 )
@@ -133,6 +135,12 @@ def _observed_to_json(observed: ObservedState) -> dict[str, Any]:
         "nack_message": observed.nack_message,
         "nack_generation": observed.nack_generation,
         "boot_count": observed.boot_count,
+        "sample_counts": {
+            "kept": dict(observed.sample_counts.kept),
+            "skipped": dict(observed.sample_counts.skipped),
+            "waiting": observed.sample_counts.waiting,
+            "waiting_bytes": observed.sample_counts.waiting_bytes,
+        },
     }
 
 
@@ -145,6 +153,17 @@ def _observed_from_json(value: Row) -> ObservedState:
         nack_message=value["nack_message"],
         nack_generation=value.get("nack_generation", 0),
         boot_count=value["boot_count"],
+        # Rows of earlier controllers have none.
+        sample_counts=_sample_counts_from_json(value.get("sample_counts", {})),
+    )
+
+
+def _sample_counts_from_json(value: Row) -> SampleCounts:
+    return SampleCounts(
+        kept=MappingProxyType(dict(value.get("kept", {}))),
+        skipped=MappingProxyType(dict(value.get("skipped", {}))),
+        waiting=value.get("waiting", 0),
+        waiting_bytes=value.get("waiting_bytes", 0),
     )
 
 
