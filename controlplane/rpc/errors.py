@@ -43,6 +43,7 @@ CODES: Final[Mapping[Reason, grpc.StatusCode]] = MappingProxyType(
         Reason.ARTIFACT_INCOMPLETE: _Code.FAILED_PRECONDITION,
         Reason.UPLOAD_OFFSET: _Code.FAILED_PRECONDITION,
         Reason.TRAINING_STATE: _Code.FAILED_PRECONDITION,
+        Reason.PROMOTION_STATE: _Code.FAILED_PRECONDITION,
         Reason.STALE_WRITE: _Code.ABORTED,
         Reason.LEASE_LOST: _Code.ABORTED,
         Reason.VERSION_YANKED: _Code.FAILED_PRECONDITION,

@@ -172,6 +172,7 @@ class TrainingPolicy(_message.Message):
     APPROVAL_FIELD_NUMBER: _builtins.int
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
+    DRIFT_MIN_NEW_LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `models/{model}/trainingPolicy`."""
     etag: _builtins.str
@@ -194,6 +195,8 @@ class TrainingPolicy(_message.Message):
     """Optional. Who lets a proposal go out."""
     deployment: _builtins.str
     """Optional. `deployments/{deployment}` that approved candidates go to; empty means that they are only published."""
+    drift_min_new_labels: _builtins.int
+    """Optional. Least new labels for `on_drift`; 0 means one."""
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it was last set."""
@@ -233,10 +236,11 @@ class TrainingPolicy(_message.Message):
         approval: Global___TrainingPolicy.Approval.ValueType = ...,
         deployment: _builtins.str = ...,
         strategy: _rollout_pb2.RolloutStrategy | None = ...,
+        drift_min_new_labels: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["judgement", b"judgement", "minimum_interval", b"minimum_interval", "parameters", b"parameters", "strategy", b"strategy", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approval", b"approval", "cron", b"cron", "deployment", b"deployment", "etag", b"etag", "judgement", b"judgement", "min_new_labels", b"min_new_labels", "minimum_interval", b"minimum_interval", "name", b"name", "on_drift", b"on_drift", "parameters", b"parameters", "strategy", b"strategy", "suspended", b"suspended", "time_zone", b"time_zone", "trainer", b"trainer", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approval", b"approval", "cron", b"cron", "deployment", b"deployment", "drift_min_new_labels", b"drift_min_new_labels", "etag", b"etag", "judgement", b"judgement", "min_new_labels", b"min_new_labels", "minimum_interval", b"minimum_interval", "name", b"name", "on_drift", b"on_drift", "parameters", b"parameters", "strategy", b"strategy", "suspended", b"suspended", "time_zone", b"time_zone", "trainer", b"trainer", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
