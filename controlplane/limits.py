@@ -376,3 +376,28 @@ LAKE_OBJECTS_A_PAGE = 32
 """Index rows that a list of results asks for at a time: a page is seldom in more files."""
 LAKE_UPLOAD_SECONDS = 900.0
 """How long an agent may put a file under the address it was given: a slow link's time for the largest."""
+
+# --- labels and datasets --------------------------------------------------------------------------
+
+PICTURE_PIXELS_MAX = 64 << 20
+"""Of a picture that is decoded: larger than any industrial camera's, and 192 MB at most while it is looked at."""
+LABEL_ENTRIES_MAX = 50_000
+"""Of one import, which is one transaction and one message: some seconds, and well within MESSAGE_BYTES_MAX."""
+LABEL_ERRORS_MAX = 1_000
+"""Told of one import; who has more has the wrong file."""
+LABEL_CHARS_MAX = 200
+"""A class, an annotator, the name of a file."""
+REGIONS_MAX = 1_000
+"""Of one label; more than anybody draws."""
+IMPORT_PICTURES_MAX = 1_000
+"""Of one message of an import."""
+DATASET_ITEMS_MAX = 500_000
+"""Manifests are read whole: some 400 bytes an item."""
+WEIGHT_RULES_MAX = 100
+SHEET_PICTURES_DEFAULT = 24
+SHEET_PICTURES_MAX = 200
+"""Of each split and class of a contact sheet."""
+SHEET_ROWS_MAX = 60
+"""Splits times classes that a sheet shows; the rest is named in its last line."""
+CONTENTS_AT_ONCE_MAX = 8
+"""Contents that are read from the object store at a time while a dataset is looked through or written out."""

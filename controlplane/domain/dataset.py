@@ -22,6 +22,9 @@ from controlplane.domain.ids import AgentId, DatasetId, Digest, LabelId, ModelId
 from controlplane.domain.label import AGREEMENT_PERCENT_DEFAULT, LabeledRegion
 from controlplane.domain.split import HASH_BITS, TRAINING_SPLITS, Split, SplitRule
 
+NO_AGENT = AgentId("")
+"""Whose an imported sample is."""
+
 
 class LeftOut(StrEnum):
     """Why a labelled sample is in no split."""
@@ -115,7 +118,7 @@ class DatasetItem:
     label_ids: tuple[LabelId, ...] = ()
     weight: float = 1.0
     part_id: str = ""
-    agent_id: AgentId = AgentId("")
+    agent_id: AgentId = NO_AGENT
     """Empty for an imported sample."""
     site: str = ""
     line: str = ""
@@ -195,12 +198,11 @@ def write_manifests(model_id: ModelId, rule: DatasetRule, items: Sequence[Datase
     """Return the manifests of the items in canonical JSON: equal items, in any order, are equal bytes."""
     ordered = sorted(items, key=lambda item: item.sample_id)
     head = {"model": f"models/{model_id}", "rule": rule_to_json(rule)}
-    training, holdout = (
-        _canonical(
-            {**head, "items": [item_to_json(item) for item in ordered if (item.split in TRAINING_SPLITS) == own]}
-        )
-        for own in (True, False)
+    sides = (
+        [item for item in ordered if item.split in TRAINING_SPLITS],
+        [item for item in ordered if item.split not in TRAINING_SPLITS],
     )
+    training, holdout = (_canonical({**head, "items": [item_to_json(item) for item in side]}) for side in sides)
     whole = hashlib.sha256(hashlib.sha256(training).digest() + hashlib.sha256(holdout).digest()).hexdigest()
     return Manifests(training=training, holdout=holdout, digest=Digest(f"sha256:{whole}"))
 

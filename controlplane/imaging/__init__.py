@@ -1,0 +1,1 @@
+"""Pictures: decoded, compared and drawn. Pillow is known here alone in the controller."""
