@@ -1,1 +1,1 @@
-"""The results lake: results as Parquet in the object store, and the engine that queries them."""
+"""The results lake: results in columns, and questions in SQL over them. Parquet and DuckDB are known here alone."""

@@ -329,6 +329,7 @@ evidence_batch = Table(
     _integer("batch", primary_key=True),
     _time("receive_time"),
     _integer("dropped_results"),
+    _integer("omitted_results", default="0"),
 )
 
 metric_window = Table(
@@ -406,6 +407,7 @@ result = Table(
     Index(None, "part_id", "arrival"),
     sqlite_autoincrement=True,
 )
+"""Results from before there was a lake: read, moved into it by a job, never added to."""
 
 sample = Table(
     "sample",

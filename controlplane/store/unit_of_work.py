@@ -20,6 +20,7 @@ from controlplane.store.repositories.leases import SqlLeaseRepository, lost
 from controlplane.store.repositories.models import SqlModelRepository
 from controlplane.store.repositories.pins import SqlPinRepository
 from controlplane.store.repositories.requests import SqlRequestRepository
+from controlplane.store.repositories.result_index import SqlResultIndexRepository
 from controlplane.store.repositories.rollouts import SqlRolloutRepository
 from controlplane.store.repositories.samples import SqlSampleRepository
 from controlplane.store.repositories.tokens import SqlTokenRepository
@@ -39,6 +40,7 @@ class SqlUnitOfWork:
         self.rollouts = SqlRolloutRepository(transaction)
         self.desired = SqlDesiredStateRepository(transaction, cache.desired)
         self.evidence = SqlEvidenceRepository(transaction)
+        self.result_index = SqlResultIndexRepository(transaction)
         self.samples = SqlSampleRepository(transaction)
         self.requests = SqlRequestRepository(transaction)
         self.pins = SqlPinRepository(transaction)

@@ -28,11 +28,12 @@ def batch_to_row(batch: EvidenceBatch) -> dict[str, Any]:
         "batch": batch.batch,
         "receive_time": batch.receive_time,
         "dropped_results": batch.dropped_results,
+        "omitted_results": batch.omitted_results,
     }
 
 
-def result_to_row(result: Result) -> dict[str, Any]:
-    """Without `arrival`: the database numbers arrivals."""
+def result_to_json(result: Result) -> dict[str, Any]:
+    """As a sample keeps it; `result_from_row` reads it, once its time is one."""
     return {
         "agent_id": result.agent_id,
         "batch": result.batch,
@@ -48,6 +49,8 @@ def result_to_row(result: Result) -> dict[str, Any]:
         "latency_us": result.latency_us,
         "error": result.error,
         "batch_index": result.batch_index,
+        "lot": result.lot,
+        "application": result.application,
     }
 
 
@@ -67,6 +70,9 @@ def result_from_row(row: Row) -> Result:
         latency_us=row["latency_us"],
         error=row["error"],
         batch_index=row["batch_index"],
+        # The table before the lake has neither, and so have samples of that time.
+        lot=row.get("lot", ""),
+        application=row.get("application", ""),
     )
 
 
@@ -202,7 +208,7 @@ def shadow_tally_from_row(row: Row) -> ShadowTally:
 
 
 def sample_to_row(sample: Sample) -> dict[str, Any]:
-    result = result_to_row(sample.result)
+    result = result_to_json(sample.result)
     return {
         "id": sample.id,
         "agent_id": sample.agent_id,

@@ -1,6 +1,7 @@
-"""Results and metric windows, each batch stored once."""
+"""Metric windows and the index of the results that belong to them, each batch stored once."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
 
@@ -10,17 +11,17 @@ from controlplane.app.ports import WindowPlace
 from controlplane.domain.distribution import add_shadow_tallies, add_tallies
 from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result, ShadowTally, Tally
 from controlplane.domain.ids import AgentId, ModelId
-from controlplane.domain.lake import ResultFilter
+from controlplane.domain.lake import ResultFilter, ResultObject
 from controlplane.store.mapping.evidence import (
     batch_to_row,
     placed_window_from_row,
     result_from_row,
-    result_to_row,
     shadow_tally_from_row,
     shadow_window_to_row,
     tally_from_row,
     window_to_row,
 )
+from controlplane.store.repositories.result_index import SqlResultIndexRepository
 from controlplane.store.tables import evidence_batch, metric_window, result, shadow_window
 from controlplane.store.transaction import Transaction, batches
 
@@ -34,7 +35,7 @@ class SqlEvidenceRepository:
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
 
-    async def add(self, batch: EvidenceBatch) -> bool:
+    async def add(self, batch: EvidenceBatch, objects: Sequence[ResultObject] = ()) -> bool:
         if self._transaction.is_postgresql:
             # Numbers are drawn before they are seen: without a queue, a reader that follows the arrivals would pass
             # number 8 and never see 7, whose transaction committed later. SQLite has one writer anyway.
@@ -51,8 +52,25 @@ class SqlEvidenceRepository:
         ]
         await self._transaction.insert_all(metric_window, windows)
         await self._transaction.insert_all(shadow_window, shadow_windows)
-        await self._transaction.insert_all(result, [result_to_row(one) for one in batch.results])
+        await self._add_objects(objects)
         return True
+
+    async def has(self, agent_id: AgentId, batch: int) -> bool:
+        statement = sa.select(sa.literal(1)).where(
+            evidence_batch.c.agent_id == agent_id, evidence_batch.c.batch == batch
+        )
+        return await self._transaction.scalar(statement) is not None
+
+    async def _add_objects(self, objects: Sequence[ResultObject]) -> None:
+        if not objects:
+            return
+        index = SqlResultIndexRepository(self._transaction)
+        first = await index.draw_arrivals(sum(one.rows for one in objects))
+        numbered = []
+        for one in objects:
+            numbered.append(replace(one, first_arrival=first, last_arrival=first + one.rows - 1))
+            first += one.rows
+        await index.add(numbered)
 
     async def list_results(
         self, wanted: ResultFilter, *, after: int | None, limit: int, newest_first: bool = False
