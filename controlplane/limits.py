@@ -119,6 +119,19 @@ RT_INFO_VALUE_BYTES_MAX = 64 << 10
 TENSORS_MAX = 1000
 """Inputs and outputs of a model."""
 
+EVALUATION_SECONDS_MAX = 3600.0
+"""Of one model on a whole holdout: HOLDOUT_ITEMS_MAX inputs at 100 ms each take half of it."""
+EVALUATION_MEMORY_BYTES_MAX = 4 << 30
+"""Address space of the child besides the model: compiled code, and the tensors of one input."""
+EVALUATION_MEMORY_PER_MODEL_BYTE = 6
+"""As in an inspection, and once more what compiling makes of the weights."""
+EVALUATION_LINE_BYTES_MAX = 1 << 20
+"""Scores of one input: 20 bytes each of tens of thousands of classes."""
+EVALUATION_PIXELS_MAX = 100_000_000
+"""Of a picture; what a camera of 100 megapixels sends."""
+HOLDOUT_ITEMS_MAX = 20_000
+"""Items that a candidate is judged on, the first by their digests: intervals are narrow long before."""
+
 ARTIFACT_PATH_BYTES_MAX = 1024
 ARTIFACT_NAME_BYTES_MAX = 255
 """What the file systems of stations take."""

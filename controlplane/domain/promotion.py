@@ -178,6 +178,6 @@ def _check(promotion: Promotion, *states: PromotionState) -> None:
         raise PreconditionError(
             f"{promotion.name} is {promotion.state}",
             field="name",
-            remedy=f"this needs one that is {' or '.join(sorted(states))}; see `lineside training show {promotion.run_id}`",
+            remedy=f"this needs one that is {' or '.join(sorted(states))}",
             reason=Reason.PROMOTION_STATE,
         )

@@ -33,7 +33,7 @@ class OpenVinoInspector:
         self._turns = asyncio.Semaphore(limits.INSPECTIONS_AT_ONCE_MAX)
 
     async def inspect(self, folder: Path) -> ModelSignature:
-        folder, size_bytes = await asyncio.to_thread(_measured, folder)
+        folder, size_bytes = await asyncio.to_thread(measured, folder)
         memory_bytes = self._memory_bytes_max + limits.INSPECTION_MEMORY_PER_MODEL_BYTE * size_bytes
         async with self._turns:
             with tempfile.TemporaryDirectory(prefix="lineside-inspection-") as empty:
@@ -65,7 +65,7 @@ class OpenVinoInspector:
                 os.killpg(child.pid, signal.SIGKILL)
             await child.wait()
         if code != 0:
-            raise unreadable(f"reading it {_ended(code)}", remedy=REMEDY)
+            raise unreadable(f"reading it {ended(code)}", remedy=REMEDY)
         return text
 
 
@@ -78,7 +78,8 @@ async def _read_bounded(stream: asyncio.StreamReader) -> bytes:
     return text
 
 
-def _ended(code: int) -> str:
+def ended(code: int) -> str:
+    """What a child did that ended with this status, in words."""
     if code == -signal.SIGXCPU:
         return "takes too much processor time"
     if code < 0:
@@ -86,6 +87,7 @@ def _ended(code: int) -> str:
     return f"ends the reader with status {code}"
 
 
-def _measured(folder: Path) -> tuple[Path, int]:
+def measured(folder: Path) -> tuple[Path, int]:
+    """Return the folder's absolute path and how much its files hold."""
     folder = folder.absolute()
     return folder, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
