@@ -94,8 +94,10 @@ class JobOutput:
     """What a job that SUCCEEDED left."""
 
     model_folder: Path
-    """A copy of nothing: the job's own folder, in which nobody writes any more. Plain files alone."""
+    """The job's own, in which nobody writes any more. Plain files alone."""
     metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    declined: str = ""
+    """Why there is no model, of a trainer that had nothing better to give."""
 
 
 class TrainingRunner(Protocol):
