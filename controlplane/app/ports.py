@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from controlplane.app.ports_datasets import DatasetRepository, LabelRepository, PictureRepository
 from controlplane.app.ports_lake import ResultIndexRepository
 from controlplane.domain.assignment import DesiredState
 from controlplane.domain.audit import AuditEvent
@@ -343,6 +344,14 @@ class SampleRepository(Protocol):
         ...
 
     async def get(self, sample_id: SampleId) -> Sample: ...
+    async def list_of(self, sample_ids: Collection[SampleId]) -> Sequence[Sample]:
+        """Those that exist, by id."""
+        ...
+
+    async def find_targets(self, model_id: ModelId, targets: Collection[str]) -> Sequence[tuple[SampleId, Digest, str]]:
+        """Id, digest and part of the model's samples of which one of the three is among the targets, by id."""
+        ...
+
     async def list(
         self,
         *,
@@ -389,6 +398,12 @@ class UnitOfWork(Protocol):
     def result_index(self) -> ResultIndexRepository: ...
     @property
     def samples(self) -> SampleRepository: ...
+    @property
+    def labels(self) -> LabelRepository: ...
+    @property
+    def datasets(self) -> DatasetRepository: ...
+    @property
+    def pictures(self) -> PictureRepository: ...
     @property
     def requests(self) -> RequestRepository: ...
     @property

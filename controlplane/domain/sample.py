@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from controlplane.domain.evidence import Result
 from controlplane.domain.ids import AgentId, Digest, ModelId, SampleId
+from controlplane.domain.lake import Place
 
 
 class SampleReason(StrEnum):
@@ -44,3 +45,5 @@ class Sample:
     """As MetricWindow.input_statistics names them; empty where they were not computed."""
     label_hint: str = ""
     """What seems right to whoever sent it, for people who label; never a label."""
+    place: Place = field(default_factory=Place)
+    """Where an imported sample was taken, or where its agent was labelled to be when the sample came."""

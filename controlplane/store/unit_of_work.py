@@ -13,6 +13,11 @@ from controlplane.store.refusals import translated
 from controlplane.store.repositories.agents import SqlAgentRepository
 from controlplane.store.repositories.audit import SqlAuditRepository
 from controlplane.store.repositories.certificates import SqlCertificateRepository
+from controlplane.store.repositories.datasets import (
+    SqlDatasetRepository,
+    SqlLabelRepository,
+    SqlPictureRepository,
+)
 from controlplane.store.repositories.deployments import SqlDeploymentRepository
 from controlplane.store.repositories.desired import SqlDesiredStateRepository
 from controlplane.store.repositories.evidence import SqlEvidenceRepository
@@ -42,6 +47,9 @@ class SqlUnitOfWork:
         self.evidence = SqlEvidenceRepository(transaction)
         self.result_index = SqlResultIndexRepository(transaction)
         self.samples = SqlSampleRepository(transaction)
+        self.labels = SqlLabelRepository(transaction)
+        self.datasets = SqlDatasetRepository(transaction)
+        self.pictures = SqlPictureRepository(transaction)
         self.requests = SqlRequestRepository(transaction)
         self.pins = SqlPinRepository(transaction)
         self.audit = SqlAuditRepository(transaction)

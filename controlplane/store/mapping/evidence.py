@@ -18,6 +18,7 @@ from controlplane.domain.evidence import (
     Tally,
 )
 from controlplane.domain.ids import AgentId, Digest, ModelId, SampleId
+from controlplane.domain.lake import Place
 from controlplane.domain.sample import Sample, SampleReason
 from controlplane.store.mapping.values import Row, float_from_json, float_to_json, time_from_json, time_to_json
 
@@ -224,6 +225,8 @@ def sample_to_row(sample: Sample) -> dict[str, Any]:
         "value": sample.value,
         "input_statistics": dict(sample.input_statistics),
         "label_hint": sample.label_hint,
+        "part_id": sample.result.part_id,
+        "place": {"site": sample.place.site, "line": sample.place.line, "station": sample.place.station},
     }
 
 
@@ -244,6 +247,7 @@ def sample_from_row(row: Row) -> Sample:
         value=row["value"],
         input_statistics=MappingProxyType(dict(sorted(row["input_statistics"].items()))),
         label_hint=row["label_hint"],
+        place=Place.of(row["place"]),
     )
 
 

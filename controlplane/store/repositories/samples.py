@@ -1,15 +1,15 @@
 """Samples without their contents."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
 
-from controlplane.domain.ids import AgentId, ModelId, SampleId
+from controlplane.domain.ids import AgentId, Digest, ModelId, SampleId
 from controlplane.domain.sample import Sample, SampleReason
 from controlplane.store.mapping.evidence import sample_from_row, sample_to_row
 from controlplane.store.tables import sample as samples
-from controlplane.store.transaction import Transaction, found
+from controlplane.store.transaction import Transaction, batches, found
 
 
 class SqlSampleRepository:
@@ -24,6 +24,24 @@ class SqlSampleRepository:
     async def get(self, sample_id: SampleId) -> Sample:
         row = await self._transaction.row(sa.select(samples).where(samples.c.id == sample_id))
         return sample_from_row(found(row, resource=f"samples/{sample_id}"))
+
+    async def list_of(self, sample_ids: Collection[SampleId]) -> Sequence[Sample]:
+        listed: list[Sample] = []
+        for batch in batches(sorted(set(sample_ids))):
+            statement = sa.select(samples).where(samples.c.id.in_(batch)).order_by(samples.c.id)
+            listed += await self._transaction.mapped(statement, sample_from_row)
+        return listed
+
+    async def find_targets(self, model_id: ModelId, targets: Collection[str]) -> Sequence[tuple[SampleId, Digest, str]]:
+        matching: set[tuple[SampleId, Digest, str]] = set()
+        columns = (samples.c.id, samples.c.digest, samples.c.part_id)
+        for batch in batches(sorted(set(targets))):
+            for column in columns:
+                statement = sa.select(*columns).where(samples.c.model_id == model_id, column.in_(batch))
+                matching.update(
+                    (SampleId(row[0]), Digest(row[1]), row[2]) for row in await self._transaction.tuples(statement)
+                )
+        return sorted(matching)
 
     async def list(
         self,
