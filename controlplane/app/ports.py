@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from controlplane.app.ports_datasets import DatasetRepository, LabelRepository, PictureRepository
+from controlplane.app.ports_drift import DriftRepository
 from controlplane.app.ports_lake import ResultIndexRepository
 from controlplane.domain.assignment import DesiredState
 from controlplane.domain.audit import AuditEvent
@@ -392,6 +393,8 @@ class UnitOfWork(Protocol):
     def rollouts(self) -> RolloutRepository: ...
     @property
     def desired(self) -> DesiredStateRepository: ...
+    @property
+    def drifts(self) -> DriftRepository: ...
     @property
     def evidence(self) -> EvidenceRepository: ...
     @property

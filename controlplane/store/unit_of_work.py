@@ -20,6 +20,7 @@ from controlplane.store.repositories.datasets import (
 )
 from controlplane.store.repositories.deployments import SqlDeploymentRepository
 from controlplane.store.repositories.desired import SqlDesiredStateRepository
+from controlplane.store.repositories.drifts import SqlDriftRepository
 from controlplane.store.repositories.evidence import SqlEvidenceRepository
 from controlplane.store.repositories.leases import SqlLeaseRepository, lost
 from controlplane.store.repositories.models import SqlModelRepository
@@ -44,6 +45,7 @@ class SqlUnitOfWork:
         self.deployments = SqlDeploymentRepository(transaction)
         self.rollouts = SqlRolloutRepository(transaction)
         self.desired = SqlDesiredStateRepository(transaction, cache.desired)
+        self.drifts = SqlDriftRepository(transaction)
         self.evidence = SqlEvidenceRepository(transaction)
         self.result_index = SqlResultIndexRepository(transaction)
         self.samples = SqlSampleRepository(transaction)
