@@ -18,6 +18,7 @@ from typing import Protocol
 from controlplane.app.ports_datasets import DatasetRepository, LabelRepository, PictureRepository
 from controlplane.app.ports_drift import DriftRepository
 from controlplane.app.ports_lake import ResultIndexRepository
+from controlplane.app.ports_training import TrainingRunRepository
 from controlplane.domain.assignment import DesiredState
 from controlplane.domain.audit import AuditEvent
 from controlplane.domain.catalog import Model, ModelSignature, ModelVersion, Yank
@@ -415,6 +416,8 @@ class UnitOfWork(Protocol):
     def audit(self) -> AuditRepository: ...
     @property
     def leases(self) -> LeaseRepository: ...
+    @property
+    def training_runs(self) -> TrainingRunRepository: ...
 
 
 class Store(Protocol):

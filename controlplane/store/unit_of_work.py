@@ -30,6 +30,7 @@ from controlplane.store.repositories.result_index import SqlResultIndexRepositor
 from controlplane.store.repositories.rollouts import SqlRolloutRepository
 from controlplane.store.repositories.samples import SqlSampleRepository
 from controlplane.store.repositories.tokens import SqlTokenRepository
+from controlplane.store.repositories.training_runs import SqlTrainingRunRepository
 from controlplane.store.row_cache import FleetCache
 from controlplane.store.transaction import Transaction
 
@@ -56,6 +57,7 @@ class SqlUnitOfWork:
         self.pins = SqlPinRepository(transaction)
         self.audit = SqlAuditRepository(transaction)
         self.leases = SqlLeaseRepository(transaction)
+        self.training_runs = SqlTrainingRunRepository(transaction)
 
 
 class SqlStore:

@@ -24,8 +24,11 @@ from controlplane.domain.lease import Lease
 from controlplane.domain.pin import Pin
 from controlplane.domain.rollout import ACTIVE_STATES, Rollout, RolloutState
 from controlplane.domain.sample import Sample, SampleReason
+from tests.support.memory_drifts import MemoryDrifts
 from tests.support.memory_evidence import MemoryEvidence
+from tests.support.memory_result_index import MemoryResultIndex
 from tests.support.memory_tables import Tables, add_row, found, save_row, stale
+from tests.support.memory_training import MemoryTrainingRuns
 
 
 class _Models:
@@ -445,11 +448,14 @@ class MemoryUnitOfWork:
         self.rollouts = _Rollouts(tables)
         self.desired = _Desired(tables)
         self.evidence = MemoryEvidence(tables)
+        self.result_index = MemoryResultIndex(tables)
+        self.drifts = MemoryDrifts(tables)
         self.samples = _Samples(tables)
         self.requests = _Requests(tables)
         self.pins = _Pins(tables)
         self.audit = _Audit(tables)
         self.leases = _Leases(tables, now)
+        self.training_runs = MemoryTrainingRuns(tables)
 
 
 class MemoryStore:

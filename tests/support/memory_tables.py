@@ -7,15 +7,18 @@ from controlplane.domain.assignment import DesiredState
 from controlplane.domain.audit import AuditEvent
 from controlplane.domain.catalog import Model, ModelVersion
 from controlplane.domain.deployment import Deployment
+from controlplane.domain.drift import Drift
 from controlplane.domain.errors import ResourceExistsError, ResourceNotFoundError, StaleWriteError
-from controlplane.domain.evidence import EvidenceBatch
+from controlplane.domain.evidence import EvidenceBatch, Result
 from controlplane.domain.identity import AgentCertificate, JoinToken, OperatorToken
-from controlplane.domain.ids import AgentId, DeploymentId, JoinTokenId, ModelId, RolloutId, SampleId
+from controlplane.domain.ids import AgentId, DeploymentId, JoinTokenId, ModelId, RolloutId, SampleId, TrainingRunId
 from controlplane.domain.inventory import Agent, Observation
+from controlplane.domain.lake import ResultObject
 from controlplane.domain.lease import Lease
 from controlplane.domain.pin import Pin
 from controlplane.domain.rollout import Rollout
 from controlplane.domain.sample import Sample
+from controlplane.domain.training_run import TrainingRun
 
 T = TypeVar("T")
 
@@ -49,7 +52,16 @@ class Tables:
     requests: dict[str, tuple[str, str]] = field(default_factory=dict)
     pins: dict[tuple[AgentId, ModelId], Pin] = field(default_factory=dict)
     events: dict[str, AuditEvent] = field(default_factory=dict)
+    drifts: dict[tuple[AgentId, ModelId, int], Drift] = field(default_factory=dict)
+    drift_inbox: dict[int, tuple[AgentId, int]] = field(default_factory=dict)
+    drift_arrivals: dict[str, int] = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)
+    result_objects: dict[str, ResultObject] = field(default_factory=dict)
+    result_waste: dict[str, datetime] = field(default_factory=dict)
+    result_rows: dict[int, Result] = field(default_factory=dict)
+    """Of the table before the lake, by arrival."""
+    arrivals: dict[str, int] = field(default_factory=dict)
+    training_runs: dict[TrainingRunId, TrainingRun] = field(default_factory=dict)
 
     def copy(self) -> "Tables":
         return Tables(**{name: dict(getattr(self, name)) for name in self.__dataclass_fields__})

@@ -36,8 +36,8 @@ def version_to_row(version: ModelVersion) -> dict[str, Any]:
         "uid": version.uid,
         "create_time": version.create_time,
         "artifact_digest": version.artifact.digest,
-        "artifact": [_file_to_json(file) for file in version.artifact.files],
-        "signature": _signature_to_json(version.signature),
+        "artifact": [file_to_json(file) for file in version.artifact.files],
+        "signature": signature_to_json(version.signature),
         "notes": version.notes,
         "yank": yank_to_json(version.yank),
     }
@@ -49,8 +49,8 @@ def version_from_row(row: Row) -> ModelVersion:
         number=row["number"],
         uid=row["uid"],
         create_time=row["create_time"],
-        artifact=Artifact(files=tuple(_file_from_json(value) for value in row["artifact"])),
-        signature=_signature_from_json(row["signature"]),
+        artifact=Artifact(files=tuple(file_from_json(value) for value in row["artifact"])),
+        signature=signature_from_json(row["signature"]),
         notes=row["notes"],
         yank=None if row["yank"] is None else _yank_from_json(row["yank"]),
     )
@@ -73,7 +73,7 @@ def _yank_from_json(value: Row) -> Yank:
     return Yank(time=time, reason=value["reason"], actor=value["actor"])
 
 
-def _file_to_json(file: ArtifactFile) -> dict[str, Any]:
+def file_to_json(file: ArtifactFile) -> dict[str, Any]:
     return {
         "path": file.path,
         "digest": file.digest,
@@ -82,7 +82,7 @@ def _file_to_json(file: ArtifactFile) -> dict[str, Any]:
     }
 
 
-def _file_from_json(value: Row) -> ArtifactFile:
+def file_from_json(value: Row) -> ArtifactFile:
     return ArtifactFile(
         path=value["path"],
         digest=Digest(value["digest"]),
@@ -99,7 +99,7 @@ def _tensor_from_json(value: Row) -> TensorSpec:
     return TensorSpec(name=value["name"], datatype=value["datatype"], shape=tuple(value["shape"]))
 
 
-def _signature_to_json(signature: ModelSignature) -> dict[str, Any]:
+def signature_to_json(signature: ModelSignature) -> dict[str, Any]:
     return {
         "format": signature.format,
         "entry_path": signature.entry_path,
@@ -110,7 +110,7 @@ def _signature_to_json(signature: ModelSignature) -> dict[str, Any]:
     }
 
 
-def _signature_from_json(value: Row) -> ModelSignature:
+def signature_from_json(value: Row) -> ModelSignature:
     return ModelSignature(
         format=value["format"],
         entry_path=value["entry_path"],
