@@ -414,3 +414,44 @@ SHEET_ROWS_MAX = 60
 """Splits times classes that a sheet shows; the rest is named in its last line."""
 CONTENTS_AT_ONCE_MAX = 8
 """Contents that are read from the object store at a time while a dataset is looked through or written out."""
+
+# --- drift ----------------------------------------------------------------------------------------
+
+DRIFT_TICK_SECONDS = 2.0
+"""Adds little to the seconds in which a line makes the images that show a drift; reads one empty table when idle."""
+DRIFT_BATCHES_A_TICK_MAX = 500
+"""Batches looked at in one tick: at four models an agent some 2,000 windows, or half of a second of a core. 250 a second
+are a batch a minute of 10,000 agents and more."""
+DRIFT_WINDOWS_A_TURN = 10
+"""Windows looked at before the event loop has its turn: some 5 ms."""
+DRIFT_BACKLOG_MAX = 50_000
+"""Batches that wait to be looked at. Above it the oldest are passed over, which costs power and no false alarm: which
+windows are looked at does not depend on what is in them."""
+DRIFT_VERSIONS_MAX = 4
+"""Versions of a slot whose references are kept: what a rollback may return to."""
+DRIFT_REFERENCE_COUNT = 500
+"""First inferences of a version that make its reference: a share is then known to some 10 points, at every look and
+for all shares together. A station at one part in ten seconds has it after an hour and a half."""
+DRIFT_REFERENCE_FACTOR_MAX = 4
+"""A reference whose inferences come in clusters takes up to 2,000."""
+DRIFT_REFERENCE_BLOCKS_MAX = 40
+"""Enough to see how much blocks vary; of each its histograms are kept until the reference is whole, some 2 kB."""
+DRIFT_TOLERANCE = 0.05
+"""Five points of any share may change without being drift: a lot is never quite like the one before."""
+DRIFT_FALSE_ALARM = 0.001
+"""Of a station that stays within the tolerance, as long as its version serves. Of 10,000 stations 10 are flagged for
+nothing between two versions; ten times fewer would cost a dozen images more of a real drift."""
+DRIFT_BLOCK_COUNT = 25
+"""Inferences that are looked at together: 1 s of a fast line, 4 min of a slow one, and a hundredth of the work."""
+DRIFT_RECENT_COUNT = 200
+"""The recent past that is shown, and after which a drift may end, is 200 to 400 inferences."""
+DRIFT_LABELS_MAX = 6
+"""Labels told apart, the most frequent ones: each further one makes the evidence for the others weaker."""
+DRIFT_HISTORY_WINDOWS_MAX = 50_000
+"""Windows that one history reads: a day at one in two seconds, or a month at one a minute."""
+DRIFT_HISTORY_POINTS_DEFAULT = 200
+DRIFT_HISTORY_POINTS_MAX = 1000
+"""More than a screen has places."""
+DRIFT_HISTORY_EVENTS_MAX = 1000
+DRIFT_CHANGES_MAX = 1000
+"""Drifts in one message of a watch: as of a page."""
