@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from lineside.v1 import dataset_pb2 as lineside_dot_v1_dot_dataset__pb2
 from lineside.v1 import rollout_pb2 as lineside_dot_v1_dot_rollout__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!lineside/v1/training_policy.proto\x12\x0blineside.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19lineside/v1/rollout.proto\"\xc6\x08\n\x0eTrainingPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0bupdate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x11\n\tsuspended\x18\x05 \x01(\x08\x12\x0f\n\x07trainer\x18\x06 \x01(\t\x12+\n\nparameters\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04\x63ron\x18\x08 \x01(\t\x12\x11\n\ttime_zone\x18\t \x01(\t\x12\x16\n\x0emin_new_labels\x18\n \x01(\x05\x12\x10\n\x08on_drift\x18\x0b \x01(\x08\x12\x33\n\x10minimum_interval\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12>\n\tjudgement\x18\r \x01(\x0b\x32+.lineside.v1.TrainingPolicy.JudgementPolicy\x12\x36\n\x08\x61pproval\x18\x0e \x01(\x0e\x32$.lineside.v1.TrainingPolicy.Approval\x12\x12\n\ndeployment\x18\x0f \x01(\t\x12.\n\x08strategy\x18\x10 \x01(\x0b\x32\x1c.lineside.v1.RolloutStrategy\x12\x1c\n\x14\x64rift_min_new_labels\x18\x11 \x01(\x05\x1a\x97\x03\n\x0fJudgementPolicy\x12\x32\n\x06metric\x18\x01 \x01(\x0e\x32\".lineside.v1.TrainingPolicy.Metric\x12\x14\n\x0cminimum_gain\x18\x02 \x01(\x01\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\x19\n\x0c\x63lass_budget\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12T\n\rclass_budgets\x18\x05 \x03(\x0b\x32=.lineside.v1.TrainingPolicy.JudgementPolicy.ClassBudgetsEntry\x12\x18\n\x0bline_budget\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x11\x62udget_confidence\x18\x07 \x01(\x01\x12\x11\n\tmin_parts\x18\x08 \x01(\x05\x12\x17\n\x0fmin_class_parts\x18\t \x01(\x05\x1a\x33\n\x11\x43lassBudgetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0f\n\r_class_budgetB\x0e\n\x0c_line_budget\"L\n\x08\x41pproval\x12\x18\n\x14\x41PPROVAL_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41PPROVAL_MANUAL\x10\x01\x12\x11\n\rAPPROVAL_AUTO\x10\x02\"E\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x0e\n\nMETRIC_AUC\x10\x01\x12\x13\n\x0fMETRIC_ACCURACY\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!lineside/v1/training_policy.proto\x12\x0blineside.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19lineside/v1/dataset.proto\x1a\x19lineside/v1/rollout.proto\"\xf6\x08\n\x0eTrainingPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0bupdate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x11\n\tsuspended\x18\x05 \x01(\x08\x12\x0f\n\x07trainer\x18\x06 \x01(\t\x12+\n\nparameters\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04\x63ron\x18\x08 \x01(\t\x12\x11\n\ttime_zone\x18\t \x01(\t\x12\x16\n\x0emin_new_labels\x18\n \x01(\x05\x12\x10\n\x08on_drift\x18\x0b \x01(\x08\x12\x33\n\x10minimum_interval\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12>\n\tjudgement\x18\r \x01(\x0b\x32+.lineside.v1.TrainingPolicy.JudgementPolicy\x12\x36\n\x08\x61pproval\x18\x0e \x01(\x0e\x32$.lineside.v1.TrainingPolicy.Approval\x12\x12\n\ndeployment\x18\x0f \x01(\t\x12.\n\x08strategy\x18\x10 \x01(\x0b\x32\x1c.lineside.v1.RolloutStrategy\x12\x1c\n\x14\x64rift_min_new_labels\x18\x11 \x01(\x05\x12.\n\x0c\x64\x61taset_rule\x18\x12 \x01(\x0b\x32\x18.lineside.v1.DatasetRule\x1a\x97\x03\n\x0fJudgementPolicy\x12\x32\n\x06metric\x18\x01 \x01(\x0e\x32\".lineside.v1.TrainingPolicy.Metric\x12\x14\n\x0cminimum_gain\x18\x02 \x01(\x01\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\x19\n\x0c\x63lass_budget\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12T\n\rclass_budgets\x18\x05 \x03(\x0b\x32=.lineside.v1.TrainingPolicy.JudgementPolicy.ClassBudgetsEntry\x12\x18\n\x0bline_budget\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x11\x62udget_confidence\x18\x07 \x01(\x01\x12\x11\n\tmin_parts\x18\x08 \x01(\x05\x12\x17\n\x0fmin_class_parts\x18\t \x01(\x05\x1a\x33\n\x11\x43lassBudgetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0f\n\r_class_budgetB\x0e\n\x0c_line_budget\"L\n\x08\x41pproval\x12\x18\n\x14\x41PPROVAL_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41PPROVAL_MANUAL\x10\x01\x12\x11\n\rAPPROVAL_AUTO\x10\x02\"E\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x0e\n\nMETRIC_AUC\x10\x01\x12\x13\n\x0fMETRIC_ACCURACY\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,14 +38,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAININGPOLICY_JUDGEMENTPOLICY_CLASSBUDGETSENTRY']._loaded_options = None
   _globals['_TRAININGPOLICY_JUDGEMENTPOLICY_CLASSBUDGETSENTRY']._serialized_options = b'8\001'
-  _globals['_TRAININGPOLICY']._serialized_start=173
-  _globals['_TRAININGPOLICY']._serialized_end=1267
-  _globals['_TRAININGPOLICY_JUDGEMENTPOLICY']._serialized_start=711
-  _globals['_TRAININGPOLICY_JUDGEMENTPOLICY']._serialized_end=1118
-  _globals['_TRAININGPOLICY_JUDGEMENTPOLICY_CLASSBUDGETSENTRY']._serialized_start=1034
-  _globals['_TRAININGPOLICY_JUDGEMENTPOLICY_CLASSBUDGETSENTRY']._serialized_end=1085
-  _globals['_TRAININGPOLICY_APPROVAL']._serialized_start=1120
-  _globals['_TRAININGPOLICY_APPROVAL']._serialized_end=1196
-  _globals['_TRAININGPOLICY_METRIC']._serialized_start=1198
-  _globals['_TRAININGPOLICY_METRIC']._serialized_end=1267
+  _globals['_TRAININGPOLICY']._serialized_start=200
+  _globals['_TRAININGPOLICY']._serialized_end=1342
+  _globals['_TRAININGPOLICY_JUDGEMENTPOLICY']._serialized_start=786
+  _globals['_TRAININGPOLICY_JUDGEMENTPOLICY']._serialized_end=1193
+  _globals['_TRAININGPOLICY_JUDGEMENTPOLICY_CLASSBUDGETSENTRY']._serialized_start=1109
+  _globals['_TRAININGPOLICY_JUDGEMENTPOLICY_CLASSBUDGETSENTRY']._serialized_end=1160
+  _globals['_TRAININGPOLICY_APPROVAL']._serialized_start=1195
+  _globals['_TRAININGPOLICY_APPROVAL']._serialized_end=1271
+  _globals['_TRAININGPOLICY_METRIC']._serialized_start=1273
+  _globals['_TRAININGPOLICY_METRIC']._serialized_end=1342
 # @@protoc_insertion_point(module_scope)

@@ -11,6 +11,7 @@ from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from lineside.v1 import dataset_pb2 as _dataset_pb2
 from lineside.v1 import rollout_pb2 as _rollout_pb2
 import builtins as _builtins
 import sys
@@ -173,6 +174,7 @@ class TrainingPolicy(_message.Message):
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
     DRIFT_MIN_NEW_LABELS_FIELD_NUMBER: _builtins.int
+    DATASET_RULE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `models/{model}/trainingPolicy`."""
     etag: _builtins.str
@@ -217,6 +219,10 @@ class TrainingPolicy(_message.Message):
     def strategy(self) -> _rollout_pb2.RolloutStrategy:
         """Optional. How they go there; absent means the controller's default."""
 
+    @_builtins.property
+    def dataset_rule(self) -> _dataset_pb2.DatasetRule:
+        """Optional. How a triggered run's dataset is split and weighted."""
+
     def __init__(
         self,
         *,
@@ -237,10 +243,11 @@ class TrainingPolicy(_message.Message):
         deployment: _builtins.str = ...,
         strategy: _rollout_pb2.RolloutStrategy | None = ...,
         drift_min_new_labels: _builtins.int = ...,
+        dataset_rule: _dataset_pb2.DatasetRule | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["judgement", b"judgement", "minimum_interval", b"minimum_interval", "parameters", b"parameters", "strategy", b"strategy", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dataset_rule", b"dataset_rule", "judgement", b"judgement", "minimum_interval", b"minimum_interval", "parameters", b"parameters", "strategy", b"strategy", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approval", b"approval", "cron", b"cron", "deployment", b"deployment", "drift_min_new_labels", b"drift_min_new_labels", "etag", b"etag", "judgement", b"judgement", "min_new_labels", b"min_new_labels", "minimum_interval", b"minimum_interval", "name", b"name", "on_drift", b"on_drift", "parameters", b"parameters", "strategy", b"strategy", "suspended", b"suspended", "time_zone", b"time_zone", "trainer", b"trainer", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approval", b"approval", "cron", b"cron", "dataset_rule", b"dataset_rule", "deployment", b"deployment", "drift_min_new_labels", b"drift_min_new_labels", "etag", b"etag", "judgement", b"judgement", "min_new_labels", b"min_new_labels", "minimum_interval", b"minimum_interval", "name", b"name", "on_drift", b"on_drift", "parameters", b"parameters", "strategy", b"strategy", "suspended", b"suspended", "time_zone", b"time_zone", "trainer", b"trainer", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
