@@ -18,6 +18,7 @@ from typing import Protocol
 from controlplane.app.ports_datasets import DatasetRepository, LabelRepository, PictureRepository
 from controlplane.app.ports_drift import DriftRepository
 from controlplane.app.ports_lake import ResultIndexRepository
+from controlplane.app.ports_judging import PromotionRepository, TrainingPolicyRepository
 from controlplane.app.ports_training import TrainingRunRepository
 from controlplane.domain.assignment import DesiredState
 from controlplane.domain.audit import AuditEvent
@@ -418,6 +419,10 @@ class UnitOfWork(Protocol):
     def leases(self) -> LeaseRepository: ...
     @property
     def training_runs(self) -> TrainingRunRepository: ...
+    @property
+    def promotions(self) -> PromotionRepository: ...
+    @property
+    def training_policies(self) -> TrainingPolicyRepository: ...
 
 
 class Store(Protocol):

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -69,12 +68,4 @@ class TrainingPolicyRepository(Protocol):
     async def save(self, policy: TrainingPolicy) -> TrainingPolicy: ...
     async def list(self, *, after: ModelId | None, limit: int) -> Sequence[TrainingPolicy]:
         """By model."""
-        ...
-
-
-class LabelCounts(Protocol):
-    """How much is labelled."""
-
-    async def count_labelled(self, model_id: ModelId, *, since: datetime | None) -> int:
-        """Samples of the model that have a label; only those with one made after `since`."""
         ...

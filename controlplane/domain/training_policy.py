@@ -14,6 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from controlplane.domain.audit import Json, rule
+from controlplane.domain.dataset import DatasetRule
 from controlplane.domain.gate import GatePolicy
 from controlplane.domain.ids import DeploymentId, ModelId
 from controlplane.domain.judgement import JudgementPolicy
@@ -55,6 +56,8 @@ class TrainingPolicy:
     suspended: bool = False
     parameters: Mapping[str, Json] = field(default_factory=lambda: MappingProxyType({}))
     """What the trainer is told."""
+    dataset_rule: DatasetRule = field(default_factory=DatasetRule)
+    """How a triggered run's dataset is split and weighted."""
     cron: str = ""
     time_zone: str = "UTC"
     min_new_labels: int = 0

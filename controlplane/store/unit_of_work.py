@@ -22,6 +22,7 @@ from controlplane.store.repositories.deployments import SqlDeploymentRepository
 from controlplane.store.repositories.desired import SqlDesiredStateRepository
 from controlplane.store.repositories.drifts import SqlDriftRepository
 from controlplane.store.repositories.evidence import SqlEvidenceRepository
+from controlplane.store.repositories.judging import SqlPromotionRepository, SqlTrainingPolicyRepository
 from controlplane.store.repositories.leases import SqlLeaseRepository, lost
 from controlplane.store.repositories.models import SqlModelRepository
 from controlplane.store.repositories.pins import SqlPinRepository
@@ -58,6 +59,8 @@ class SqlUnitOfWork:
         self.audit = SqlAuditRepository(transaction)
         self.leases = SqlLeaseRepository(transaction)
         self.training_runs = SqlTrainingRunRepository(transaction)
+        self.promotions = SqlPromotionRepository(transaction)
+        self.training_policies = SqlTrainingPolicyRepository(transaction)
 
 
 class SqlStore:

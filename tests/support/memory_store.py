@@ -26,6 +26,7 @@ from controlplane.domain.rollout import ACTIVE_STATES, Rollout, RolloutState
 from controlplane.domain.sample import Sample, SampleReason
 from tests.support.memory_drifts import MemoryDrifts
 from tests.support.memory_evidence import MemoryEvidence
+from tests.support.memory_judging import MemoryPromotions, MemoryTrainingPolicies
 from tests.support.memory_result_index import MemoryResultIndex
 from tests.support.memory_tables import Tables, add_row, found, save_row, stale
 from tests.support.memory_training import MemoryTrainingRuns
@@ -456,6 +457,8 @@ class MemoryUnitOfWork:
         self.audit = _Audit(tables)
         self.leases = _Leases(tables, now)
         self.training_runs = MemoryTrainingRuns(tables)
+        self.promotions = MemoryPromotions(tables)
+        self.training_policies = MemoryTrainingPolicies(tables)
 
 
 class MemoryStore:

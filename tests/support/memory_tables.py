@@ -1,6 +1,7 @@
 """What the store in memory keeps, and the rules of `ports.py` on identity and revision."""
 
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from controlplane.domain.assignment import DesiredState
@@ -16,8 +17,10 @@ from controlplane.domain.inventory import Agent, Observation
 from controlplane.domain.lake import ResultObject
 from controlplane.domain.lease import Lease
 from controlplane.domain.pin import Pin
+from controlplane.domain.promotion import Promotion
 from controlplane.domain.rollout import Rollout
 from controlplane.domain.sample import Sample
+from controlplane.domain.training_policy import TrainingPolicy
 from controlplane.domain.training_run import TrainingRun
 
 T = TypeVar("T")
@@ -62,6 +65,8 @@ class Tables:
     """Of the table before the lake, by arrival."""
     arrivals: dict[str, int] = field(default_factory=dict)
     training_runs: dict[TrainingRunId, TrainingRun] = field(default_factory=dict)
+    promotions: dict[TrainingRunId, Promotion] = field(default_factory=dict)
+    training_policies: dict[ModelId, TrainingPolicy] = field(default_factory=dict)
 
     def copy(self) -> "Tables":
         return Tables(**{name: dict(getattr(self, name)) for name in self.__dataclass_fields__})
