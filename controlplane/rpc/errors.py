@@ -48,6 +48,8 @@ CODES: Final[Mapping[Reason, grpc.StatusCode]] = MappingProxyType(
         Reason.LEASE_LOST: _Code.ABORTED,
         Reason.VERSION_YANKED: _Code.FAILED_PRECONDITION,
         Reason.NOT_HELD: _Code.FAILED_PRECONDITION,
+        Reason.DATASET_EMPTY: _Code.FAILED_PRECONDITION,
+        Reason.HOLDOUT_GUARDED: _Code.PERMISSION_DENIED,
         Reason.APPROVAL_NOT_DUE: _Code.FAILED_PRECONDITION,
         Reason.SECOND_PERSON: _Code.PERMISSION_DENIED,
         Reason.LAST_OPERATOR: _Code.FAILED_PRECONDITION,
