@@ -453,5 +453,3 @@ DRIFT_HISTORY_POINTS_DEFAULT = 200
 DRIFT_HISTORY_POINTS_MAX = 1000
 """More than a screen has places."""
 DRIFT_HISTORY_EVENTS_MAX = 1000
-DRIFT_CHANGES_MAX = 1000
-"""Drifts in one message of a watch: as of a page."""

@@ -17,6 +17,11 @@ DRIFT_MOVED = "drift_moved"
 DRIFT_PASSED_OVER = "drift_passed_over"
 """More came than could be looked at for drift; the oldest batches were left out: batches."""
 
+TRAINING_MOVED = "training_moved"
+"""A training run was stored anew: run, model, state, reason, message, attempt."""
+TRAINING_TICK_OVERTAKEN = "training_tick_overtaken"
+"""Somebody else changed the run while a tick decided; the next tick decides again: run."""
+
 LEADERSHIP_TAKEN = "leadership_taken"
 """This controller runs the jobs from now on: holder, epoch."""
 LEADERSHIP_LOST = "leadership_lost"

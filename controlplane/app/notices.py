@@ -10,8 +10,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
-from controlplane.domain.ids import AgentId, RolloutId
+from controlplane.domain.ids import AgentId, ModelId, RolloutId
 
 
 class NoticeKind(StrEnum):
@@ -20,6 +21,8 @@ class NoticeKind(StrEnum):
     ROLLOUT = "ROLLOUT"
     REVOKED = "REVOKED"
     """Of agents."""
+    DRIFT = "DRIFT"
+    """Of models whose drifts began or ended."""
     ALL = "ALL"
     """Anything may have changed; without ids."""
 
@@ -30,6 +33,10 @@ class Notice:
 
     kind: NoticeKind
     ids: tuple[str, ...] = ()
+
+
+_WATCHED = MappingProxyType({NoticeKind.ROLLOUT: "rollout", NoticeKind.DRIFT: "drift"})
+"""What the ids of a notice name, where it is no agent."""
 
 
 class Changes:
@@ -72,6 +79,9 @@ class Notices:
     def rollout_changed(self, rollout_id: RolloutId) -> None:
         self._announce(Notice(NoticeKind.ROLLOUT, (rollout_id,)))
 
+    def drift_changed(self, model_ids: Iterable[ModelId]) -> None:
+        self._announce(Notice(NoticeKind.DRIFT, tuple(model_ids)))
+
     def hear(self, notice: Notice) -> None:
         """Hurry whoever waits for what another controller announced."""
         if notice.kind is NoticeKind.ALL:
@@ -79,9 +89,10 @@ class Notices:
                 for changes in watchers:
                     changes.notice()
             return
-        watched = "rollout" if notice.kind is NoticeKind.ROLLOUT else "agent"
         for name in notice.ids:
-            self._notice((watched, name))
+            self._notice((_WATCHED.get(notice.kind, "agent"), name))
+        if notice.kind is NoticeKind.DRIFT:
+            self._notice(("drift", None))
 
     @contextmanager
     def watch_agent(self, agent_id: AgentId) -> Iterator[Changes]:
@@ -93,6 +104,12 @@ class Notices:
     def watch_rollout(self, rollout_id: RolloutId) -> Iterator[Changes]:
         """Changes of the rollout. Watch, then read, then wait, then read."""
         with self._watch(("rollout", rollout_id)) as changes:
+            yield changes
+
+    @contextmanager
+    def watch_drift(self, model_id: ModelId | None) -> Iterator[Changes]:
+        """Changes of the model's drifts, or of every model's. Watch, then read, then wait, then read."""
+        with self._watch(("drift", model_id)) as changes:
             yield changes
 
     async def wait_desired(self, agent_id: AgentId) -> None:

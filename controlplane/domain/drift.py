@@ -167,7 +167,7 @@ def begin(window: MetricWindow, *, now: datetime) -> Drift:
 
 def take(drift: Drift, window: MetricWindow, policy: DriftPolicy, *, now: datetime) -> Drift:
     """Return the drift with one more window of its version. A window without an answered inference changes nothing."""
-    block = _block_of(window, drift)
+    block = block_of(window, drift.reference if drift.tests else {})
     if not block.inferences:
         return drift
     pending = add_blocks([drift.pending, block])
@@ -267,6 +267,11 @@ def counts_of(window: MetricWindow, reference: Mapping[str, Counts]) -> Mapping[
         if name == LABELS or name not in reference or reference[name].kind == one.kind
     }
     return MappingProxyType(dict(sorted(alike.items())))
+
+
+def block_of(window: MetricWindow, reference: Mapping[str, Counts]) -> Block:
+    """Return a window's inferences that did not fail, counted as `counts_of` does."""
+    return Block(inferences=window.inference_count - window.error_count, counts=counts_of(window, reference))
 
 
 def add_blocks(blocks: Sequence[Block]) -> Block:
@@ -434,14 +439,6 @@ def _evidence(drift: Drift) -> Mapping[str, Json]:
             "reference_count": drift.reference_count,
             "inference_count": drift.inference_count,
         }
-    )
-
-
-def _block_of(window: MetricWindow, drift: Drift) -> Block:
-    reference = drift.reference if drift.tests else {}
-    return Block(
-        inferences=window.inference_count - window.error_count,
-        counts=counts_of(window, reference),
     )
 
 

@@ -1,0 +1,51 @@
+"""One slot's drifts, version by version: which of them serves, and what becomes of the others.
+
+The version that serves is the one of the newest window by the agent's own order of batches, so that a window that comes
+late, or an agent's clock that is set back, moves nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from controlplane.domain.audit import Happening
+from controlplane.domain.drift import Drift, DriftPolicy, begin, retire, serve_again, take, tell
+from controlplane.domain.evidence import MetricWindow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """What new windows of a slot have changed."""
+
+    changed: tuple[Drift, ...] = ()
+    removed: tuple[Drift, ...] = ()
+    """Of versions that served too long ago."""
+    happenings: tuple[Happening, ...] = ()
+
+
+def follow(
+    known: Sequence[Drift], windows: Sequence[MetricWindow], policy: DriftPolicy, *, versions_max: int, now: datetime
+) -> Followed:
+    """Return what the windows, in the order in which they came, change about the slot's known drifts."""
+    before = {drift.version: drift for drift in known}
+    after = dict(before)
+    for window in windows:
+        if window.inference_count > window.error_count:
+            drift = after.get(window.version) or begin(window, now=now)
+            after[window.version] = take(drift, window, policy, now=now)
+    if not after:
+        return Followed()
+    newest = sorted(after.values(), key=lambda drift: (drift.place, drift.version), reverse=True)
+    settled = [_settled(drift, newest[0], now) for drift in newest[:versions_max]]
+    happenings = [tell(before.get(drift.version), drift) for drift in settled]
+    return Followed(
+        changed=tuple(drift for drift in settled if before.get(drift.version) != drift),
+        removed=tuple(drift for drift in newest[versions_max:] if drift.version in before),
+        happenings=tuple(happening for happening in happenings if happening is not None),
+    )
+
+
+def _settled(drift: Drift, newest: Drift, now: datetime) -> Drift:
+    if drift is newest:
+        return drift if drift.serving else serve_again(drift)
+    return retire(drift, newest.version, now=now) if drift.serving else drift
