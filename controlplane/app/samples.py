@@ -12,6 +12,7 @@ from controlplane.app.ports import BlobStore, Clock, Store
 from controlplane.app.retries import retry_stale
 from controlplane.domain.errors import FieldInvalidError, ForbiddenError, Reason, ResourceNotFoundError
 from controlplane.domain.ids import AgentId, ModelId, SampleId, check_digest, check_resource_id
+from controlplane.domain.lake import Place
 from controlplane.domain.sample import Sample, SampleReason
 
 CONTENT_TYPES = frozenset({"image/png", "application/x-npy"})
@@ -43,7 +44,10 @@ class Samples:
 
         async def attempt() -> bool:
             async with self._store.write() as work:
-                return await work.samples.add(received)
+                # Where the agent is now: it may stand on another line when the sample is looked at.
+                agent = await work.agents.find(sample.agent_id)
+                place = Place() if agent is None else Place.of(agent.agent.labels)
+                return await work.samples.add(replace(received, place=place))
 
         return not await retry_stale(attempt) and await self._stored_before(sample)
 

@@ -5,7 +5,7 @@ exception. Entities are frozen, so that copying the dictionaries is enough. Writ
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -24,6 +24,7 @@ from controlplane.domain.lease import Lease
 from controlplane.domain.pin import Pin
 from controlplane.domain.rollout import ACTIVE_STATES, Rollout, RolloutState
 from controlplane.domain.sample import Sample, SampleReason
+from tests.support.memory_datasets import MemoryDatasets, MemoryLabels, MemoryPictures
 from tests.support.memory_drifts import MemoryDrifts
 from tests.support.memory_evidence import MemoryEvidence
 from tests.support.memory_judging import MemoryPromotions, MemoryTrainingPolicies
@@ -370,6 +371,17 @@ class _Samples:
     async def get(self, sample_id: SampleId) -> Sample:
         return found(self._tables.samples.get(sample_id), f"samples/{sample_id}")
 
+    async def list_of(self, sample_ids: Collection[SampleId]) -> Sequence[Sample]:
+        return [self._tables.samples[key] for key in sorted(set(sample_ids)) if key in self._tables.samples]
+
+    async def find_targets(self, model_id: ModelId, targets: Collection[str]) -> Sequence[tuple[SampleId, Digest, str]]:
+        wanted = set(targets)
+        return sorted(
+            (sample.id, sample.digest, sample.result.part_id)
+            for sample in self._tables.samples.values()
+            if sample.model_id == model_id and wanted & {sample.id, sample.digest, sample.result.part_id}
+        )
+
     async def list(
         self,
         *,
@@ -452,6 +464,9 @@ class MemoryUnitOfWork:
         self.result_index = MemoryResultIndex(tables)
         self.drifts = MemoryDrifts(tables)
         self.samples = _Samples(tables)
+        self.labels = MemoryLabels(tables)
+        self.datasets = MemoryDatasets(tables)
+        self.pictures = MemoryPictures(tables)
         self.requests = _Requests(tables)
         self.pins = _Pins(tables)
         self.audit = _Audit(tables)

@@ -4,22 +4,37 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
+from controlplane.app.ports_datasets import Picture
 from controlplane.domain.assignment import DesiredState
 from controlplane.domain.audit import AuditEvent
 from controlplane.domain.catalog import Model, ModelVersion
+from controlplane.domain.dataset import Dataset
 from controlplane.domain.deployment import Deployment
 from controlplane.domain.drift import Drift
 from controlplane.domain.errors import ResourceExistsError, ResourceNotFoundError, StaleWriteError
 from controlplane.domain.evidence import EvidenceBatch, Result
 from controlplane.domain.identity import AgentCertificate, JoinToken, OperatorToken
-from controlplane.domain.ids import AgentId, DeploymentId, JoinTokenId, ModelId, RolloutId, SampleId, TrainingRunId
+from controlplane.domain.ids import (
+    AgentId,
+    DatasetId,
+    DeploymentId,
+    Digest,
+    JoinTokenId,
+    LabelId,
+    ModelId,
+    RolloutId,
+    SampleId,
+    TrainingRunId,
+)
 from controlplane.domain.inventory import Agent, Observation
+from controlplane.domain.label import Label
 from controlplane.domain.lake import ResultObject
 from controlplane.domain.lease import Lease
 from controlplane.domain.pin import Pin
 from controlplane.domain.promotion import Promotion
 from controlplane.domain.rollout import Rollout
 from controlplane.domain.sample import Sample
+from controlplane.domain.split import SplitMember
 from controlplane.domain.training_policy import TrainingPolicy
 from controlplane.domain.training_run import TrainingRun
 
@@ -52,6 +67,10 @@ class Tables:
     desired: dict[AgentId, DesiredState] = field(default_factory=dict)
     batches: dict[tuple[AgentId, int], EvidenceBatch] = field(default_factory=dict)
     samples: dict[SampleId, Sample] = field(default_factory=dict)
+    labels: dict[LabelId, Label] = field(default_factory=dict)
+    datasets: dict[DatasetId, Dataset] = field(default_factory=dict)
+    split_members: dict[tuple[ModelId, SampleId], SplitMember] = field(default_factory=dict)
+    pictures: dict[Digest, Picture] = field(default_factory=dict)
     requests: dict[str, tuple[str, str]] = field(default_factory=dict)
     pins: dict[tuple[AgentId, ModelId], Pin] = field(default_factory=dict)
     events: dict[str, AuditEvent] = field(default_factory=dict)
