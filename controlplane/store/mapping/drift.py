@@ -88,8 +88,7 @@ def _counts_from_json(value: list[Any]) -> Counts:
 
 def _test_to_json(test: StatisticTest) -> list[Any]:
     checks = [
-        [check.event, check.share, check.low, check.high, list(check.below), list(check.above)]
-        for check in test.checks
+        [check.event, check.share, check.low, check.high, list(check.below), list(check.above)] for check in test.checks
     ]
     return [test.dispersion, checks]
 
