@@ -17,8 +17,8 @@ from typing import Protocol
 
 from controlplane.app.ports_datasets import DatasetRepository, LabelRepository, PictureRepository
 from controlplane.app.ports_drift import DriftRepository
-from controlplane.app.ports_lake import ResultIndexRepository
 from controlplane.app.ports_judging import PromotionRepository, TrainingPolicyRepository
+from controlplane.app.ports_lake import ResultIndexRepository
 from controlplane.app.ports_training import TrainingRunRepository
 from controlplane.domain.assignment import DesiredState
 from controlplane.domain.audit import AuditEvent
