@@ -107,6 +107,16 @@ class Settings:
         return self.dir / "tmp"
 
     @property
+    def training_dir(self) -> Path:
+        """Jobs of trainers; they outlive the process that started them."""
+        return self.dir / "training"
+
+    @property
+    def trainers_file(self) -> Path:
+        """Trainers beside those that come with the controller; it need not exist."""
+        return self.dir / "trainers.toml"
+
+    @property
     def operator_file(self) -> Path:
         return self.dir / "operator.toml"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from controlplane.domain.ids import DatasetId, ModelId, TrainingRunId
+from controlplane.domain.ids import ModelId, TrainingRunId
 from controlplane.domain.trainer import Trainer
 from controlplane.domain.training_run import Progress, TrainingRun, TrainingState
 
@@ -27,20 +27,6 @@ class TrainingRunRepository(Protocol):
 
     async def list_in(self, states: Collection[TrainingState]) -> Sequence[TrainingRun]:
         """Every run in one of these states, oldest first."""
-        ...
-
-
-class DatasetFolders(Protocol):
-    """Frozen datasets as trainers read them."""
-
-    async def check(self, dataset_id: DatasetId, model_id: ModelId) -> None:
-        """Raise ResourceNotFoundError unless the dataset exists, FieldInvalidError (field "training_run.dataset")
-        unless it is the model's."""
-        ...
-
-    async def materialise(self, dataset_id: DatasetId, folder: Path) -> None:
-        """Write `folder`/dataset.json and `folder`/images: items of TRAIN and VALIDATION alone, never of the
-        holdout."""
         ...
 
 

@@ -20,6 +20,8 @@ rollout_name = _named("rollouts")
 join_token_name = _named("joinTokens")
 sample_name = _named("samples")
 operator_name = _named("operators")
+training_run_name = _named("trainingRuns")
+dataset_name = _named("datasets")
 
 
 def short(name: str) -> str:

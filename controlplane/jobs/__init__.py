@@ -5,7 +5,8 @@ Truth stays in the tables: a job remembers nothing, so a tick that is missed, la
 but the time.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 
 from apscheduler.executors.asyncio import AsyncIOExecutor
@@ -21,16 +22,26 @@ from controlplane.app.rollout_ticks import RolloutTicks
 Work = Callable[[], Awaitable[object]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One use case, called at an interval."""
+
+    name: str
+    work: Work
+    seconds: float
+
+
 def start_jobs(
     *,
     leadership: Leadership,
     rollouts: RolloutTicks,
     convergence: Convergence,
     clock: Clock,
+    more: Iterable[Job] = (),
     timed: Callable[[str, Work], Work] = lambda _, work: work,
 ) -> AsyncIOScheduler:
     """Start the jobs on the running event loop and return their scheduler; end them with `shutdown(wait=False)`.
-    `rollouts` and `convergence` write behind the fence of `leadership`;
+    `rollouts`, `convergence` and the work of `more` write behind the fence of `leadership`;
     `timed` gives back a job's work with whatever measures it around it.
 
     A job never overlaps itself, and ticks that fell due meanwhile are made up by one.
@@ -48,5 +59,7 @@ def start_jobs(
 
     add("rollouts", lambda: rollouts.tick(clock.now()), seconds=limits.ROLLOUT_TICK_SECONDS)
     add("convergence", lambda: convergence.round(clock.now()), seconds=limits.CONVERGENCE_TICK_SECONDS)
+    for job in more:
+        add(job.name, job.work, seconds=job.seconds)
     scheduler.start()
     return scheduler

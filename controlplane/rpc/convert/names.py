@@ -1,7 +1,17 @@
 """Resource names in requests (AIP-122). Each parser raises FieldInvalidError naming the field and the pattern."""
 
 from controlplane.domain.errors import FieldInvalidError
-from controlplane.domain.ids import AgentId, DeploymentId, JoinTokenId, ModelId, RolloutId, SampleId, check_resource_id
+from controlplane.domain.ids import (
+    AgentId,
+    DatasetId,
+    DeploymentId,
+    JoinTokenId,
+    ModelId,
+    RolloutId,
+    SampleId,
+    TrainingRunId,
+    check_resource_id,
+)
 
 
 def parse_model_name(name: str, *, field: str) -> ModelId:
@@ -27,6 +37,16 @@ def parse_rollout_name(name: str, *, field: str) -> RolloutId:
 def parse_sample_name(name: str, *, field: str) -> SampleId:
     """Return the id of `samples/{sample}`."""
     return SampleId(_only_id(name, "samples", "sample", field=field))
+
+
+def parse_training_run_name(name: str, *, field: str) -> TrainingRunId:
+    """Return the id of `trainingRuns/{training_run}`."""
+    return TrainingRunId(_only_id(name, "trainingRuns", "training_run", field=field))
+
+
+def parse_dataset_name(name: str, *, field: str) -> DatasetId:
+    """Return the id of `datasets/{dataset}`."""
+    return DatasetId(_only_id(name, "datasets", "dataset", field=field))
 
 
 def parse_join_token_name(name: str, *, field: str) -> JoinTokenId:
