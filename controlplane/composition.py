@@ -41,20 +41,24 @@ from controlplane.app.operators import Operators
 from controlplane.app.pins import Pins
 from controlplane.app.planning import Planning
 from controlplane.app.ports import BlobStore, Store
+from controlplane.app.ports_lake import ObjectStore, ResultCodec
 from controlplane.app.registry import Registry
 from controlplane.app.rehearsals import Rehearsals
+from controlplane.app.results import Results
 from controlplane.app.revocations import Revocations
 from controlplane.app.rollout_ticks import RolloutTicks
 from controlplane.app.rollouts import Rollouts
 from controlplane.app.samples import Samples
 from controlplane.app.tokens import JoinTokens
 from controlplane.artifacts.blob_store import open_blob_store
+from controlplane.artifacts.object_store import open_object_store
 from controlplane.config import Address, Settings
 from controlplane.domain.ids import AgentId
 from controlplane.folder import clear_workspace, take_over
 from controlplane.identity.authority import LocalAuthority
 from controlplane.identity.peers import parse_peer
 from controlplane.inspection.inspector import OpenVinoInspector
+from controlplane.lake.codec import ParquetCodec
 from controlplane.metrics_endpoint import MeasuredStore, Meter
 from controlplane.rpc import server
 from controlplane.rpc.agents import AgentServicer
@@ -91,6 +95,8 @@ class Parts:
     """Behind `store`; close it at the end."""
     meter: Meter
     blobs: BlobStore
+    objects: ObjectStore
+    codec: ResultCodec
     notices: Notices
     revocations: Revocations
     convergence: Convergence
@@ -150,6 +156,8 @@ def compose(settings: Settings, *, measure: bool = False) -> Parts:
         database=database,
         meter=meter,
         blobs=open_blob_store(settings.artifact_url),
+        objects=open_object_store(settings.artifact_url),
+        codec=ParquetCodec(),
         notices=notices,
         revocations=revocations,
         convergence=convergence,
@@ -198,7 +206,9 @@ def fleet_listener(parts: Parts) -> server.Listener:
         endpoints=parts.endpoints,
         sync_interval_seconds=settings.sync_interval_seconds,
     )
-    evidence = EvidenceServicer(Evidence(store=parts.store, clock=parts.clock))
+    evidence = EvidenceServicer(
+        Evidence(store=parts.store, clock=parts.clock, ids=parts.ids, objects=parts.objects, codec=parts.codec)
+    )
     services: tuple[Registration, ...] = (
         ("lineside.v1.FleetService", lambda to: fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(fleet, to)),
         (
@@ -288,7 +298,8 @@ def _registry_services(parts: Parts) -> tuple[Registration, ...]:
         )
     )
     results = ResultServicer(
-        evidence=Evidence(store=parts.store, clock=parts.clock), metrics=Metrics(store=parts.store, clock=parts.clock)
+        results=Results(store=parts.store, objects=parts.objects, codec=parts.codec),
+        metrics=Metrics(store=parts.store, clock=parts.clock),
     )
     samples = SampleServicer(Samples(store=parts.store, blobs=parts.blobs, clock=parts.clock))
     return (

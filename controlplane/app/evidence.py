@@ -1,81 +1,206 @@
-"""Evidence from agents: results and metric windows, each batch stored once; and lists of results.
+"""Evidence from agents: metric windows and results, each batch stored once.
 
 A batch is taken whole or not at all, so one odd result must not cost the others: what an application or a model can
 make odd (long texts, NUL, scores that are no numbers) is brought within bounds. What only the agent makes is checked.
+
+Windows are rows; results are files in the lake, which the same transaction puts into the index.
 """
 
+import asyncio
+import hashlib
 import math
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 from types import MappingProxyType
 
 from controlplane import limits
 from controlplane.app.input_statistics import check_input_statistics
-from controlplane.app.paging import Page, clamp_page_size, decode_page_token, encode_page_token
-from controlplane.app.ports import Clock, Store
+from controlplane.app.ports import Clock, IdSource, Store
+from controlplane.app.ports_lake import ObjectStore, ResultCodec, SignedPut
 from controlplane.app.retries import retry_stale
-from controlplane.domain.errors import FieldInvalidError
+from controlplane.domain.errors import FieldInvalidError, Reason, ResourceNotFoundError, StorageError
 from controlplane.domain.evidence import (
     CONFIDENCE_BINS,
     EvidenceBatch,
     LatencySketch,
     MetricWindow,
     Result,
+    SentResults,
     ShadowWindow,
 )
-from controlplane.domain.lake import ResultFilter
+from controlplane.domain.ids import AgentId
+from controlplane.domain.lake import Place, ResultFile, ResultObject, batch_key, check_batch_key, stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultUpload:
+    """Where an agent may put a file of results."""
+
+    key: str
+    put: SignedPut
 
 
 class Evidence:
-    """Takes and lists evidence."""
+    """Takes evidence."""
 
-    def __init__(self, *, store: Store, clock: Clock) -> None:
+    def __init__(self, *, store: Store, clock: Clock, ids: IdSource, objects: ObjectStore, codec: ResultCodec) -> None:
         self._store = store
         self._clock = clock
+        self._ids = ids
+        self._objects = objects
+        self._codec = codec
 
     async def report(self, batch: EvidenceBatch) -> bool:
         """Store the batch as received now; return whether it was stored before. The caller has set every
         `agent_id` to the agent that calls. Raises FieldInvalidError for a batch out of bounds."""
         check_batch(batch)
-        results = tuple(map(within_bounds, batch.results))
+        async with self._store.read() as work:
+            if await work.evidence.has(batch.agent_id, batch.batch):
+                return True
+            agent = await work.agents.find(batch.agent_id)
+        place = Place.of(agent.agent.labels) if agent is not None else Place()
         received = replace(
             batch,
             receive_time=self._clock.now(),
-            results=results,
+            results=(),
+            files=(),
             windows=tuple(map(_storable_window, batch.windows)),
             shadow_windows=tuple(replace(each, device=storable(each.device)) for each in batch.shadow_windows),
         )
+        # The objects first: a row of the index never names an object that is not there. Killed in between, they are
+        # waste under keys that nobody will use again.
+        objects, own_keys = await self._put_results(batch, place=place, receive_time=received.receive_time)
 
         async def attempt() -> bool:
             async with self._store.write() as work:
-                return not await work.evidence.add(received)
+                added = await work.evidence.add(received, objects)
+                if added and received.windows:
+                    await work.drifts.note(received.agent_id, received.batch)
+                return added
 
-        return await retry_stale(attempt)
+        if await retry_stale(attempt):
+            return False
+        # Somebody else was faster. Only what we have put is ours to remove: an upload may be the other's too.
+        await self._objects.remove(own_keys)
+        return True
 
-    async def list_results(
-        self, wanted: ResultFilter, *, page_size: int = 0, page_token: str = "", newest_first: bool = False
-    ) -> Page[Result]:
-        """In order of arrival, or against it."""
-        size = clamp_page_size(page_size)
-        after = decode_page_token(page_token, int)
-        async with self._store.read() as work:
-            numbered = await work.evidence.list_results(
-                wanted, after=int(after[0]) if after else None, limit=size + 1, newest_first=newest_first
+    @property
+    def uploads_supported(self) -> bool:
+        """Whether agents may put files of results straight into the object store."""
+        return self._objects.can_sign
+
+    async def create_uploads(self, agent_id: AgentId, batch: int, days: Sequence[date]) -> Sequence[ResultUpload]:
+        """Where the agent may put the files of those days; nothing where the store cannot sign."""
+        if batch < 0:
+            raise FieldInvalidError("numbers of batches cannot be negative", field="batch", remedy="count from 0")
+        if not 0 < len(days) <= limits.LAKE_FILES_A_BATCH_MAX:
+            raise FieldInvalidError(
+                f"{len(days)} files", field="files", remedy=f"name 1 to {limits.LAKE_FILES_A_BATCH_MAX} files"
             )
-        results = [result for _, result in numbered[:size]]
-        return Page(results, encode_page_token(numbered[size - 1][0]) if len(numbered) > size else "")
+        if not self.uploads_supported:
+            return ()
+        async with self._store.read() as work:
+            agent = (await work.agents.get(agent_id)).agent
+        place = Place.of(agent.labels)
+        keys = [batch_key(place, day, agent_id=agent_id, batch=batch, nonce=self._ids.short_id()) for day in days]
+        return [
+            ResultUpload(key=key, put=await self._objects.sign_put(key, seconds=limits.LAKE_UPLOAD_SECONDS))
+            for key in keys
+        ]
+
+    async def _put_results(
+        self, batch: EvidenceBatch, *, place: Place, receive_time: datetime
+    ) -> tuple[Sequence[ResultObject], Sequence[str]]:
+        """Return the objects that hold the batch's results, and the keys of those that we have put."""
+        objects, own_keys = [], []
+        for file, uploaded in await self._files(batch):
+            key = uploaded or batch_key(
+                place, file.day, agent_id=batch.agent_id, batch=batch.batch, nonce=self._ids.short_id()
+            )
+            if not uploaded:
+                await self._objects.put(key, file.content)
+                own_keys.append(key)
+            objects.append(stored(file, key=key, create_time=receive_time))
+        return objects, own_keys
+
+    async def _files(self, batch: EvidenceBatch) -> Sequence[tuple[ResultFile, str]]:
+        """The batch's results in columns, each file with the key under which it lies already, "" where it does not."""
+        if batch.files:
+            return [await self._sent(sent, batch=batch) for sent in batch.files]
+        results = tuple(map(within_bounds, batch.results))
+        return [(file, "") for file in await asyncio.to_thread(self._codec.encode, results)]
+
+    async def _sent(self, sent: SentResults, *, batch: EvidenceBatch) -> tuple[ResultFile, str]:
+        content = await self._uploaded(sent) if sent.upload_key else sent.content
+        file = await asyncio.to_thread(_checked, self._codec, sent, content, batch=batch)
+        if sent.upload_key:
+            check_batch_key(sent.upload_key, agent_id=batch.agent_id, batch=batch.batch, day=file.day)
+        # What had to be brought within bounds is not what lies there.
+        return file, sent.upload_key if file.digest == sent.digest else ""
+
+    async def _uploaded(self, sent: SentResults) -> bytes:
+        """What the agent has put. Raises StorageError, which is tried again, where it is not there or too old."""
+        try:
+            listed = await self._objects.stat(sent.upload_key)
+        except ResourceNotFoundError as error:
+            raise _upload_lost(sent.upload_key) from error
+        if self._clock.now() - listed.modify_time > timedelta(seconds=2 * limits.LAKE_UPLOAD_SECONDS):
+            # So old that the sweep may be about to take it for waste.
+            raise _upload_lost(sent.upload_key)
+        if listed.size_bytes > limits.LAKE_FILE_BYTES_MAX:
+            raise _too_large(listed.size_bytes)
+        return await self._objects.get(sent.upload_key)
+
+
+def _checked(codec: ResultCodec, sent: SentResults, content: bytes, *, batch: EvidenceBatch) -> ResultFile:
+    if len(content) > limits.LAKE_FILE_BYTES_MAX:
+        raise _too_large(len(content))
+    came = "sha256:" + hashlib.sha256(content).hexdigest()
+    if (len(content), came) != (sent.size_bytes, sent.digest):
+        raise FieldInvalidError(
+            f"{len(content)} bytes with the digest {came} came, not {sent.size_bytes} bytes with {sent.digest}",
+            field="result_files.digest",
+            remedy="send the file again from the spool: nothing was kept",
+            reason=Reason.DIGEST_MISMATCH,
+        )
+    file = codec.check(content, agent_id=batch.agent_id, batch=batch.batch)
+    if file.rows != sent.rows:
+        raise FieldInvalidError(
+            f"{file.rows} rows came, not {sent.rows}", field="result_files.row_count", remedy="count the rows"
+        )
+    return file
+
+
+def _too_large(size_bytes: int) -> FieldInvalidError:
+    return FieldInvalidError(
+        f"{size_bytes} bytes are more than {limits.LAKE_FILE_BYTES_MAX}",
+        field="result_files",
+        remedy="send smaller batches",
+    )
+
+
+def _upload_lost(key: str) -> StorageError:
+    return StorageError(f"{key} is not in the object store, or too old", remedy="put it again, or send the content")
 
 
 def check_batch(batch: EvidenceBatch) -> None:
     """Raise FieldInvalidError unless the batch is within bounds and its numbers can be of measurements."""
-    if batch.batch < 0 or batch.dropped_results < 0:
-        raise FieldInvalidError(
-            "numbers of batches and of results cannot be negative",
-            field="batch" if batch.batch < 0 else "dropped_results",
-            remedy="count from 0",
-        )
+    for field, number in (
+        ("batch", batch.batch),
+        ("dropped_results", batch.dropped_results),
+        ("omitted_results", batch.omitted_results),
+    ):
+        if number < 0:
+            raise FieldInvalidError(
+                "numbers of batches and of results cannot be negative", field=field, remedy="count from 0"
+            )
+    if batch.results and batch.files:
+        raise FieldInvalidError("results come in rows and in files", field="result_files", remedy="send either")
     for field, count, bound in (
         ("results", len(batch.results), limits.EVIDENCE_RESULTS_MAX),
+        ("result_files", len(batch.files), limits.LAKE_FILES_A_BATCH_MAX),
         ("windows", len(batch.windows), limits.EVIDENCE_WINDOWS_MAX),
         ("shadow_windows", len(batch.shadow_windows), limits.EVIDENCE_WINDOWS_MAX),
     ):
@@ -172,6 +297,8 @@ def within_bounds(result: Result) -> Result:
         part_id=storable(result.part_id),
         request_id=storable(result.request_id),
         error=storable(result.error),
+        lot=storable(result.lot),
+        application=storable(result.application),
         labels=labels,
     )
 

@@ -21,6 +21,9 @@ NOWHERE = "__HIVE_DEFAULT_PARTITION__"
 FIRST_ARRIVAL = 1 << 40
 """Arrivals below were numbered by the table that held results before there was a lake."""
 
+ARRIVALS_A_FILE = 1 << 15
+"""Numbers that are set apart for each file of a batch: more than a batch has results."""
+
 _KEY = re.compile(
     FOLDER + r"/site=(?P<site>[^/=]+)/line=(?P<line>[^/=]+)/station=(?P<station>[^/=]+)/day=(?P<day>\d{4}-\d{2}-\d{2})/"
     r"(?P<name>[A-Za-z0-9._-]+)\.parquet"

@@ -2,8 +2,8 @@
 
 from lineside.v1 import result_service_pb2, result_service_pb2_grpc
 
-from controlplane.app.evidence import Evidence
 from controlplane.app.metrics import Metrics
+from controlplane.app.results import Results
 from controlplane.domain.errors import FieldInvalidError
 from controlplane.domain.lake import ResultFilter
 from controlplane.rpc.authentication import Context
@@ -15,14 +15,14 @@ from controlplane.rpc.convert.times import time_from_proto
 class ResultServicer(result_service_pb2_grpc.ResultServiceServicer):
     """Results and metrics, for operators."""
 
-    def __init__(self, *, evidence: Evidence, metrics: Metrics) -> None:
-        self._evidence = evidence
+    def __init__(self, *, results: Results, metrics: Metrics) -> None:
+        self._results = results
         self._metrics = metrics
 
     async def ListResults(
         self, request: result_service_pb2.ListResultsRequest, context: Context
     ) -> result_service_pb2.ListResultsResponse:
-        page = await self._evidence.list_results(
+        page = await self._results.list(
             filter_from_proto(request),
             page_size=request.page_size,
             page_token=request.page_token,

@@ -3,9 +3,9 @@
 The rules of `tables.py` hold here too.
 """
 
-from sqlalchemy import ForeignKeyConstraint, Index, Table
+from sqlalchemy import Column, ForeignKeyConstraint, Index, Table
 
-from controlplane.store.tables import _id, _integer, _text, _time, metadata
+from controlplane.store.tables import _SERIAL, _id, _integer, _text, _time, metadata
 
 result_object = Table(
     "result_object",
@@ -50,10 +50,11 @@ result_scope = Table(
 result_arrival = Table(
     "result_arrival",
     metadata,
-    _integer("id", primary_key=True),
-    _integer("next"),
+    Column("number", _SERIAL, primary_key=True, autoincrement=True),
+    sqlite_autoincrement=True,
 )
-"""One row: the number of the next result that arrives. A number is used once, also when retention has removed all."""
+"""Where arrivals are drawn: a row is added for its number and removed again. A number is never used twice, and drawing
+one conflicts with nobody, which a row that counts would."""
 
 result_waste = Table(
     "result_waste",

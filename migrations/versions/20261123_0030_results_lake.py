@@ -57,9 +57,9 @@ def upgrade() -> None:
             op.create_index(op.f(f"ix_result_scope_{who}_{which}"), "result_scope", [who, which])
     op.create_table(
         "result_arrival",
-        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("next", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_result_arrival")),
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_result_arrival")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "result_waste",

@@ -7,12 +7,15 @@ import pytest
 
 from controlplane import limits
 from controlplane.app.evidence import Evidence
+from controlplane.app.results import Results
+from controlplane.artifacts.object_store import CloudObjectStore
 from controlplane.domain.errors import FieldInvalidError
 from controlplane.domain.evidence import LabelScore
 from controlplane.domain.ids import AgentId, ModelId
 from controlplane.domain.lake import ResultFilter
 from tests.support.contended_store import ContendedStore
 from tests.support.factories import make_batch, make_model, make_result, make_shadow_window, make_window
+from tests.support.lake import make_evidence, make_results, memory_objects
 from tests.support.memory_store import MemoryStore
 from tests.support.virtual_time import VirtualClock
 
@@ -25,40 +28,50 @@ def store() -> MemoryStore:
 
 
 @pytest.fixture
-def evidence(store: MemoryStore) -> Evidence:
-    return Evidence(store=store, clock=VirtualClock())
+def objects() -> CloudObjectStore:
+    return memory_objects()
 
 
-async def test_a_batch_is_stored_once(evidence: Evidence) -> None:
+@pytest.fixture
+def evidence(store: MemoryStore, objects: CloudObjectStore) -> Evidence:
+    return make_evidence(store, objects)
+
+
+@pytest.fixture
+def results(store: MemoryStore, objects: CloudObjectStore) -> Results:
+    return make_results(store, objects)
+
+
+async def test_a_batch_is_stored_once(evidence: Evidence, results: Results) -> None:
     batch = make_batch()
     assert await evidence.report(batch) is False
     assert await evidence.report(batch) is True
     assert await evidence.report(make_batch(agent_id="st-2")) is False
-    assert len((await evidence.list_results(ResultFilter())).items) == 2
+    assert len((await results.list(ResultFilter())).items) == 2
 
 
-async def test_a_lost_race_is_run_again(store: MemoryStore) -> None:
+async def test_a_lost_race_is_run_again(store: MemoryStore, objects: CloudObjectStore) -> None:
     contended = ContendedStore(store, losses=limits.STALE_TRIES_MAX - 1)
-    evidence = Evidence(store=contended, clock=VirtualClock())
+    evidence = make_evidence(contended, objects)
     assert await evidence.report(make_batch()) is False
     assert contended.losses == 0
 
 
-async def test_a_batch_counts_from_when_it_was_received(store: MemoryStore) -> None:
+async def test_a_batch_counts_from_when_it_was_received(store: MemoryStore, objects: CloudObjectStore) -> None:
     clock = VirtualClock()
     received = clock.advance(1000)
     async with store.write() as work:
         await work.models.add(make_model())
-    await Evidence(store=store, clock=clock).report(make_batch())
+    await make_evidence(store, objects, clock=clock).report(make_batch())
     async with store.read() as work:
         counts = await work.evidence.count_inferences(ModelId("solar"), 1, received_since=received)
     assert [(count.agent_id, count.inferences) for count in counts] == [("st-1", 10)]
 
 
-async def test_results_list_in_order_of_arrival_and_against_it(evidence: Evidence) -> None:
+async def test_results_list_in_order_of_arrival_and_against_it(evidence: Evidence, results: Results) -> None:
     for number in range(3):
-        results = tuple(make_result(batch=number, index=index, part_id=f"{number}{index}") for index in range(2))
-        await evidence.report(make_batch(batch=number, windows=(), results=results))
+        given = tuple(make_result(batch=number, index=index, part_id=f"{number}{index}") for index in range(2))
+        await evidence.report(make_batch(batch=number, windows=(), results=given))
     wanted = ResultFilter(agent_id=AgentId("st-1"))
     for newest_first, expected in (
         (False, ["00", "01", "10", "11", "20", "21"]),
@@ -67,7 +80,7 @@ async def test_results_list_in_order_of_arrival_and_against_it(evidence: Evidenc
         seen: list[str] = []
         token = ""
         while True:
-            page = await evidence.list_results(wanted, page_size=4, page_token=token, newest_first=newest_first)
+            page = await results.list(wanted, page_size=4, page_token=token, newest_first=newest_first)
             seen += [result.part_id for result in page.items]
             token = page.next_token
             if not token:
@@ -75,7 +88,7 @@ async def test_results_list_in_order_of_arrival_and_against_it(evidence: Evidenc
         assert seen == expected
 
 
-async def test_one_odd_result_does_not_cost_the_others(evidence: Evidence) -> None:
+async def test_one_odd_result_does_not_cost_the_others(evidence: Evidence, results: Results) -> None:
     odd = make_result(
         index=1,
         part_id="p" * 5000,
@@ -83,7 +96,7 @@ async def test_one_odd_result_does_not_cost_the_others(evidence: Evidence) -> No
         labels=(LabelScore(label="nan", score=float("nan")), *(LabelScore(label="a" * 5000, score=0.1),) * 6),
     )
     await evidence.report(make_batch(results=(make_result(), odd)))
-    first, second = (await evidence.list_results(ResultFilter())).items
+    first, second = (await results.list(ResultFilter())).items
     assert first == make_result()
     texts = (second.part_id, second.error, second.labels[0].label)
     assert {len(text) for text in texts} == {limits.RESULT_TEXT_CHARS_MAX}
@@ -130,10 +143,10 @@ def shadow(**overrides: Any) -> dict[str, Any]:
     ],
 )
 async def test_what_cannot_be_a_measurement_is_refused_whole(
-    evidence: Evidence, overrides: dict[str, Any], field: str
+    evidence: Evidence, results: Results, overrides: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(FieldInvalidError) as refusal:
         await evidence.report(make_batch(**overrides))
     assert refusal.value.field == field
     assert refusal.value.remedy
-    assert (await evidence.list_results(ResultFilter())).items == []
+    assert (await results.list(ResultFilter())).items == []

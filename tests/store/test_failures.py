@@ -193,7 +193,7 @@ async def test_text_that_postgresql_cannot_hold_is_the_callers_fault(postgres_ur
 async def test_a_page_key_that_sqlite_cannot_hold_is_the_callers_fault(sqlite_store: SqlStore) -> None:
     async def list_after() -> object:
         async with sqlite_store.read() as work:
-            return await work.evidence.list_results(ResultFilter(), after=10**30, limit=10)
+            return await work.result_index.list(ResultFilter(), after=10**30, beyond=None, limit=10)
 
     refusal = await refusal_of(list_after)
     assert isinstance(refusal, FieldInvalidError)

@@ -10,6 +10,7 @@ from controlplane.domain.errors import StaleWriteError, StorageError
 from controlplane.domain.lake import ResultFilter
 from controlplane.store import SqlStore, open_store
 from tests.support.factories import SOLAR, make_batch, make_model
+from tests.support.lake import make_object
 
 
 async def add_model(store: SqlStore, model_id: str) -> None:
@@ -72,13 +73,13 @@ async def test_arrivals_are_numbered_in_the_order_in_which_they_can_be_seen(data
 
     async def add_slowly() -> None:
         async with store.write() as work:
-            await work.evidence.add(make_batch(batch=1))
+            await work.evidence.add(make_batch(batch=1), [make_object("slow")])
             has_added.set()
             await may_commit.wait()
 
     async def add_quickly() -> None:
         async with other.write() as work:
-            await work.evidence.add(make_batch(batch=2))
+            await work.evidence.add(make_batch(batch=2), [make_object("quick")])
 
     slow = asyncio.create_task(add_slowly())
     await has_added.wait()
@@ -88,9 +89,9 @@ async def test_arrivals_are_numbered_in_the_order_in_which_they_can_be_seen(data
     may_commit.set()
     await asyncio.gather(slow, quick)
     async with other.read() as work:
-        listed = await work.evidence.list_results(ResultFilter(), after=None, limit=10)
+        listed = await work.result_index.list(ResultFilter(), after=None, beyond=None, limit=10)
     await other.close()
-    assert [result.batch for _, result in listed] == [1, 2]
+    assert [one.key.rpartition("/")[2] for one in listed] == ["slow.parquet", "quick.parquet"]
 
 
 async def test_a_writer_inside_a_writer_is_refused_instead_of_waiting_for_ever(

@@ -363,11 +363,6 @@ def test_desired_states(desired: DesiredState) -> None:
     assert assignment.desired_from_rows(row, slot_rows) == desired
 
 
-@given(results)
-def test_results(result: Result) -> None:
-    assert evidence.result_from_row(stored(tables.result, evidence.result_to_row(result))) == result
-
-
 @given(windows, times, st.integers(0, 9))
 def test_windows(window: MetricWindow, receive_time: datetime, window_index: int) -> None:
     row = evidence.window_to_row(window, window_index=window_index, receive_time=receive_time)

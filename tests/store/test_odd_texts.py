@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from controlplane import limits
-from controlplane.app.evidence import Evidence
 from controlplane.app.samples import Samples
 from controlplane.domain.evidence import LabelScore
 from controlplane.domain.lake import ResultFilter
@@ -19,6 +18,7 @@ from tests.support.factories import (
     make_sample,
     make_window,
 )
+from tests.support.lake import make_evidence, make_results, memory_objects
 from tests.support.memory_blobs import MemoryBlobStore
 from tests.support.virtual_time import VirtualClock
 
@@ -33,14 +33,15 @@ def told(text: str) -> str:
 
 @pytest.mark.parametrize("text", ODD)
 async def test_no_text_makes_a_batch_undeliverable(store: SqlStore, text: str) -> None:
-    evidence = Evidence(store=store, clock=VirtualClock())
+    objects = memory_objects()
+    evidence = make_evidence(store, objects)
     odd = make_result(
         index=1, part_id=text, request_id=text, error=text, device=text, labels=(LabelScore(label=text, score=0.5),)
     )
     batch = make_batch(results=(make_result(), odd), windows=(make_window(device=text),))
     assert await evidence.report(batch) is False
     assert await evidence.report(batch) is True
-    first, second = (await evidence.list_results(ResultFilter())).items
+    first, second = (await make_results(store, objects).list(ResultFilter())).items
     assert first == make_result()
     kept = told(text)
     assert (second.part_id, second.request_id, second.error, second.device) == (kept,) * 4

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from controlplane.app.ports import AuditFilter, UnitOfWork
 from controlplane.domain.ids import DeploymentId, SampleId
-from controlplane.domain.lake import ResultFilter
+from controlplane.domain.lake import ResultFilter, ResultSpan
 from controlplane.domain.sample import SampleReason
 from controlplane.store import SqlStore
 from tests.support.factories import NOW, SOLAR, ST_1, WELD, digest_of
@@ -65,6 +65,8 @@ ONE_ROW_QUESTIONS: dict[str, Question] = {
     "windows": lambda work: work.evidence.list_windows(
         SOLAR, start_time=NOW, end_time=NOW, after=(NOW, ST_1, 1, 0), limit=5
     ),
+    "batch": lambda work: work.evidence.has(ST_1, 1),
+    "files of results by key": lambda work: work.result_index.known(["a"]),
     "request": lambda work: work.requests.find("r-1"),
 }
 PAGES: dict[str, Question] = {
@@ -84,6 +86,22 @@ PAGES: dict[str, Question] = {
         ResultFilter(agent_id=ST_1), after=7, limit=5, newest_first=True
     ),
     "results of a part": lambda work: work.evidence.list_results(ResultFilter(part_id="cell-7"), after=None, limit=5),
+    "files of results": lambda work: work.result_index.list(ResultFilter(), after=7, beyond=None, limit=5),
+    "newest files of results of a version": lambda work: work.result_index.list(
+        ResultFilter(model_id=SOLAR, version=1), after=7, beyond=9, limit=5, newest_first=True
+    ),
+    "files of results of an agent": lambda work: work.result_index.list(
+        ResultFilter(agent_id=ST_1), after=None, beyond=9, limit=5
+    ),
+    "files of results of a part": lambda work: work.result_index.list(
+        ResultFilter(part_id="cell-7"), after=None, beyond=None, limit=5
+    ),
+    "files of results of a time": lambda work: work.result_index.list_span(
+        ResultSpan(start_time=NOW, model_id=SOLAR), limit=5
+    ),
+    "files of results to merge": lambda work: work.result_index.list_unmerged(level=0, created_before=NOW, limit=5),
+    "expired files of results": lambda work: work.result_index.list_expired(created_before=NOW, limit=5),
+    "waste": lambda work: work.result_index.list_waste(before=NOW, limit=5),
     "samples of a model": lambda work: work.samples.list(
         model_id=SOLAR, agent_id=None, reason=SampleReason.RANDOM, before=(NOW, SampleId("s")), limit=5
     ),

@@ -7,7 +7,8 @@ from controlplane.app.ports import WindowPlace
 from controlplane.domain.distribution import add_shadow_tallies, add_tallies
 from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result, ShadowTally, Tally
 from controlplane.domain.ids import AgentId, ModelId
-from controlplane.domain.lake import ResultFilter
+from controlplane.domain.lake import ResultFilter, ResultObject
+from tests.support.memory_result_index import MemoryResultIndex
 from tests.support.memory_tables import Tables
 
 
@@ -15,16 +16,20 @@ class MemoryEvidence:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    async def add(self, batch: EvidenceBatch) -> bool:
+    async def add(self, batch: EvidenceBatch, objects: Sequence[ResultObject] = ()) -> bool:
         if (batch.agent_id, batch.batch) in self._tables.batches:
             return False
         self._tables.batches[batch.agent_id, batch.batch] = batch
+        MemoryResultIndex(self._tables).add(objects)
         return True
+
+    async def has(self, agent_id: AgentId, batch: int) -> bool:
+        return (agent_id, batch) in self._tables.batches
 
     async def list_results(
         self, wanted: ResultFilter, *, after: int | None, limit: int, newest_first: bool = False
     ) -> Sequence[tuple[int, Result]]:
-        arrived = enumerate((result for batch in self._tables.batches.values() for result in batch.results), start=1)
+        arrived = sorted(self._tables.result_rows.items())
         matching = [
             (arrival, result)
             for arrival, result in arrived

@@ -16,9 +16,10 @@ from controlplane.domain.evidence import (
     MetricWindow,
     Result,
     ResultOutcome,
+    SentResults,
     ShadowWindow,
 )
-from controlplane.domain.ids import AgentId, ModelId
+from controlplane.domain.ids import AgentId, Digest, ModelId
 from controlplane.rpc.convert.input_statistics import input_statistics_from_proto, input_statistics_to_proto
 from controlplane.rpc.convert.names import parse_version_name, version_name
 from controlplane.rpc.convert.times import time_from_proto, time_to_proto
@@ -51,6 +52,17 @@ def batch_from_proto(message: evidence_service_pb2.ReportEvidenceRequest, *, age
             for index, result in enumerate(message.results)
         ),
         dropped_results=message.dropped_results,
+        omitted_results=message.omitted_results,
+        files=tuple(
+            SentResults(
+                digest=Digest(file.digest),
+                size_bytes=file.size_bytes,
+                rows=file.row_count,
+                content=file.content,
+                upload_key=file.upload_key,
+            )
+            for file in message.result_files
+        ),
         shadow_windows=tuple(
             shadow_window_from_proto(window, agent_id=agent_id, batch=message.batch)
             for window in message.shadow_windows
@@ -161,6 +173,8 @@ def result_from_proto(message: evidence_pb2.Result, *, agent_id: AgentId, batch:
         latency_us=message.latency_us,
         error=message.error,
         batch_index=message.batch_index,
+        lot=message.lot,
+        application=message.application,
     )
 
 
@@ -181,6 +195,8 @@ def result_to_proto(result: Result) -> evidence_pb2.Result:
         latency_us=result.latency_us,
         error=result.error,
         batch_index=result.batch_index,
+        lot=result.lot,
+        application=result.application,
     )
 
 

@@ -1,6 +1,6 @@
 """Times and durations on the wire; aware UTC within."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -54,3 +54,14 @@ def duration_from_proto(message: Duration, *, field: str) -> timedelta:
 def seconds_from_proto(message: Duration, *, field: str) -> float:
     """Return the duration in seconds; raises as `duration_from_proto`."""
     return duration_from_proto(message, field=field).total_seconds()
+
+
+def day_from_text(text: str, *, field: str) -> date:
+    """Return the day of "YYYY-MM-DD"; raise FieldInvalidError for any other text."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = None
+    if day is None or day.isoformat() != text:
+        raise FieldInvalidError(f"{text[:40]!r} is not a day", field=field, remedy="write it as 2026-03-01")
+    return day

@@ -11,7 +11,7 @@ from controlplane.app.ports import WindowPlace
 from controlplane.domain.distribution import add_shadow_tallies, add_tallies
 from controlplane.domain.evidence import EvidenceBatch, InferenceCount, MetricWindow, Result, ShadowTally, Tally
 from controlplane.domain.ids import AgentId, ModelId
-from controlplane.domain.lake import ResultFilter, ResultObject
+from controlplane.domain.lake import ARRIVALS_A_FILE, ResultFilter, ResultObject
 from controlplane.store.mapping.evidence import (
     batch_to_row,
     placed_window_from_row,
@@ -62,15 +62,11 @@ class SqlEvidenceRepository:
         return await self._transaction.scalar(statement) is not None
 
     async def _add_objects(self, objects: Sequence[ResultObject]) -> None:
-        if not objects:
-            return
         index = SqlResultIndexRepository(self._transaction)
-        first = await index.draw_arrivals(sum(one.rows for one in objects))
-        numbered = []
         for one in objects:
-            numbered.append(replace(one, first_arrival=first, last_arrival=first + one.rows - 1))
-            first += one.rows
-        await index.add(numbered)
+            assert one.rows <= ARRIVALS_A_FILE
+            first = await index.draw_arrival()
+            await index.add([replace(one, first_arrival=first, last_arrival=first + one.rows - 1)])
 
     async def list_results(
         self, wanted: ResultFilter, *, after: int | None, limit: int, newest_first: bool = False

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from controlplane.domain.errors import StaleWriteError
 from controlplane.domain.evidence import Result
-from controlplane.domain.lake import FIRST_ARRIVAL, ResultFilter, ResultObject, ResultSpan
+from controlplane.domain.lake import ARRIVALS_A_FILE, FIRST_ARRIVAL, ResultFilter, ResultObject, ResultSpan
 from controlplane.store.mapping.lake import object_from_rows, object_to_row, scopes_to_rows
 from controlplane.store.mapping.values import Row
 from controlplane.store.tables import result
@@ -100,15 +100,14 @@ class SqlResultIndexRepository:
         await self._transaction.insert_all(result_object, [object_to_row(one) for one in objects])
         await self._transaction.insert_all(result_scope, [row for one in objects for row in scopes_to_rows(one)])
 
-    async def draw_arrivals(self, count: int) -> int:
-        """Return the first of so many numbers that were never used."""
-        insert = self._transaction.insert(result_arrival).values(id=1, next=FIRST_ARRIVAL + count)
-        statement = insert.on_conflict_do_update(
-            index_elements=[result_arrival.c.id], set_={"next": result_arrival.c.next + count}
-        ).returning(result_arrival.c.next)
-        row = await self._transaction.row(statement)
+    async def draw_arrival(self) -> int:
+        """Return the first of ARRIVALS_A_FILE numbers that were never used."""
+        row = await self._transaction.row(
+            self._transaction.insert(result_arrival).values().returning(result_arrival.c.number)
+        )
         assert row is not None
-        return int(row["next"]) - count
+        await self._transaction.change(sa.delete(result_arrival).where(result_arrival.c.number == row["number"]))
+        return FIRST_ARRIVAL + int(row["number"]) * ARRIVALS_A_FILE
 
     async def replace(self, before: Sequence[ResultObject], after: Sequence[ResultObject], *, now: datetime) -> None:
         keys = [one.key for one in before]

@@ -12,32 +12,26 @@ from controlplane.domain.errors import ResourceNotFoundError, StaleWriteError
 from controlplane.domain.evidence import (
     EvidenceBatch,
     InferenceCount,
-    LabelScore,
     LatencySketch,
     MetricWindow,
-    Result,
-    ResultOutcome,
     ShadowWindow,
     Tally,
 )
 from controlplane.domain.ids import ModelId, SampleId
-from controlplane.domain.lake import ResultFilter
+from controlplane.domain.lake import ResultSpan
 from controlplane.domain.sample import SampleReason
 from tests.support.factories import (
     NOW,
     SOLAR,
     ST_1,
     ST_2,
-    WELD,
     after_seconds,
     make_batch,
-    make_result,
     make_sample,
     make_shadow_window,
     make_window,
 )
-
-ANY = ResultFilter()
+from tests.support.lake import make_object
 
 
 async def add_batches(store: Store, *batches: EvidenceBatch) -> None:
@@ -46,59 +40,36 @@ async def add_batches(store: Store, *batches: EvidenceBatch) -> None:
             assert await work.evidence.add(batch)
 
 
-async def list_results(store: Store, wanted: ResultFilter = ANY, **page: int | bool | None) -> Sequence[Result]:
+async def stored_rows(store: Store) -> int:
+    """Of all objects that the index names."""
     async with store.read() as work:
-        after, limit, newest_first = page.get("after"), page.get("limit", 1000), page.get("newest_first", False)
-        listed = await work.evidence.list_results(
-            wanted, after=after, limit=int(limit or 0), newest_first=bool(newest_first)
-        )
-    return [result for _, result in listed]
-
-
-def numbered_results(batch: int, count: int, **overrides: object) -> tuple[Result, ...]:
-    return tuple(make_result(batch=batch, index=index, **overrides) for index in range(count))
-
-
-async def test_results_are_kept_whole(store: Store) -> None:
-    results = (
-        make_result(labels=(LabelScore(label="défaut", score=0.1 + 0.2), LabelScore(label="good", score=0.0))),
-        make_result(index=1, outcome=ResultOutcome.ERROR, labels=(), error="the input is too small", batch_index=3),
-        make_result(index=2, labels=(LabelScore(label="defect", score=float("inf")),), latency_us=1 << 62),
-    )
-    await add_batches(store, make_batch(results=results))
-    assert await list_results(store) == list(results)
-
-
-async def test_a_score_that_is_not_a_number_is_kept(store: Store) -> None:
-    await add_batches(
-        store, make_batch(results=(make_result(labels=(LabelScore(label="defect", score=float("nan")),)),))
-    )
-    assert str((await list_results(store))[0].labels[0].score) == "nan"
+        return sum(one.rows for one in await work.result_index.list_span(ResultSpan(), limit=1000))
 
 
 async def test_a_batch_is_stored_once(store: Store) -> None:
     async with store.write() as work:
-        assert await work.evidence.add(make_batch()) is True
-        assert await work.evidence.add(make_batch()) is False
+        assert await work.evidence.has(ST_1, 1) is False
+        assert await work.evidence.add(make_batch(), [make_object("a", rows=3)]) is True
+        assert await work.evidence.add(make_batch(), [make_object("b", rows=3)]) is False
     async with store.write() as work:
-        different = make_batch(results=numbered_results(1, 5), windows=())
-        assert await work.evidence.add(different) is False
+        assert await work.evidence.add(make_batch(windows=()), [make_object("c", rows=5)]) is False
         assert await work.evidence.add(make_batch(agent_id=ST_2)) is True
         assert await work.evidence.add(make_batch(batch=2)) is True
-    assert len(await list_results(store)) == 3
+        assert await work.evidence.has(ST_1, 2) is True
+    assert await stored_rows(store) == 3
 
 
 async def test_concurrent_duplicates_are_stored_once(store: Store) -> None:
-    async def add() -> bool:
+    async def add(attempt: int) -> bool:
         while True:
             try:
                 async with store.write() as work:
-                    return await work.evidence.add(make_batch(results=numbered_results(1, 3)))
+                    return await work.evidence.add(make_batch(), [make_object(f"attempt-{attempt}", rows=3)])
             except StaleWriteError:
                 continue
 
-    assert sorted(await asyncio.gather(*(add() for _ in range(8)))) == [False] * 7 + [True]
-    assert len(await list_results(store)) == 3
+    assert sorted(await asyncio.gather(*(add(attempt) for attempt in range(8)))) == [False] * 7 + [True]
+    assert await stored_rows(store) == 3
 
 
 async def test_a_batch_rolled_back_can_be_stored_again(store: Store) -> None:
@@ -112,50 +83,6 @@ async def test_an_empty_batch_is_remembered(store: Store) -> None:
     async with store.write() as work:
         assert await work.evidence.add(make_batch(windows=(), results=())) is True
         assert await work.evidence.add(make_batch()) is False
-
-
-async def test_results_are_paged_in_order_of_arrival(store: Store) -> None:
-    await add_batches(store, make_batch(batch=2, results=numbered_results(2, 4)))
-    await add_batches(store, make_batch(batch=1, results=numbered_results(1, 4)))
-    async with store.read() as work:
-        first = await work.evidence.list_results(ANY, after=None, limit=5)
-        rest = await work.evidence.list_results(ANY, after=first[-1][0], limit=5)
-        newest = await work.evidence.list_results(ANY, after=None, limit=5, newest_first=True)
-        oldest = await work.evidence.list_results(ANY, after=newest[-1][0], limit=5, newest_first=True)
-    arrivals = [arrival for arrival, _ in [*first, *rest]]
-    assert arrivals == sorted(set(arrivals))
-    assert [result for _, result in [*first, *rest]] == [*numbered_results(2, 4), *numbered_results(1, 4)]
-    assert [*newest, *oldest] == [*first, *rest][::-1]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "indices"),
-    [
-        (ResultFilter(model_id=SOLAR), [0, 1, 3]),
-        (ResultFilter(model_id=SOLAR, version=2), [1]),
-        (ResultFilter(version=1), [0, 2, 3]),
-        (ResultFilter(part_id="cell-9"), [2, 3]),
-        (ResultFilter(model_id=WELD, part_id="cell-9"), [2]),
-        (ResultFilter(agent_id=ST_1), [0, 1, 2, 3]),
-        (ResultFilter(agent_id=ST_2), []),
-        (ResultFilter(part_id=""), []),
-    ],
-)
-async def test_results_are_filtered(store: Store, wanted: ResultFilter, indices: list[int]) -> None:
-    results = (
-        make_result(index=0),
-        make_result(index=1, version=2),
-        make_result(index=2, slot="weld", part_id="cell-9"),
-        make_result(index=3, part_id="cell-9"),
-    )
-    await add_batches(store, make_batch(results=results))
-    assert [result.index for result in await list_results(store, wanted)] == indices
-
-
-async def test_a_large_batch_is_stored_whole(store: Store) -> None:
-    results = numbered_results(1, 3_000)
-    await add_batches(store, make_batch(results=results))
-    assert await list_results(store, limit=5_000) == list(results)
 
 
 async def test_windows_are_kept_whole(store: Store) -> None:
