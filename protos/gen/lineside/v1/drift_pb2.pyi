@@ -179,8 +179,8 @@ class DriftStatistic(_message.Message):
     name: _builtins.str
     """"labels", "confidence", or an input statistic of the agent: "mean", "contrast", "sharpness"."""
     distance: _builtins.float
-    """Largest distance of the recent from the reference's shares: of one label, or below one edge of the histogram
-    (Kolmogorov-Smirnov). 0 to 1.
+    """Distance of the recent from the reference's share, of one label or below one edge of the histogram, where it is
+    furthest by what is explained there. 0 to 1.
     """
     tolerated: _builtins.float
     """The distance that is still explained by what is tolerated and by how well the reference is known."""
