@@ -9,7 +9,7 @@ What holds:
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -243,7 +243,7 @@ class Drifts:
             events=[event for event in events if f"models/{model_id}" in event.happening.related],
         )
 
-    async def watch(self, model_id: ModelId | None) -> AsyncIterator[DriftNews]:
+    async def watch(self, model_id: ModelId | None) -> AsyncGenerator[DriftNews, None]:
         """Yield the drifts that are flagged now, then each that begins, with what was decided since the time before;
         never ends by itself."""
         resource = f"models/{model_id}" if model_id is not None else None

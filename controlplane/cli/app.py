@@ -31,6 +31,7 @@ for _name, _help in {
     "samples": "Inputs that agents kept for training.",
     "results": "Every inference's outcome.",
     "metrics": "Counts and latencies by version.",
+    "drift": "Stations whose inputs or answers are no longer what they were.",
     "audit": "Who or which rule decided what, and on what evidence.",
     "operators": "Who may use this command line.",
 }.items():

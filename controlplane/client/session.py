@@ -9,6 +9,7 @@ from controlplane.client.audit import Audit
 from controlplane.client.channel import Connection
 from controlplane.client.config import OperatorConfig, load_config
 from controlplane.client.deployments import Deployments
+from controlplane.client.drift import Drifts
 from controlplane.client.models import Models
 from controlplane.client.operators import Operators
 from controlplane.client.results import Results
@@ -33,6 +34,7 @@ class Client:
         self.rollouts = Rollouts(self._connection)
         self.samples = Samples(self._connection)
         self.results = Results(self._connection)
+        self.drifts = Drifts(self._connection)
         self.audit = Audit(self._connection)
         self.operators = Operators(self._connection)
 

@@ -10,7 +10,7 @@ from controlplane.domain.audit import AuditEvent
 from controlplane.domain.errors import FieldInvalidError
 from controlplane.rpc.convert.times import time_from_proto, time_to_proto
 
-_RESOURCE = re.compile(r"[A-Za-z]+/[\w.-]+(/[A-Za-z]+/[\w.-]+)*", re.ASCII)
+_RESOURCE = re.compile(r"[A-Za-z]+/[\w.@-]+(/[A-Za-z]+/[\w.@-]+)*", re.ASCII)
 _ACTOR = re.compile(r"(operators|agents|rules)/[\w.-]+", re.ASCII)
 _ACTION = re.compile(r"[a-z_]+\.[a-z_]*")
 
