@@ -131,6 +131,18 @@ EVALUATION_PIXELS_MAX = 100_000_000
 """Of a picture; what a camera of 100 megapixels sends."""
 HOLDOUT_ITEMS_MAX = 20_000
 """Items that a candidate is judged on, the first by their digests: intervals are narrow long before."""
+JUDGEMENT_CONFIDENCE_MAX = 0.999_999
+"""Beyond it the normal distribution says little of real data."""
+POLICY_LABELS_MAX = 1_000_000
+POLICY_INTERVAL_SECONDS_MAX = 365 * 86400.0
+"""Far above any use: more is a slip of the pen."""
+TRIGGER_TICK_SECONDS = 5.0
+"""A few counts a policy; no label is in such a hurry."""
+PROMOTION_TICK_SECONDS = 2.0
+"""An operator who has approved waits for it."""
+LINEAGE_DEPTH_MAX = 100
+"""Versions back: a new one a week for two years."""
+LINEAGE_ROLLOUTS_MAX = 100
 
 ARTIFACT_PATH_BYTES_MAX = 1024
 ARTIFACT_NAME_BYTES_MAX = 255

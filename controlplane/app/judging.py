@@ -24,7 +24,7 @@ from controlplane.app.retries import retry_stale
 from controlplane.domain.audit import Happening
 from controlplane.domain.catalog import Artifact, ModelVersion
 from controlplane.domain.dataset import DatasetItem
-from controlplane.domain.errors import FieldInvalidError, ResourceNotFoundError, StorageError
+from controlplane.domain.errors import FieldInvalidError, PreconditionError, ResourceNotFoundError, StorageError
 from controlplane.domain.ids import TrainingRunId
 from controlplane.domain.judgement import JudgedItem, Judgement, JudgementPolicy, judge
 from controlplane.domain.promotion import PromotionState, decline, propose
@@ -85,7 +85,8 @@ class Judging:
         try:
             case = await self._case(run)
             judgement = await self._measure(case)
-        except StorageError as error:
+        except (StorageError, PreconditionError) as error:
+            # The disk or the object store is away, or is to be restored.
             log.warning(observability.JUDGEMENT_WAITS, run=run.name, cause=str(error))
         except _UnusableError as unusable:
             await self._fail(run, unusable)

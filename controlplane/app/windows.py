@@ -86,8 +86,8 @@ class _Schedule:
             parse_selector(window.selector, field=f"{field}.selector") if window.selector.strip() else None
         )
         self._cron = window.cron
-        self._zone = _parse_zone(window.time_zone, field=f"{field}.time_zone")
-        _check_cron(window.cron, field=f"{field}.cron")
+        self._zone = parse_zone(window.time_zone, field=f"{field}.time_zone")
+        check_cron(window.cron, field=f"{field}.cron")
         self._duration = _parse_duration(window.duration_seconds, field=f"{field}.duration")
         self._start: datetime | None = None
         self._following: datetime | None = None
@@ -129,7 +129,8 @@ class _Schedule:
         return start, None
 
 
-def _check_cron(cron: str, *, field: str) -> None:
+def check_cron(cron: str, *, field: str) -> None:
+    """Raise FieldInvalidError unless the expression has five fields and names a time that comes."""
     remedy = 'write minute, hour, day, month and weekday as cron has them, for example "0 2 * * SUN"'
     if len(cron) > limits.CRON_CHARS_MAX or len(cron.split()) != _CRON_FIELDS:
         raise FieldInvalidError(f"{cron[:80]!r} is not five fields", field=field, remedy=remedy)
@@ -141,7 +142,8 @@ def _check_cron(cron: str, *, field: str) -> None:
         raise FieldInvalidError(f"{cron!r} never comes", field=field, remedy="name a day that its months have")
 
 
-def _parse_zone(name: str, *, field: str) -> ZoneInfo:
+def parse_zone(name: str, *, field: str) -> ZoneInfo:
+    """Return the zone of the IANA list; raise FieldInvalidError."""
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:

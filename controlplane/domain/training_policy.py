@@ -92,7 +92,7 @@ class TriggerFacts:
     last_run_time: datetime | None = None
     """When the last run was asked for."""
     cron_time: datetime | None = None
-    """The last time at or before now that `cron` names; None without one."""
+    """The first time that `cron` names after the policy was set and the last run began; None without one."""
     drifted: tuple[str, ...] = ()
     """`agents/{agent}` where inputs have drifted from what the serving version saw."""
 
@@ -115,7 +115,7 @@ def find_trigger(policy: TrainingPolicy, facts: TriggerFacts, now: datetime) -> 
         return TriggerFinding(Trigger.DRIFT, f"inputs have drifted at {_names(facts.drifted)}, and {labels}")
     if 0 < policy.min_new_labels <= facts.new_labels:
         return TriggerFinding(Trigger.LABELS, labels)
-    if facts.cron_time is not None and facts.cron_time > _latest(policy.update_time, facts.last_run_time):
+    if facts.cron_time is not None and facts.cron_time <= now:
         return TriggerFinding(Trigger.CRON, f"it was due at {facts.cron_time:%Y-%m-%d %H:%M} UTC, and {labels}")
     return TriggerFinding(None, f"nothing is due: {labels}{_waits(policy, facts)}")
 
@@ -145,6 +145,8 @@ def _waits(policy: TrainingPolicy, facts: TriggerFacts) -> str:
         waits.append(f"{policy.drift_min_new_labels} are needed for the drift at {_names(facts.drifted)}")
     elif policy.on_drift:
         waits.append("no drift is flagged")
+    if facts.cron_time is not None:
+        waits.append(f"the next time is {facts.cron_time:%Y-%m-%d %H:%M} UTC")
     return "".join(f"; {words}" for words in waits)
 
 
@@ -154,7 +156,3 @@ _NAMES_MAX = 3
 def _names(agents: tuple[str, ...]) -> str:
     more = len(agents) - _NAMES_MAX
     return ", ".join(sorted(agents)[:_NAMES_MAX]) + (f" and {more} more" if more > 0 else "")
-
-
-def _latest(one: datetime, other: datetime | None) -> datetime:
-    return one if other is None else max(one, other)
