@@ -30,6 +30,7 @@ from controlplane.app.samples import Samples
 from controlplane.app.uploads import Uploads
 from controlplane.artifacts.blob_store import open_blob_store
 from controlplane.artifacts.staging import UploadFolder
+from controlplane.composition_datasets import bytes_services
 from controlplane.config import SETTINGS_VARIABLE, Settings
 from controlplane.domain.errors import DomainError
 from controlplane.identity.peers import parse_peer
@@ -41,7 +42,7 @@ from controlplane.rpc.sample_content import SampleContentServicer
 from controlplane.rpc.sample_upload import SampleUploadServicer
 from controlplane.rpc.uploads import UploadServicer
 from controlplane.store import SqlStore, open_store
-from controlplane.system import SystemClock
+from controlplane.system import SystemClock, SystemIds
 from controlplane.tracing import open_tracing, traced
 
 _M_TRIM_THRESHOLD = -1
@@ -93,12 +94,16 @@ def agent_listener(settings: Settings, *, store: SqlStore, blobs: BlobStore) -> 
 
 
 def operator_listener(settings: Settings, *, store: SqlStore, blobs: BlobStore) -> server.Listener:
-    """What operators reach: uploads and the contents of samples."""
+    """What operators reach: uploads, and contents of samples and datasets."""
     clock = SystemClock()
     uploads = UploadServicer(Uploads(staging=UploadFolder(settings.upload_dir), blobs=blobs))
     contents = SampleContentServicer(Samples(store=store, blobs=blobs, clock=clock))
 
+    pictures = bytes_services(store=store, blobs=blobs, clock=clock, ids=SystemIds())
+
     def register(running: grpc.aio.Server) -> None:
+        for _, add in pictures:
+            add(running)
         upload_service_pb2_grpc.add_UploadServiceServicer_to_server(uploads, running)
         sample_content_service_pb2_grpc.add_SampleContentServiceServicer_to_server(contents, running)
 
@@ -107,7 +112,11 @@ def operator_listener(settings: Settings, *, store: SqlStore, blobs: BlobStore) 
         keys=server.KeyFiles.within(settings.pki_dir),
         mutual=False,
         guard=OperatorGuard(store=store, clock=clock),
-        services=("lineside.v1.UploadService", "lineside.v1.SampleContentService"),
+        services=(
+            "lineside.v1.UploadService",
+            "lineside.v1.SampleContentService",
+            *(name for name, _ in pictures),
+        ),
         register=register,
         connection_grace=limits.BYTES_CONNECTION_GRACE,
     )

@@ -11,6 +11,7 @@ from lineside.v1 import (
     agent_service_pb2_grpc,
     audit_service_pb2_grpc,
     deployment_service_pb2_grpc,
+    drift_service_pb2_grpc,
     endpoints_pb2,
     enrollment_service_pb2_grpc,
     evidence_service_pb2_grpc,
@@ -27,8 +28,10 @@ from controlplane import limits
 from controlplane.app.agents import Agents
 from controlplane.app.audit import Audit
 from controlplane.app.convergence import Convergence
+from controlplane.app.datasets import Datasets
 from controlplane.app.deployments import Deployments
 from controlplane.app.desired import DesiredStates
+from controlplane.app.drift import Drifts, DriftTicks
 from controlplane.app.enrollment import Enrollment
 from controlplane.app.evidence import Evidence
 from controlplane.app.explanations import Explanations
@@ -52,6 +55,7 @@ from controlplane.app.samples import Samples
 from controlplane.app.tokens import JoinTokens
 from controlplane.artifacts.blob_store import open_blob_store
 from controlplane.artifacts.object_store import open_object_store
+from controlplane.composition_datasets import api_services, open_datasets
 from controlplane.config import Address, Settings
 from controlplane.domain.ids import AgentId
 from controlplane.folder import clear_workspace, take_over
@@ -65,6 +69,7 @@ from controlplane.rpc.agents import AgentServicer
 from controlplane.rpc.audit import AuditServicer
 from controlplane.rpc.authentication import AgentGuard, Anyone, OperatorGuard
 from controlplane.rpc.deployments import DeploymentServicer
+from controlplane.rpc.drift import DriftServicer
 from controlplane.rpc.enrollment import EnrollmentServicer
 from controlplane.rpc.evidence import EvidenceServicer
 from controlplane.rpc.fleet import FleetServicer
@@ -95,6 +100,7 @@ class Parts:
     """Behind `store`; close it at the end."""
     meter: Meter
     blobs: BlobStore
+    datasets: Datasets
     objects: ObjectStore
     codec: ResultCodec
     notices: Notices
@@ -109,6 +115,9 @@ class Parts:
     """For the jobs: as `convergence`, behind the fence."""
     led_rollouts: RolloutTicks
     """For the jobs: behind the fence."""
+    led_drift: DriftTicks
+    """For the jobs: behind the fence."""
+    drifts: Drifts
     bridge: PostgresNotices | None
     """To the other controllers; None with SQLite."""
     endpoints: endpoints_pb2.Endpoints
@@ -147,6 +156,7 @@ def compose(settings: Settings, *, measure: bool = False) -> Parts:
         notices.relay_to(bridge.tell)
 
     silence = silent_seconds_max(settings)
+    blobs = open_blob_store(settings.artifact_url)
     return Parts(
         settings=settings,
         authority=authority,
@@ -155,7 +165,8 @@ def compose(settings: Settings, *, measure: bool = False) -> Parts:
         store=store,
         database=database,
         meter=meter,
-        blobs=open_blob_store(settings.artifact_url),
+        blobs=blobs,
+        datasets=open_datasets(store=store, blobs=blobs, clock=clock, ids=ids),
         objects=open_object_store(settings.artifact_url),
         codec=ParquetCodec(),
         notices=notices,
@@ -173,6 +184,8 @@ def compose(settings: Settings, *, measure: bool = False) -> Parts:
         rollouts=Rollouts(store=store, clock=clock, ids=ids, notices=notices, silent_seconds_max=silence),
         leadership=leadership,
         led_convergence=Convergence(store=fenced, notifier=notices, see=meter.see),
+        led_drift=DriftTicks(store=fenced, clock=clock, ids=ids, notifier=notices),
+        drifts=Drifts(store=store, clock=clock, ids=ids, notices=notices),
         led_rollouts=RolloutTicks(store=fenced, clock=clock, ids=ids, notices=notices, silent_seconds_max=silence),
         bridge=bridge,
         endpoints=endpoints_pb2.Endpoints(),
@@ -229,7 +242,12 @@ def fleet_listener(parts: Parts) -> server.Listener:
 
 def api_listener(parts: Parts) -> server.Listener:
     """What operators reach, and boxes that are no agents yet."""
-    services = (*_identity_services(parts), *_registry_services(parts), *_rollout_services(parts))
+    services = (
+        *_identity_services(parts),
+        *_registry_services(parts),
+        *_rollout_services(parts),
+        *api_services(store=parts.store, datasets=parts.datasets, clock=parts.clock, ids=parts.ids),
+    )
     return server.Listener(
         name="api",
         keys=server.KeyFiles.within(parts.settings.pki_dir),
@@ -322,11 +340,13 @@ def _rollout_services(parts: Parts) -> tuple[Registration, ...]:
     planning = Planning(store=parts.store, clock=parts.clock, silent_seconds_max=silent_seconds_max(parts.settings))
     rehearsals = Rehearsals(planning=planning, silent_seconds_max=silent_seconds_max(parts.settings))
     rollouts = RolloutServicer(parts.rollouts, planning, rehearsals)
+    drift = DriftServicer(parts.drifts)
     return (
         (
             "lineside.v1.DeploymentService",
             lambda to: deployment_service_pb2_grpc.add_DeploymentServiceServicer_to_server(deployments, to),
         ),
+        ("lineside.v1.DriftService", lambda to: drift_service_pb2_grpc.add_DriftServiceServicer_to_server(drift, to)),
         (
             "lineside.v1.RolloutService",
             lambda to: rollout_service_pb2_grpc.add_RolloutServiceServicer_to_server(rollouts, to),

@@ -167,6 +167,19 @@ class Datasets:
             await write_down(work, [happening], clock=self._clock, ids=self._ids)
         return items
 
+    async def list_items(
+        self, dataset_id: DatasetId, *, released_to: str | None = None, page_size: int = 0, page_token: str = ""
+    ) -> Page[DatasetItem]:
+        """By sample. With `released_to` the holdout instead of what a trainer is given, as `release_holdout` does."""
+        size, key = clamp_page_size(page_size), decode_page_token(page_token, str)
+        if released_to is None:
+            items = await self.items(dataset_id)
+        else:
+            items = await self.release_holdout(dataset_id, actor=released_to, purpose="an export")
+        after = str(key[0]) if key else ""
+        found = [item for item in items if item.sample_id > after][: size + 1]
+        return page_of(found, size, lambda item: encode_page_token(item.sample_id))
+
     async def materialise(
         self, dataset_id: DatasetId, folder: Path, splits: Collection[Split] = TRAINING_SPLITS
     ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from lineside.v1 import sample_pb2, sample_upload_service_pb2
+from lineside.v1 import evidence_pb2, sample_pb2, sample_upload_service_pb2
 
 from controlplane import limits
 from controlplane.domain.errors import FieldInvalidError
@@ -79,14 +79,21 @@ def _statistics(statistics: Mapping[str, float]) -> Mapping[str, float]:
     return MappingProxyType(dict(ordered[: limits.INPUT_STATISTICS_MAX]))
 
 
+def _result_to_proto(sample: Sample) -> evidence_pb2.Result:
+    """Of an imported sample, which was never inferred, only the part is known."""
+    if sample.reason is SampleReason.IMPORTED:
+        return evidence_pb2.Result(slot=sample.model_id, part_id=sample.result.part_id)
+    return result_to_proto(sample.result)
+
+
 def sample_to_proto(sample: Sample) -> sample_pb2.Sample:
     return sample_pb2.Sample(
         name=f"samples/{sample.id}",
-        agent=f"agents/{sample.agent_id}",
+        agent=f"agents/{sample.agent_id}" if sample.agent_id else "",
         capture_time=time_to_proto(sample.capture_time),
         create_time=time_to_proto(sample.create_time),
         reason=_REASONS_TO_PROTO[sample.reason],
-        result=result_to_proto(sample.result),
+        result=_result_to_proto(sample),
         content_type=sample.content_type,
         digest=sample.digest,
         size_bytes=sample.size_bytes,
@@ -94,4 +101,7 @@ def sample_to_proto(sample: Sample) -> sample_pb2.Sample:
         value=sample.value,
         input_statistics=sample.input_statistics,
         label_hint=sample.label_hint,
+        site=sample.place.site,
+        line=sample.place.line,
+        station=sample.place.station,
     )
