@@ -15,7 +15,7 @@ import structlog
 
 from controlplane import limits, observability
 from controlplane.app.tokens import adopt_operator_token
-from controlplane.composition import Parts, advertise, api_listener, compose, fleet_listener
+from controlplane.composition import Parts, advertise, api_listener, compose, fleet_listener, led_jobs
 from controlplane.config import Address, Settings
 from controlplane.folder import OperatorFile, reachable
 from controlplane.jobs import start_jobs
@@ -126,6 +126,7 @@ async def serve(settings: Settings, *, fall_back: frozenset[str], metrics: Addre
             rollouts=parts.led_rollouts,
             convergence=parts.led_convergence,
             clock=parts.clock,
+            more=led_jobs(parts),
             timed=parts.meter.timed_job,
         )
         stack.callback(jobs.shutdown, wait=False)
