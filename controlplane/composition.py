@@ -62,8 +62,8 @@ from controlplane.folder import clear_workspace, take_over
 from controlplane.identity.authority import LocalAuthority
 from controlplane.identity.peers import parse_peer
 from controlplane.inspection.inspector import OpenVinoInspector
-from controlplane.lake.codec import ParquetCodec
 from controlplane.jobs import Job
+from controlplane.lake.codec import ParquetCodec
 from controlplane.metrics_endpoint import MeasuredStore, Meter
 from controlplane.rpc import server
 from controlplane.rpc.agents import AgentServicer
@@ -213,9 +213,7 @@ def _hearing(notices: Notices, revocations: Revocations) -> Callable[[Notice], N
 
 def led_jobs(parts: Parts) -> tuple[Job, ...]:
     """What the controller that leads does by itself, beside rollouts and convergence."""
-    return (
-        Job(name="drift", work=lambda: parts.led_drift.tick(parts.clock.now()), seconds=limits.DRIFT_TICK_SECONDS),
-    )
+    return (Job(name="drift", work=lambda: parts.led_drift.tick(parts.clock.now()), seconds=limits.DRIFT_TICK_SECONDS),)
 
 
 def fleet_listener(parts: Parts) -> server.Listener:
