@@ -288,6 +288,7 @@ def _identity_services(parts: Parts) -> tuple[Registration, ...]:
         ),
         Pins(store=parts.store, clock=parts.clock, ids=parts.ids, notifier=parts.notices),
         Explanations(store=parts.store, clock=parts.clock, silent_seconds_max=silent_seconds_max(parts.settings)),
+        parts.drifts,
         clock=parts.clock,
         silent_seconds_max=silent_seconds_max(parts.settings),
     )

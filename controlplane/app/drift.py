@@ -34,11 +34,10 @@ from controlplane.domain.drift import (
     related,
     relearn,
 )
-from controlplane.domain.drift_slot import Followed, follow
+from controlplane.domain.drift_slot import Followed, follow, is_current
 from controlplane.domain.errors import FieldInvalidError, ResourceNotFoundError
 from controlplane.domain.evidence import MetricWindow
 from controlplane.domain.ids import AgentId, ModelId
-from controlplane.domain.inventory import AgentRecord
 
 log = structlog.get_logger(__name__)
 
@@ -176,6 +175,14 @@ class Drifts:
         async with self._store.read() as uow:
             return await find_flagged(uow, model_id)
 
+    async def of_agents(self, agent_ids: Iterable[AgentId]) -> Mapping[AgentId, Sequence[Drift]]:
+        """Return what has drifted on these agents now, by model."""
+        found: defaultdict[AgentId, list[Drift]] = defaultdict(list)
+        async with self._store.read() as uow:
+            for drift in await uow.drifts.list_serving(agent_ids):
+                found[drift.agent_id].append(drift)
+        return found
+
     async def list(self, wanted: DriftFilter, *, page_size: int, page_token: str) -> Page[ShownDrift]:
         """By agent, then model, then version."""
         size, key = clamp_page_size(page_size), decode_page_token(page_token, str, str, int)
@@ -273,16 +280,7 @@ async def find_flagged(uow: UnitOfWork, model_id: ModelId | None = None) -> Sequ
     """Return the drifts that are DRIFTED now; see `Drifts.flagged`."""
     drifted = await uow.drifts.list_flagged(model_id)
     records = {record.agent.id: record for record in await uow.agents.list_of({one.agent_id for one in drifted})}
-    return [drift for drift in drifted if _stands(drift, records.get(drift.agent_id))]
-
-
-def _stands(drift: Drift, record: AgentRecord | None) -> bool:
-    if record is None or record.agent.revoked:
-        return False
-    if record.observation is None:
-        return True
-    slot = record.observation.observed.slot(drift.model_id)
-    return slot is not None and slot.serving_version in (0, drift.version)
+    return [drift for drift in drifted if is_current(drift, records.get(drift.agent_id))]
 
 
 async def _get(uow: UnitOfWork, agent_id: AgentId, model_id: ModelId, version: int | None) -> Drift:

@@ -11,6 +11,7 @@ from datetime import datetime
 from controlplane.domain.audit import Happening
 from controlplane.domain.drift import Drift, DriftPolicy, begin, retire, serve_again, take, tell
 from controlplane.domain.evidence import MetricWindow
+from controlplane.domain.inventory import AgentRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,17 @@ def follow(
         removed=tuple(drift for drift in newest[versions_max:] if drift.version in before),
         happenings=tuple(happening for happening in happenings if happening is not None),
     )
+
+
+def is_current(drift: Drift, record: AgentRecord | None) -> bool:
+    """Whether a serving drift still says something of its agent: that is not revoked and, as far as it was heard of,
+    serves the version."""
+    if record is None or record.agent.revoked:
+        return False
+    if record.observation is None:
+        return True
+    slot = record.observation.observed.slot(drift.model_id)
+    return slot is not None and slot.serving_version in (0, drift.version)
 
 
 def _settled(drift: Drift, newest: Drift, now: datetime) -> Drift:

@@ -5,6 +5,7 @@ from collections import defaultdict
 from lineside.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_grpc
 
 from controlplane.app.agents import Agents
+from controlplane.app.drift import Drifts
 from controlplane.app.explanations import Explanations
 from controlplane.app.pins import Pins
 from controlplane.app.ports import Clock
@@ -22,11 +23,19 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
     """The fleet, for operators."""
 
     def __init__(
-        self, agents: Agents, pins: Pins, explanations: Explanations, *, clock: Clock, silent_seconds_max: float
+        self,
+        agents: Agents,
+        pins: Pins,
+        explanations: Explanations,
+        drifts: Drifts,
+        *,
+        clock: Clock,
+        silent_seconds_max: float,
     ) -> None:
         self._agents = agents
         self._pins = pins
         self._explanations = explanations
+        self._drifts = drifts
         self._clock = clock
         self._silent_seconds_max = silent_seconds_max
 
@@ -42,10 +51,17 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
         pins: defaultdict[AgentId, list[Pin]] = defaultdict(list)
         for pin in await self._pins.list(record.agent.id for record in page.items):
             pins[pin.agent_id].append(pin)
+        drifts = await self._drifts.of_agents(record.agent.id for record in page.items)
         now = self._clock.now()
         return agent_service_pb2.ListAgentsResponse(
             agents=(
-                agent_to_proto(record, now=now, silent_seconds_max=self._silent_seconds_max, pins=pins[record.agent.id])
+                agent_to_proto(
+                    record,
+                    now=now,
+                    silent_seconds_max=self._silent_seconds_max,
+                    pins=pins[record.agent.id],
+                    drifts=drifts.get(record.agent.id, ()),
+                )
                 for record in page.items
             ),
             next_page_token=page.next_token,
@@ -93,4 +109,5 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
             now=self._clock.now(),
             silent_seconds_max=self._silent_seconds_max,
             pins=await self._pins.list([record.agent.id]),
+            drifts=(await self._drifts.of_agents([record.agent.id])).get(record.agent.id, ()),
         )

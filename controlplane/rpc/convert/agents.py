@@ -1,6 +1,6 @@
 """Agents, the boxes they run on and their devices, on the wire."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from types import MappingProxyType
 
@@ -8,6 +8,9 @@ from lineside.v1 import agent_pb2
 
 from controlplane import limits
 from controlplane.domain.agent_conditions import controller_conditions
+from controlplane.domain.drift import Drift
+from controlplane.domain.drift import condition as drift_condition
+from controlplane.domain.drift_slot import is_current
 from controlplane.domain.errors import FieldInvalidError
 from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import AgentRecord, AgentState, Device, Host, Observation
@@ -29,10 +32,15 @@ _STATES = MappingProxyType(
 
 
 def agent_to_proto(
-    record: AgentRecord, *, now: datetime, silent_seconds_max: float, pins: Iterable[Pin] = ()
+    record: AgentRecord,
+    *,
+    now: datetime,
+    silent_seconds_max: float,
+    pins: Iterable[Pin] = (),
+    drifts: Sequence[Drift] = (),
 ) -> agent_pb2.Agent:
-    """Return the agent as it stands now, with its own pins; it counts as disconnected after `silent_seconds_max`
-    without a word."""
+    """Return the agent as it stands now, with its own pins and what has drifted there; it counts as disconnected after
+    `silent_seconds_max` without a word."""
     agent = record.agent
     message = agent_pb2.Agent(
         name=f"agents/{agent.id}",
@@ -49,6 +57,9 @@ def agent_to_proto(
         _add_observation(message, record.observation)
         found = controller_conditions(record, clock_skew_seconds_max=limits.CLOCK_SKEW_SECONDS_MAX)
         message.conditions.extend(map(condition_to_proto, found))
+    drifted = drift_condition([drift for drift in drifts if is_current(drift, record)])
+    if drifted is not None:
+        message.conditions.append(condition_to_proto(drifted))
     return message
 
 
