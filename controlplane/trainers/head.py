@@ -1,0 +1,220 @@
+"""`python -m controlplane.trainers.head`: refits the last linear layer of the base version.
+
+Features are the base version's own, computed by OpenVINO; the head is a logistic regression by scikit-learn; the
+candidate is the base version with other constants in that layer. Seconds for a thousand pictures, no torch.
+
+Parameters: `regularisation` (C of the regression; without it the best of a few on the validation items), and those of
+`weighting`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+from controlplane.trainers import weighting
+from controlplane.trainers.contract import TRAIN, VALIDATION, Item, Task, TrainerError, run
+from controlplane.trainers.metrics import Truth, measure, score
+from controlplane.trainers.network import (
+    Activation,
+    Floats,
+    Network,
+    extract_features,
+    feature_model,
+    read_network,
+    replace_head,
+)
+
+_PARAMETERS = weighting.PARAMETERS | {"regularisation"}
+_REGULARISATION = 0.01
+"""Where too few items validate: features outnumber items, so strongly regularised."""
+_CHOICES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 1.0)
+_VALIDATION_ITEMS_MIN = 100
+"""Fewer choose by luck."""
+_SKIPPED_SHARE_MAX = 0.5
+_ITERATIONS = 3000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    """Items with their features, in one order."""
+
+    items: Sequence[Item]
+    features: Floats
+    classes: npt.NDArray[np.intp]
+    """Places among the labels."""
+    weights: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """One linear layer on raw features."""
+
+    weights: Floats
+    """[features, outputs]"""
+    bias: Floats
+
+
+def train(task: Task) -> None:
+    """Write the candidate and its metrics. Raises TrainerError."""
+    task.check_parameters(_PARAMETERS)
+    network = read_network(task.base)
+    labels = class_labels(network)
+    examples = _examples(task, network, labels)
+    training, validation = _split(examples, TRAIN), _split(examples, VALIDATION)
+    _check(training, labels)
+    task.tell(0.9, f"fitting {training.features.shape[1]} features of {len(training.items)} items")
+    head, regularisation = _fit_best(task, network, training, validation, labels)
+    replace_head(network, head.weights, head.bias)
+    (task.output / "model").mkdir(exist_ok=True)
+    task.copy_companions(network.path)
+    ov.save_model(network.model, task.output / "model" / "model.xml", compress_to_fp16=False)
+    metrics = _report(network, head, training, validation, labels)
+    task.deliver(metrics | {"regularisation": regularisation, "items_left_out": len(task.items) - len(examples.items)})
+    task.tell(1.0, ", ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items())))
+
+
+def class_labels(network: Network) -> tuple[str, ...]:
+    """Labels by class. Raises TrainerError where they are not as many as the head has classes."""
+    classes = 2 if network.outputs == 1 else network.outputs
+    if len(network.labels) != classes:
+        raise TrainerError(
+            f"the base version has {len(network.labels)} labels for {classes} classes; correct model_info/labels"
+        )
+    if network.outputs == 1 and network.activation is Activation.SOFTMAX:
+        raise TrainerError("the base version has a Softmax of one number; use another trainer")
+    return network.labels
+
+
+def fit(network: Network, examples: Examples, regularisation: float) -> Head:
+    """Logistic regression on standardised features, folded into a linear layer on the raw ones."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(examples.features)
+    scaled = scaler.transform(examples.features)
+    if network.outputs > 1 and network.activation is Activation.SIGMOID:
+        # Each number answers for itself whether it is this class.
+        fitted = [
+            _regress(scaled, examples.classes == place, examples.weights, regularisation)
+            for place in range(network.outputs)
+        ]
+        coefficients = np.concatenate([coefficient for coefficient, _ in fitted])
+        intercepts = np.concatenate([intercept for _, intercept in fitted])
+    else:
+        coefficients, intercepts = _regress(scaled, examples.classes, examples.weights, regularisation)
+    if network.outputs == 2 and len(coefficients) == 1:
+        # Of two classes one set is fitted: the difference of theirs.
+        coefficients = np.concatenate([-coefficients, coefficients]) / 2
+        intercepts = np.concatenate([-intercepts, intercepts]) / 2
+    weights = coefficients / scaler.scale_
+    return Head(
+        weights=np.ascontiguousarray(weights.T, dtype=np.float32),
+        bias=(intercepts - weights @ scaler.mean_).astype(np.float32),
+    )
+
+
+def logits(head: Head, features: Floats) -> npt.NDArray[np.float64]:
+    """Numbers of the head, [items, outputs]."""
+    return features.astype(np.float64) @ head.weights.astype(np.float64) + head.bias
+
+
+def _regress(
+    features: npt.NDArray[np.float64],
+    classes: npt.NDArray[np.intp] | npt.NDArray[np.bool_],
+    weights: npt.NDArray[np.float64],
+    regularisation: float,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    from sklearn.linear_model import LogisticRegression
+
+    fitted = LogisticRegression(C=regularisation, max_iter=_ITERATIONS).fit(features, classes, sample_weight=weights)
+    return fitted.coef_, fitted.intercept_
+
+
+def _examples(task: Task, network: Network, labels: Sequence[str]) -> Examples:
+    strangers = sorted({item.label for item in task.items} - set(labels))
+    if strangers:
+        raise TrainerError(
+            f"the label {strangers[0]!r} is none of the base version's ({', '.join(labels)}); correct it, or publish a "
+            "base version with that class"
+        )
+    kept = extract_features(feature_model(network), task.items, _teller(task))
+    items = [task.items[place] for place in sorted(kept)]
+    if len(items) < (1 - _SKIPPED_SHARE_MAX) * len(task.items):
+        raise TrainerError(
+            f"{len(task.items) - len(items)} of {len(task.items)} contents have another shape or type than the base "
+            "version takes; bring them to its size first"
+        )
+    if not items:
+        raise TrainerError("the dataset has no item to train on; label more")
+    return Examples(
+        items=items,
+        features=np.stack([kept[place] for place in sorted(kept)]),
+        classes=np.array([labels.index(item.label) for item in items]),
+        weights=weighting.weights_of(task, items),
+    )
+
+
+def _teller(task: Task) -> Callable[[int], None]:
+    """Tells every twentieth."""
+    total = max(len(task.items), 1)
+    step = max(total // 20, 1)
+
+    def tell(done: int) -> None:
+        if done % step == 0 or done == total:
+            task.tell(0.9 * done / total, f"features of {done} of {total} items")
+
+    return tell
+
+
+def _split(examples: Examples, split: str) -> Examples:
+    rows = [row for row, item in enumerate(examples.items) if item.split == split]
+    return Examples(
+        items=[examples.items[row] for row in rows],
+        features=examples.features[rows],
+        classes=examples.classes[rows],
+        weights=examples.weights[rows],
+    )
+
+
+def _check(training: Examples, labels: Sequence[str]) -> None:
+    present = set(training.classes.tolist())
+    missing = [label for place, label in enumerate(labels) if place not in present]
+    if missing:
+        raise TrainerError(f"no item to train on has the label {missing[0]!r}; label some")
+
+
+def _fit_best(
+    task: Task, network: Network, training: Examples, validation: Examples, labels: Sequence[str]
+) -> tuple[Head, float]:
+    if "regularisation" in task.parameters:
+        given = task.number("regularisation", _REGULARISATION, least=1e-6, most=1e6)
+        return fit(network, training, given), given
+    if len(validation.items) < _VALIDATION_ITEMS_MIN or len(set(validation.classes.tolist())) < len(labels):
+        return fit(network, training, _REGULARISATION), _REGULARISATION
+    found: list[tuple[float, float, Head]] = []
+    for choice in _CHOICES:
+        head = fit(network, training, choice)
+        found.append((score(network, logits(head, validation.features), _truth(validation)), choice, head))
+        print(f"regularisation {choice:g}: {found[-1][0]:.4f}", flush=True)
+    _, choice, head = max(found, key=lambda entry: (round(entry[0], 3), -entry[1]))
+    return head, choice
+
+
+def _report(
+    network: Network, head: Head, training: Examples, validation: Examples, labels: Sequence[str]
+) -> dict[str, float]:
+    metrics = {"training_items": float(len(training.items)), "validation_items": float(len(validation.items))}
+    for name, examples in (("training", training), ("validation", validation)):
+        if examples.items:
+            metrics |= measure(name, network, logits(head, examples.features), _truth(examples), labels)
+    return metrics
+
+
+def _truth(examples: Examples) -> Truth:
+    return Truth(classes=examples.classes, weights=examples.weights, lines=tuple(item.line for item in examples.items))
+
+
+if __name__ == "__main__":
+    run(train)

@@ -1,0 +1,63 @@
+"""What a trainer says of its candidate. It is for whoever reads the run: the controller measures anew, on a holdout
+that no trainer sees."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from controlplane.trainers.network import Activation, Network
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """What is right, by item."""
+
+    classes: npt.NDArray[np.intp]
+    weights: npt.NDArray[np.float64]
+    lines: Sequence[str]
+
+
+def probabilities(network: Network, numbers: Scores) -> Scores:
+    """Of each class, [items, classes]."""
+    if network.outputs == 1:
+        positive = 1 / (1 + np.exp(-numbers[:, 0]))
+        return np.stack([1 - positive, positive], axis=1)
+    if network.activation is Activation.SIGMOID:
+        each: Scores = 1 / (1 + np.exp(-numbers))
+        return each
+    powers = np.exp(numbers - numbers.max(axis=1, keepdims=True))
+    shares: Scores = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+def score(network: Network, numbers: Scores, truth: Truth) -> float:
+    """Mean over classes of the weighted area under the curve: by it one fit is chosen among several."""
+    from sklearn.metrics import roc_auc_score
+
+    found = probabilities(network, numbers)
+    places = range(found.shape[1]) if found.shape[1] > 2 else [1]
+    return float(
+        np.mean(
+            [roc_auc_score(truth.classes == place, found[:, place], sample_weight=truth.weights) for place in places]
+        )
+    )
+
+
+def measure(name: str, network: Network, numbers: Scores, truth: Truth, labels: Sequence[str]) -> dict[str, float]:
+    """Accuracy, and area under the curve of each class, over all and by line where both are there."""
+    from sklearn.metrics import roc_auc_score
+
+    found = probabilities(network, numbers)
+    metrics = {f"{name}_accuracy": float(np.mean(found.argmax(axis=1) == truth.classes))}
+    groups = {"": np.ones(len(truth.classes), dtype=bool)}
+    groups |= {f"/line={line}": np.array(truth.lines) == line for line in sorted(set(truth.lines)) if line}
+    for suffix, rows in groups.items():
+        for place in range(1 if len(labels) == 2 else 0, len(labels)):
+            right = truth.classes[rows] == place
+            if right.any() and not right.all():
+                metrics[f"{name}_auc/{labels[place]}{suffix}"] = float(roc_auc_score(right, found[rows, place]))
+    return metrics
