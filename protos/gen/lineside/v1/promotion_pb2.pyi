@@ -264,6 +264,7 @@ class PairedComparison(_message.Message):
     DIFFERENCE_LOW_FIELD_NUMBER: _builtins.int
     DIFFERENCE_HIGH_FIELD_NUMBER: _builtins.int
     MEASURED_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     """The class, or `site/line`; empty over all."""
     metric: _builtins.str
@@ -282,6 +283,8 @@ class PairedComparison(_message.Message):
     """The true difference is not above this, with the confidence asked of this measure."""
     measured: _builtins.bool
     """Whether there are enough items to compute it; the numbers are 0 where there are not."""
+    parts: _builtins.int
+    """Parts that it rests on, of the rarer kind where two are told apart."""
     def __init__(
         self,
         *,
@@ -294,10 +297,11 @@ class PairedComparison(_message.Message):
         difference_low: _builtins.float = ...,
         difference_high: _builtins.float = ...,
         measured: _builtins.bool = ...,
+        parts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "champion", b"champion", "difference", b"difference", "difference_high", b"difference_high", "difference_low", b"difference_low", "items", b"items", "measured", b"measured", "metric", b"metric", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "champion", b"champion", "difference", b"difference", "difference_high", b"difference_high", "difference_low", b"difference_low", "items", b"items", "measured", b"measured", "metric", b"metric", "parts", b"parts", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
