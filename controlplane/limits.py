@@ -138,6 +138,8 @@ POLICY_INTERVAL_SECONDS_MAX = 365 * 86400.0
 """Far above any use: more is a slip of the pen."""
 TRIGGER_TICK_SECONDS = 5.0
 """A few counts a policy; no label is in such a hurry."""
+JUDGING_TICK_SECONDS = 2.0
+"""A look at a few rows; what is found takes minutes."""
 PROMOTION_TICK_SECONDS = 2.0
 """An operator who has approved waits for it."""
 LINEAGE_DEPTH_MAX = 100
