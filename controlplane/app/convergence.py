@@ -7,12 +7,13 @@ nothing and a run that was lost is made good by the next. So it is with the cond
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
+from controlplane.app.drift_flags import find_flagged
 from controlplane.app.ports import ChangeNotifier, Store, UnitOfWork
 from controlplane.app.retries import retry_stale
 from controlplane.domain.assignment import DesiredState, Standing, assign, revise
 from controlplane.domain.condition import Condition
 from controlplane.domain.deployment_conditions import find_reach, judge
-from controlplane.domain.ids import AgentId, DeploymentId
+from controlplane.domain.ids import AgentId, DeploymentId, ModelId
 
 
 async def read_standing(uow: UnitOfWork, agent_ids: Collection[AgentId] | None = None) -> Standing:
@@ -46,7 +47,9 @@ async def find_changes(uow: UnitOfWork, agent_ids: Collection[AgentId] | None = 
     return revise(assign(standing), standing.stored)
 
 
-def find_conditions(standing: Standing, now: datetime) -> Mapping[DeploymentId, tuple[Condition, ...]]:
+def find_conditions(
+    standing: Standing, drifted: Collection[tuple[AgentId, ModelId]], now: datetime
+) -> Mapping[DeploymentId, tuple[Condition, ...]]:
     """Return the conditions of the deployments whose conditions are not those that are stored."""
     reach = find_reach(standing, assign(standing))
     found = {
@@ -55,6 +58,7 @@ def find_conditions(standing: Standing, now: datetime) -> Mapping[DeploymentId, 
             reach[deployment.id],
             version_yanked=deployment.version is not None
             and (deployment.model_id, deployment.version) in standing.yanked,
+            drifted=drifted,
             now=now,
         )
         for deployment in standing.deployments
@@ -90,16 +94,22 @@ class Convergence:
         await self.run()
         async with self._store.read() as uow:
             standing = await read_standing(uow)
+            drifted = await _drifted(uow)
         self._see(standing, now)
-        if not find_conditions(standing, now):
+        if not find_conditions(standing, drifted, now):
             return
         await retry_stale(lambda: self._write_conditions(now))
 
     async def _write_conditions(self, now: datetime) -> None:
         async with self._store.write() as uow:
-            for deployment_id, conditions in find_conditions(await read_standing(uow), now).items():
+            found = find_conditions(await read_standing(uow), await _drifted(uow), now)
+            for deployment_id, conditions in found.items():
                 await uow.deployments.set_conditions(deployment_id, conditions)
 
     async def _write(self, agent_ids: Collection[AgentId] | None) -> tuple[AgentId, ...]:
         async with self._store.write() as uow:
             return await converge(uow, agent_ids)
+
+
+async def _drifted(uow: UnitOfWork) -> Collection[tuple[AgentId, ModelId]]:
+    return frozenset((drift.agent_id, drift.model_id) for drift in await find_flagged(uow))

@@ -18,6 +18,7 @@ import structlog
 
 from controlplane import limits, observability
 from controlplane.app.audit import LogFollower, write_down
+from controlplane.app.drift_flags import find_flagged
 from controlplane.app.notices import Notices
 from controlplane.app.paging import Page, clamp_page_size, decode_page_token, encode_page_token, page_of
 from controlplane.app.pins import check_reason
@@ -34,7 +35,7 @@ from controlplane.domain.drift import (
     related,
     relearn,
 )
-from controlplane.domain.drift_slot import Followed, follow, is_current
+from controlplane.domain.drift_slot import Followed, follow
 from controlplane.domain.errors import FieldInvalidError, ResourceNotFoundError
 from controlplane.domain.evidence import MetricWindow
 from controlplane.domain.ids import AgentId, ModelId
@@ -170,8 +171,7 @@ class Drifts:
         self.policy = policy
 
     async def flagged(self, model_id: ModelId) -> Sequence[Drift]:
-        """Return the drifts of the model that are DRIFTED now, by agent: of agents that are not revoked and, as far as
-        they were heard of, serve the version still."""
+        """Return the drifts of the model that are DRIFTED now, by agent; see `find_flagged`."""
         async with self._store.read() as uow:
             return await find_flagged(uow, model_id)
 
@@ -274,13 +274,6 @@ class Drifts:
                 first = False
                 if not (has_more or follower.has_more):
                     await changes.wait(timeout_seconds=limits.WATCH_LOOK_SECONDS)
-
-
-async def find_flagged(uow: UnitOfWork, model_id: ModelId | None = None) -> Sequence[Drift]:
-    """Return the drifts that are DRIFTED now; see `Drifts.flagged`."""
-    drifted = await uow.drifts.list_flagged(model_id)
-    records = {record.agent.id: record for record in await uow.agents.list_of({one.agent_id for one in drifted})}
-    return [drift for drift in drifted if is_current(drift, records.get(drift.agent_id))]
 
 
 async def _get(uow: UnitOfWork, agent_id: AgentId, model_id: ModelId, version: int | None) -> Drift:

@@ -9,7 +9,7 @@ from cronsim import CronSim
 
 from controlplane import limits
 from controlplane.app.audit import write_down
-from controlplane.app.drift import find_flagged
+from controlplane.app.drift_flags import find_flagged
 from controlplane.app.paging import Page, clamp_page_size, decode_page_token, encode_page_token, page_of
 from controlplane.app.ports import Clock, IdSource, Store, UnitOfWork
 from controlplane.app.retries import retry_stale

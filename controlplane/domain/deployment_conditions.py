@@ -4,17 +4,20 @@
 - Overlapping: another deployment of the model has the same priority and matches an agent that this one matches. Such
   are refused at creation, so labels or devices have changed since. Which of the two holds the agent is settled by age.
 - VersionYanked: the version that the deployment stands at is forbidden to further agents.
+- InputsDrifted: of agents that it holds, the inputs or answers are no longer what the version saw first. From the first
+  drift on; a deployment that never saw one does not have it.
 
 A transition time moves exactly when the state of its condition does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from controlplane.domain.assignment import DesiredSlot, Standing, find_contenders, holders
 from controlplane.domain.condition import Condition, ConditionState
 from controlplane.domain.deployment import Deployment
+from controlplane.domain.drift import INPUTS_DRIFTED
 from controlplane.domain.ids import AgentId, DeploymentId, ModelId
 from controlplane.domain.inventory import AgentRecord, SlotState
 
@@ -109,17 +112,26 @@ def serves(record: AgentRecord, model_id: ModelId, version: int | None) -> bool:
     return slot is not None and slot.state is SlotState.SERVING and slot.serving_version == version
 
 
-def judge(deployment: Deployment, reach: Reach, *, version_yanked: bool, now: datetime) -> tuple[Condition, ...]:
-    """Return the deployment's conditions, by type; those that say nothing new equal the ones that it has."""
+def judge(
+    deployment: Deployment,
+    reach: Reach,
+    *,
+    version_yanked: bool,
+    drifted: Collection[tuple[AgentId, ModelId]] = (),
+    now: datetime,
+) -> tuple[Condition, ...]:
+    """Return the deployment's conditions, by type; those that say nothing new equal the ones that it has. `drifted` are
+    the slots of the fleet that have drifted."""
     before = {condition.type: condition for condition in deployment.conditions}
-    return tuple(
-        _carry(before.get(found.type), found)
-        for found in (
-            _converged(reach, now),
-            _overlapping(deployment, reach, now),
-            _version_yanked(deployment, reach, version_yanked=version_yanked, now=now),
-        )
-    )
+    away = [agent for agent in reach.held if (agent, deployment.model_id) in drifted]
+    found = [
+        _converged(reach, now),
+        _overlapping(deployment, reach, now),
+        _version_yanked(deployment, reach, version_yanked=version_yanked, now=now),
+    ]
+    if away or INPUTS_DRIFTED in before:
+        found.append(_inputs_drifted(reach, away, now))
+    return tuple(_carry(before.get(condition.type), condition) for condition in found)
 
 
 def _carry(before: Condition | None, found: Condition) -> Condition:
@@ -190,6 +202,18 @@ def _version_yanked(deployment: Deployment, reach: Reach, *, version_yanked: boo
         message += f"; without a version: {_names(reach.without_version)}"
     return Condition(
         type=VERSION_YANKED, state=ConditionState.TRUE, reason="Yanked", message=message, transition_time=now
+    )
+
+
+def _inputs_drifted(reach: Reach, away: Sequence[AgentId], now: datetime) -> Condition:
+    named = f"; see `lineside drift list`: {_names(away)}" if away else ""
+    return Condition(
+        type=INPUTS_DRIFTED,
+        state=ConditionState.TRUE if away else ConditionState.FALSE,
+        reason="AgentsDrifted" if away else "NoneDrifted",
+        message=f"{len(away)} of {len(reach.held)} agents see or answer something else than their version did at first"
+        + named,
+        transition_time=now,
     )
 
 
