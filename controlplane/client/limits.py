@@ -44,3 +44,17 @@ GOLDEN_BYTES_MAX = 64 << 20
 """Golden inputs of a version, and again its outputs, unpacked, as agents take them: a hundred images of 640 x 320."""
 MODEL_INFO_VALUE_BYTES_MAX = 64 << 10
 """Longest value of a key of model_info: what the controller keeps of one; a thousand labels take 10 kB."""
+LABEL_FILE_BYTES_MAX = 256 << 20
+"""A file of labels of 50,000 pictures takes some tens of megabytes; more is the wrong file."""
+FAULTS_SHOWN_MAX = 20
+"""Of a file of labels, in words; programs find them all."""
+IMPORT_BATCH_PICTURES = 250
+IMPORT_BATCH_BYTES = 8 << 20
+"""Pictures of one message of an import: below the bound of a message, and a second's work."""
+IMPORT_SECONDS = 120.0
+"""Deadline of one message of an import: 250 pictures are decoded and made durable."""
+FREEZE_SECONDS = 600.0
+"""Deadline of a freeze: pictures that nobody has looked at yet are decoded, minutes for tens of thousands."""
+SHEET_SECONDS = 300.0
+SHEET_BYTES_MAX = 256 << 20
+"""A contact sheet is a few megabytes; more is a broken controller."""

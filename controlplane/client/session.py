@@ -8,13 +8,16 @@ from controlplane.client.agents import Agents
 from controlplane.client.audit import Audit
 from controlplane.client.channel import Connection
 from controlplane.client.config import OperatorConfig, load_config
+from controlplane.client.datasets import Datasets
 from controlplane.client.deployments import Deployments
 from controlplane.client.drift import Drifts
+from controlplane.client.labels import Labels
 from controlplane.client.models import Models
 from controlplane.client.operators import Operators
 from controlplane.client.results import Results
 from controlplane.client.retry import Pacing
 from controlplane.client.rollouts import Rollouts
+from controlplane.client.sample_imports import SampleImports
 from controlplane.client.samples import Samples
 from controlplane.client.tokens import Tokens
 
@@ -33,6 +36,9 @@ class Client:
         self.deployments = Deployments(self._connection)
         self.rollouts = Rollouts(self._connection)
         self.samples = Samples(self._connection)
+        self.sample_imports = SampleImports(self._connection)
+        self.labels = Labels(self._connection)
+        self.datasets = Datasets(self._connection)
         self.results = Results(self._connection)
         self.drifts = Drifts(self._connection)
         self.audit = Audit(self._connection)
