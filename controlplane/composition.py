@@ -56,6 +56,7 @@ from controlplane.app.tokens import JoinTokens
 from controlplane.artifacts.blob_store import open_blob_store
 from controlplane.artifacts.object_store import open_object_store
 from controlplane.composition_datasets import api_services, open_datasets
+from controlplane.composition_training import TrainingParts, compose_training, training_services
 from controlplane.config import Address, Settings
 from controlplane.domain.ids import AgentId
 from controlplane.folder import clear_workspace, take_over
@@ -102,6 +103,7 @@ class Parts:
     meter: Meter
     blobs: BlobStore
     datasets: Datasets
+    training: TrainingParts
     objects: ObjectStore
     codec: ResultCodec
     notices: Notices
@@ -158,6 +160,7 @@ def compose(settings: Settings, *, measure: bool = False) -> Parts:
 
     silence = silent_seconds_max(settings)
     blobs = open_blob_store(settings.artifact_url)
+    datasets = open_datasets(store=store, blobs=blobs, clock=clock, ids=ids)
     return Parts(
         settings=settings,
         authority=authority,
@@ -167,7 +170,17 @@ def compose(settings: Settings, *, measure: bool = False) -> Parts:
         database=database,
         meter=meter,
         blobs=blobs,
-        datasets=open_datasets(store=store, blobs=blobs, clock=clock, ids=ids),
+        datasets=datasets,
+        training=compose_training(
+            settings,
+            store=store,
+            fenced=fenced,
+            blobs=blobs,
+            datasets=datasets,
+            inspector=OpenVinoInspector(),
+            clock=clock,
+            ids=ids,
+        ),
         objects=open_object_store(settings.artifact_url),
         codec=ParquetCodec(),
         notices=notices,
@@ -213,7 +226,11 @@ def _hearing(notices: Notices, revocations: Revocations) -> Callable[[Notice], N
 
 def led_jobs(parts: Parts) -> tuple[Job, ...]:
     """What the controller that leads does by itself, beside rollouts and convergence."""
-    return (Job(name="drift", work=lambda: parts.led_drift.tick(parts.clock.now()), seconds=limits.DRIFT_TICK_SECONDS),)
+    now = parts.clock.now
+    return (
+        Job(name="drift", work=lambda: parts.led_drift.tick(now()), seconds=limits.DRIFT_TICK_SECONDS),
+        Job(name="training", work=lambda: parts.training.ticks.tick(now()), seconds=limits.TRAINING_TICK_SECONDS),
+    )
 
 
 def fleet_listener(parts: Parts) -> server.Listener:
@@ -253,6 +270,7 @@ def api_listener(parts: Parts) -> server.Listener:
         *_registry_services(parts),
         *_rollout_services(parts),
         *api_services(store=parts.store, datasets=parts.datasets, clock=parts.clock, ids=parts.ids),
+        *training_services(parts.training),
     )
     return server.Listener(
         name="api",

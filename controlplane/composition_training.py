@@ -1,16 +1,24 @@
 """Training put together: the runner of this machine, the trainers of its configuration, and who uses them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import grpc
+from lineside.v1 import training_service_pb2_grpc
 
 from controlplane.app.ports import BlobStore, Clock, IdSource, ModelInspector, Store
 from controlplane.app.ports_datasets import DatasetFolder
 from controlplane.app.training import Training
 from controlplane.app.training_ticks import TrainingTicks
 from controlplane.config import Settings
+from controlplane.rpc.training import TrainingServicer
 from controlplane.training.configuration import load_trainers
 from controlplane.training.local_runner import LocalRunner
+
+
+Registration = tuple[str, Callable[[grpc.aio.Server], None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +58,17 @@ def compose_training(
             clock=clock,
             ids=ids,
             workspace=settings.work_dir,
+        ),
+    )
+
+
+def training_services(parts: TrainingParts) -> tuple[Registration, ...]:
+    """What operators reach on the API listener."""
+    runs = TrainingServicer(parts.training)
+    return (
+        (
+            "lineside.v1.TrainingService",
+            lambda to: training_service_pb2_grpc.add_TrainingServiceServicer_to_server(runs, to),
         ),
     )
 
