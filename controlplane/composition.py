@@ -47,6 +47,7 @@ from controlplane.app.ports import BlobStore, Store
 from controlplane.app.ports_lake import ObjectStore, ResultCodec
 from controlplane.app.registry import Registry
 from controlplane.app.rehearsals import Rehearsals
+from controlplane.app.result_questions import ResultQuestions
 from controlplane.app.results import Results
 from controlplane.app.revocations import Revocations
 from controlplane.app.rollout_ticks import RolloutTicks
@@ -65,6 +66,7 @@ from controlplane.identity.peers import parse_peer
 from controlplane.inspection.inspector import OpenVinoInspector
 from controlplane.jobs import Job
 from controlplane.lake.codec import ParquetCodec
+from controlplane.lake.query import DuckDbQuestions
 from controlplane.metrics_endpoint import MeasuredStore, Meter
 from controlplane.rpc import server
 from controlplane.rpc.agents import AgentServicer
@@ -342,6 +344,12 @@ def _registry_services(parts: Parts) -> tuple[Registration, ...]:
     )
     results = ResultServicer(
         results=Results(store=parts.store, objects=parts.objects, codec=parts.codec),
+        questions=ResultQuestions(
+            store=parts.store,
+            objects=parts.objects,
+            engine=DuckDbQuestions(),
+            workspace=parts.settings.work_dir,
+        ),
         metrics=Metrics(store=parts.store, clock=parts.clock),
     )
     samples = SampleServicer(Samples(store=parts.store, blobs=parts.blobs, clock=parts.clock))

@@ -467,3 +467,23 @@ DRIFT_HISTORY_POINTS_DEFAULT = 200
 DRIFT_HISTORY_POINTS_MAX = 1000
 """More than a screen has places."""
 DRIFT_HISTORY_EVENTS_MAX = 1000
+LAKE_QUERY_SECONDS_MAX = 60.0
+"""An operator waits for it; what takes longer is a job for an engine of its own."""
+LAKE_QUERY_MEMORY_BYTES = 1 << 30
+"""Of one question: sums over tens of millions of rows take a tenth of it."""
+LAKE_QUERIES_AT_ONCE_MAX = 2
+"""Each takes two cores at the lowest priority but one."""
+LAKE_QUERY_NICENESS = 15
+LAKE_QUERY_FILES_MAX = 20_000
+"""Whose ends a question reads first: some seconds from a disk."""
+LAKE_FETCH_BYTES_MAX = 4 << 30
+"""Of a cloud's objects for one question: what the controller's disk lends for a minute."""
+LAKE_FETCHES_AT_ONCE = 16
+LAKE_ANSWER_BYTES_MAX = 6 << 20
+"""As JSON; the message stays under its bound."""
+LAKE_ROWS_DEFAULT = 1_000
+LAKE_ROWS_MAX = 10_000
+LAKE_SQL_CHARS_MAX = 100_000
+LAKE_REFUSAL_CHARS_MAX = 1_000
+"""Of what DuckDB says is wrong with a question, which repeats it."""
+LABELS_GOOD_MAX = 1_000

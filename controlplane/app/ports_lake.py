@@ -151,3 +151,25 @@ class ResultIndexRepository(Protocol):
         """Let `objects`, which have their arrivals, stand for these rows of the table before the lake. Raises
         StaleWriteError when one of the rows is no longer there."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Rows of values that JSON has words for."""
+
+    columns: Sequence[tuple[str, str]]
+    """Name and type, as DuckDB names it."""
+    rows: Sequence[Sequence[object]]
+    truncated: bool = False
+    """More rows were found than were asked for, or than a message takes."""
+
+
+class QuestionEngine(Protocol):
+    """Answers questions in SQL where they can do no harm."""
+
+    async def ask(
+        self, sql: str, files: Sequence[Path], *, row_limit: int, parameters: Sequence[object] = ()
+    ) -> Answer:
+        """Ask over the table `results`, which these files are, in their folders. Raises FieldInvalidError (field "sql")
+        for a question that is wrong or no SELECT, LimitExceededError for one that takes too long or too much memory."""
+        ...
