@@ -16,8 +16,10 @@ from agent import limits
 from agent.app import conditions, reporting
 from agent.app.conditions import Conditions
 from agent.app.executor import Executor
+from agent.app.input_watch import InputWatch
 from agent.app.metrics import new_registry
 from agent.app.ports import Clock, Runtime
+from agent.app.redaction import installed_redactors
 from agent.app.renewal import Renewal
 from agent.app.reporting import Delivery
 from agent.app.sampling import SampleCollector
@@ -40,6 +42,7 @@ from agent.runtime.openvino_runtime import OpenVinoRuntime
 from agent.runtime.plugins import ENVIRONMENT_VARIABLE, parse_plugins
 from agent.storage import durable
 from agent.storage.artifact_cache import DiskArtifactCache
+from agent.storage.baseline_file import JsonBaselineFile
 from agent.storage.folder import AgentFolder
 from agent.storage.identity import IdentityFiles
 from agent.storage.result_log import DiskResultLog
@@ -167,9 +170,17 @@ def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None
     )
     evidence = reporting.evidence_delivery(result_log, controller, conditions=told, clock=clock, rng=rng)
     samples = reporting.sample_delivery(sample_spool, controller, conditions=told, clock=clock, rng=rng)
-    collector = SampleCollector(sample_spool, conditions=told, clock=clock, rng=rng, on_sample=samples.hurry)
+    collector = SampleCollector(
+        sample_spool,
+        InputWatch(result_log, JsonBaselineFile(folder.samples), clock=clock, rng=rng),
+        conditions=told,
+        clock=clock,
+        rng=rng,
+        redactors=installed_redactors(),
+        on_sample=samples.hurry,
+    )
     traffic = Traffic()
-    shadows = Shadows(results=result_log, traffic=traffic, clock=clock)
+    shadows = Shadows(results=result_log, samples=collector, traffic=traffic, clock=clock)
     new_serving = Serving if tracing is None else partial(TracedServing, tracing.tracer)
     serving = new_serving(clock=clock, results=result_log, samples=collector, shadows=shadows, traffic=traffic)
     used_runtime = runtime or _open_runtime(folder)
@@ -186,7 +197,13 @@ def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None
         rng=rng,
     )
     sync_loop = SyncLoop(
-        controller=controller, executor=executor, runtime=used_runtime, conditions=told, clock=clock, rng=rng
+        controller=controller,
+        executor=executor,
+        runtime=used_runtime,
+        conditions=told,
+        clock=clock,
+        rng=rng,
+        sample_counts=collector.counts,
     )
     sync_loop.subscribe(evidence.hurry)
     sync_loop.subscribe(samples.hurry)

@@ -94,6 +94,20 @@ SAMPLE_BYTES_MAX = 8 << 20
 SAMPLE_QUEUE_MAX = 64
 SAMPLE_QUEUE_BYTES_MAX = 64 << 20
 """Inputs that wait to be encoded, by number and bytes; what does not fit is not sampled."""
+SAMPLES_REMEMBERED_MAX = 512
+"""Samples of a slot against which the next is held as a near duplicate: 30 us of the samples' thread."""
+SAMPLE_QUOTA_CLOSED_SECONDS = 30.0
+"""How long a label's quota that was full is not looked at again: until then its results cost a look-up."""
+SAMPLE_QUOTAS_CLOSED_MAX = 4096
+"""Labels of all slots that are known to be full; beyond they are all looked at again."""
+INPUTS_WATCHED_PER_SECOND = 50
+"""Inputs of a slot whose statistics are computed on the serving path, at some 50 us each: 0.25 % of one core."""
+INPUTS_FLUSH_SECONDS = 1.0
+"""How often their counts go to disk, half the age at which a segment is sealed."""
+BASELINE_INPUTS = 200
+"""Inputs that say what is normal for a version: with seven statistics fewer make every later one look odd."""
+BASELINES_MAX = 64
+"""Slots and versions whose baseline is remembered, the oldest go: some for each slot of a line server."""
 
 # --- evidence ---
 CONFIDENCE_BINS = 20

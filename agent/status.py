@@ -94,6 +94,10 @@ def _live_tables(console: Console, live: dict[str, Any]) -> None:
             for name, each in spool.items()
         )
     )
+    samples = live["samples"]
+    skipped = ", ".join(f"{count} {why}" for why, count in samples["skipped"].items() if count)
+    reasons = ", ".join(f"{count} {reason.lower()}" for reason, count in samples["kept_by_reason"].items() if count)
+    console.print(f"samples: {samples['kept']} kept ({reasons or 'none'}); not kept: {skipped or 'none'}")
     slots = Table("slot", "state", "version", "of", "device", "requests", "failed", "mean ms", "failure")
     for slot in live["slots"]:
         mean_ms = slot["request_ms_mean"]

@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lineside.v1 import evidence_pb2
 
 from agent import limits
+from agent.app.input_histograms import InputHistograms
 from agent.domain.result import Outcome, Result
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
@@ -80,9 +81,10 @@ class WindowBuilder:
     labels: Counter[str] = field(default_factory=Counter)
     """Of the top label; as many as the model has classes, at most."""
     sketch: ddsketch.DDSketch = field(default_factory=new_sketch)
+    inputs: InputHistograms = field(default_factory=InputHistograms)
 
     def add(self, result: evidence_pb2.Result) -> None:
-        time_ns = result.infer_time.seconds * NANOSECONDS_PER_SECOND + result.infer_time.nanos
+        time_ns = _nanoseconds(result.infer_time)
         self.start_ns = time_ns if self.start_ns is None else min(self.start_ns, time_ns)
         self.end_ns = time_ns if self.end_ns is None else max(self.end_ns, time_ns)
         self.inference_count += 1
@@ -93,6 +95,13 @@ class WindowBuilder:
         if result.labels:
             self.histogram[confidence_bin(result.labels[0].score)] += 1
             self.labels[result.labels[0].label] += 1
+
+    def add_inputs(self, window: evidence_pb2.MetricWindow) -> None:
+        """What `app.input_windows` has counted: it dates the window where no result does."""
+        self.inputs.add_messages(window.input_statistics)
+        start_ns, end_ns = _nanoseconds(window.start_time), _nanoseconds(window.end_time)
+        self.start_ns = start_ns if self.start_ns is None else min(self.start_ns, start_ns)
+        self.end_ns = end_ns if self.end_ns is None else max(self.end_ns, end_ns)
 
     def message(self, *, otherwise_ns: int) -> evidence_pb2.MetricWindow:
         """The window; `otherwise_ns` is its time where it holds refusals alone."""
@@ -110,6 +119,7 @@ class WindowBuilder:
             latency=sketch_message(self.sketch),
             confidence_histogram=self.histogram,
             label_counts=bounded_counts(self.labels),
+            input_statistics=self.inputs.messages(),
         )
 
 
@@ -140,6 +150,12 @@ class Windows:
     def add(self, result: evidence_pb2.Result) -> None:
         self._builder(WindowKey(slot=result.slot, model_version=result.model_version, device=result.device)).add(result)
 
+    def add_inputs(self, window: evidence_pb2.MetricWindow) -> None:
+        """Statistics of inputs of the slot, version and device that `window` names."""
+        self._builder(WindowKey(slot=window.slot, model_version=window.model_version, device=window.device)).add_inputs(
+            window
+        )
+
     def add_refused(self, slot: str, model_version: str, count: int) -> None:
         """Refusals count for the slot and version; no device took part."""
         self._builder(WindowKey(slot=slot, model_version=model_version, device="")).refused_count += count
@@ -157,15 +173,26 @@ class Windows:
 
 
 def compute_windows(
-    results: Iterable[bytes], refused: Mapping[tuple[str, str], int], *, otherwise_ns: int
+    results: Iterable[bytes],
+    refused: Mapping[tuple[str, str], int],
+    *,
+    inputs: Iterable[bytes] = (),
+    otherwise_ns: int,
 ) -> tuple[bytes, ...]:
-    """Serialized windows of exactly these serialized results and refusals by (slot, model version)."""
+    """Serialized windows of exactly these serialized results, refusals by (slot, model version) and statistics of
+    inputs, which are serialized windows with nothing else."""
     windows = Windows()
     for content in results:
         windows.add(evidence_pb2.Result.FromString(content))
     for (slot, model_version), count in refused.items():
         windows.add_refused(slot, model_version, count)
+    for content in inputs:
+        windows.add_inputs(evidence_pb2.MetricWindow.FromString(content))
     return tuple(window.SerializeToString() for window in windows.messages(otherwise_ns=otherwise_ns))
+
+
+def _nanoseconds(time: Timestamp) -> int:
+    return time.seconds * NANOSECONDS_PER_SECOND + time.nanos
 
 
 def _timestamp_ns(time_ns: int) -> Timestamp:

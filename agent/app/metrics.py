@@ -94,11 +94,16 @@ class AgentMetrics(Collector):
 
     def _samples(self) -> Iterator[Metric]:
         counts = self._vitals.collector.counts()
-        yield _counter("samples_kept", "Inputs that were kept as samples.", [((), counts.kept)])
+        yield _counter(
+            "samples_kept",
+            "Inputs that were kept as samples.",
+            [([reason.lower()], count) for reason, count in counts.kept.items()],
+            "reason",
+        )
         yield _counter(
             "samples_skipped",
             "Inputs that were picked as samples and not kept.",
-            [([why.value], count) for why, count in counts.skipped.items()],
+            [([why], count) for why, count in counts.skipped.items()],
             "reason",
         )
 

@@ -9,8 +9,10 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from lineside.v1 import evidence_pb2
 
 from agent.domain.artifact import Artifact, ModelSignature
+from agent.domain.day_budget import DayBudget
 from agent.domain.device import Configuration, Device, DeviceChoice, DeviceMeasurement, Host, RuntimePolicy
 from agent.domain.result import Result
 from agent.domain.shadow import Comparison, ShadowPair
@@ -202,6 +204,8 @@ class SpooledSample:
     id: str
     sample: bytes
     content: bytes
+    value: float = 0.5
+    """0 to 1: the least goes first where room is short."""
 
 
 class EvidenceSpool(Protocol):
@@ -221,8 +225,9 @@ class EvidenceSpool(Protocol):
 class SampleSpool(Protocol):
     """Samples that wait on disk, oldest first. Thread-safe, blocking."""
 
-    def add(self, sample: SpooledSample) -> None:
-        """Keep it, dropping the oldest where the bound asks for it. Raises StateError (STATE_UNWRITABLE)."""
+    def add(self, sample: SpooledSample) -> bool:
+        """Keep it, dropping the least valuable where the bound asks for it; False where that is the sample itself.
+        Raises StateError (STATE_UNWRITABLE)."""
         ...
 
     def pending(self) -> Sequence[str]: ...
@@ -231,11 +236,21 @@ class SampleSpool(Protocol):
         ...
 
     def discard(self, sample_id: str) -> None: ...
-    def take_budget(self, slot: str, size_bytes: int, limit_bytes: int) -> bool:
-        """Spend from the slot's budget of today, durably; False, and nothing spent, when it does not suffice."""
+    def budget(self, slot: str) -> DayBudget:
+        """Of today. Never waits for the disk."""
         ...
 
-    def budget_left(self, slot: str, limit_bytes: int) -> int: ...
+    def spend(self, slot: str, size_bytes: int, label: str) -> None:
+        """Of the slot's budget of today, durably; for one thread. Raises StateError (STATE_UNWRITABLE)."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Since the start, for want of room."""
+        ...
+
+    @property
+    def size_bytes(self) -> int: ...
 
 
 class ResultLog(Protocol):
@@ -253,6 +268,14 @@ class ComparisonLog(Protocol):
     def count_skipped(self, pair: ShadowPair, time: datetime, count: int) -> None: ...
 
 
+class InputLog(Protocol):
+    """Where statistics of inputs go. Thread-safe; safe from a kill of the process on return."""
+
+    def append_inputs(self, window: evidence_pb2.MetricWindow) -> None:
+        """`window` says of which slot, version, device and time they are, and nothing else."""
+        ...
+
+
 class ShadowOffers(Protocol):
     """Where the serving path shows what it has answered. Thread-safe, never blocks, may skip."""
 
@@ -263,6 +286,11 @@ class SampleOffers(Protocol):
     """Where the serving path offers inputs. Thread-safe, never blocks, may drop."""
 
     def offer(self, inputs: Mapping[str, Tensor], results: Sequence[Result], policy: SamplePolicy) -> None: ...
+    def offer_disagreement(
+        self, inputs: Mapping[str, Tensor], results: Sequence[Result], index: int, policy: SamplePolicy
+    ) -> None:
+        """Item `index` of `results` got another label from a candidate in shadow."""
+        ...
 
 
 # --- OpenVINO -------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import numpy as np
 import structlog
 
 from agent import limits
-from agent.app.ports import Clock, ComparisonLog, LoadedModel, Tensor
+from agent.app.ports import Clock, ComparisonLog, LoadedModel, SampleOffers, Tensor
 from agent.app.readings import labels_of_items
 from agent.app.traffic import Traffic
 from agent.domain.errors import RequestError, StateError
@@ -50,6 +50,7 @@ class ShadowRunner:
         *,
         compared: int,
         results: ComparisonLog,
+        samples: SampleOffers,
         traffic: Traffic,
         clock: Clock,
         turn: threading.Lock,
@@ -61,6 +62,7 @@ class ShadowRunner:
         self._loaded = loaded
         self._reading = reading_of(loaded.signature)
         self._results = results
+        self._samples = samples
         self._traffic = traffic
         self._clock = clock
         self._turn = turn
@@ -193,6 +195,9 @@ class ShadowRunner:
             for result, labels in zip(offered.results, rows, strict=True)
         )
         self._compared += len(comparisons)
+        for index, comparison in enumerate(comparisons):
+            if not comparison.agreed and not comparison.failed:
+                self._samples.offer_disagreement(offered.arrays, offered.results, index, self._candidate.sample_policy)
         try:
             self._results.append_comparisons(comparisons)
         except StateError as error:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from agent import limits
-from agent.app.ports import Clock, ComparisonLog, LoadedModel, ShadowRecord, Tensor
+from agent.app.ports import Clock, ComparisonLog, LoadedModel, SampleOffers, ShadowRecord, Tensor
 from agent.app.shadow_runner import ShadowRunner
 from agent.app.traffic import Traffic
 from agent.domain.artifact import ModelSignature
@@ -29,8 +29,9 @@ _ENDED = frozenset({ShadowState.COMPLETE, ShadowState.STOPPED, ShadowState.FAILE
 class Shadows:
     """`app.ports.ShadowOffers`; `offer` is for any thread, all else for the executor's loop."""
 
-    def __init__(self, *, results: ComparisonLog, traffic: Traffic, clock: Clock) -> None:
+    def __init__(self, *, results: ComparisonLog, samples: SampleOffers, traffic: Traffic, clock: Clock) -> None:
         self._results = results
+        self._samples = samples
         self._traffic = traffic
         self._clock = clock
         self._turn = threading.Lock()
@@ -163,6 +164,7 @@ class Shadows:
             loaded,
             compared=compared,
             results=self._results,
+            samples=self._samples,
             traffic=self._traffic,
             clock=self._clock,
             turn=self._turn,

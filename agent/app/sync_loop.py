@@ -23,7 +23,7 @@ from agent.app.wakeup import Wakeup, first_of
 from agent.domain.backoff import delay_seconds
 from agent.domain.device import Device, Host
 from agent.domain.errors import CLOCK_FIELD, ControllerError, Reason
-from agent.domain.slot import ObservedState
+from agent.domain.slot import ObservedState, SampleCounts
 
 _log = structlog.get_logger()
 
@@ -60,7 +60,9 @@ class SyncLoop:
         conditions: Conditions,
         clock: Clock,
         rng: random.Random,
+        sample_counts: Callable[[], SampleCounts] = SampleCounts,
     ) -> None:
+        self._sample_counts = sample_counts
         self._controller = controller
         self._executor = executor
         self._runtime = runtime
@@ -200,6 +202,7 @@ class SyncLoop:
             conditions=self._conditions.all(),
             nack_message=self._refusal[0],
             nack_generation=self._refusal[1],
+            sample_counts=self._sample_counts(),
         )
 
     async def _current_facts(self) -> tuple[Host, Sequence[Device]]:

@@ -15,7 +15,7 @@ from agent.app.sampling import SampleCollector
 from agent.app.serving import Serving, Statistics
 from agent.app.sync_loop import SyncLoop
 from agent.app.traffic import Traffic
-from agent.domain.slot import ObservedSlot
+from agent.domain.slot import ObservedSlot, SampleCounts
 
 
 class SpoolCounts(Protocol):
@@ -97,7 +97,17 @@ def live_status(vitals: Vitals, listening: Listening) -> dict[str, Any]:
             name: {"waiting": len(spool.pending()), "size_bytes": spool.size_bytes, "dropped": spool.dropped}
             for name, spool in vitals.spools.items()
         },
-        "samples": asdict(vitals.collector.counts()),
+        "samples": _samples(vitals.collector.counts()),
+    }
+
+
+def _samples(counts: SampleCounts) -> dict[str, Any]:
+    return {
+        "kept": counts.kept_total,
+        "kept_by_reason": dict(counts.kept),
+        "skipped": dict(counts.skipped),
+        "waiting": counts.waiting,
+        "waiting_bytes": counts.waiting_bytes,
     }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from agent.app.conditions import Conditions
+from agent.app.input_watch import InputWatch
 from agent.app.ports import Tensor
 from agent.app.sampling import SampleCollector
 from agent.app.serving import Serving
@@ -29,6 +30,7 @@ from agent.rpc.shared_memory import SharedMemory
 from agent.runtime.infer import OpenVinoModel
 from agent.runtime.openvino_runtime import OpenVinoRuntime
 from agent.storage import state_codec
+from agent.storage.baseline_file import JsonBaselineFile
 from agent.storage.result_log import DiskResultLog
 from agent.storage.sample_spool import DiskSampleSpool
 
@@ -46,11 +48,14 @@ def main() -> None:
     results = DiskResultLog(Path(work) / "results", clock=clock)
     traffic = Traffic()
     spool = DiskSampleSpool(Path(work) / "samples", clock=clock)
+    rng = random.Random(0)  # noqa: S311 - sampling, no secrets
+    watch = InputWatch(results, JsonBaselineFile(Path(work) / "samples"), clock=clock, rng=rng)
+    samples = SampleCollector(spool, watch, conditions=Conditions(clock), clock=clock, rng=rng)
     serving = Serving(
         clock=clock,
         results=results,
-        samples=SampleCollector(spool, conditions=Conditions(clock), clock=clock, rng=random.Random(0)),  # noqa: S311
-        shadows=Shadows(results=results, traffic=traffic, clock=clock),
+        samples=samples,
+        shadows=Shadows(results=results, samples=samples, traffic=traffic, clock=clock),
         traffic=traffic,
     )
     serving.swap(desired, loaded)

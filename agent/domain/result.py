@@ -13,6 +13,11 @@ class Outcome(StrEnum):
 class SampleReason(StrEnum):
     RANDOM = "RANDOM"
     LEAST_CONFIDENCE = "LEAST_CONFIDENCE"
+    MARGIN = "MARGIN"
+    ENTROPY = "ENTROPY"
+    CLASS_QUOTA = "CLASS_QUOTA"
+    OUTLIER = "OUTLIER"
+    SHADOW_DISAGREEMENT = "SHADOW_DISAGREEMENT"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

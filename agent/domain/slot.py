@@ -1,18 +1,45 @@
 """Slots: what should run, and what does. Versions are numbers of the slot's model; 0 means none."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 
 from agent.domain.artifact import Artifact, ModelSignature
 from agent.domain.device import DeviceChoice, RuntimePolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RedactedRegion:
+    """A rectangle of an image, as shares of its width and height from the upper left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    blur: bool = False
+    """A few flat tiles instead of one grey."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SamplePolicy:
+    """Which inputs are kept for training. What is left out asks for nothing."""
+
     random_fraction: float
     confidence_below: float
     budget_bytes_per_day: int
+    margin_below: float = 0.0
+    entropy_above: float = 1.0
+    class_quota_per_day: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Inputs a day of each label; "" is every label that is not named."""
+    outlier_above: float = 0.0
+    shadow_disagreement: bool = False
+    near_duplicate_distance: int | None = None
+    """Bits of a 64-bit difference hash; 0 is the same bytes only, None keeps duplicates."""
+    budget_images_per_day: int = 0
+    """0 is no bound."""
+    redaction: tuple[RedactedRegion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +147,22 @@ class AgentCondition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SampleCounts:
+    """What became of inputs that were picked to be kept for training, since the start."""
+
+    kept: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """By reason."""
+    skipped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """By why."""
+    waiting: int = 0
+    waiting_bytes: int = 0
+
+    @property
+    def kept_total(self) -> int:
+        return sum(self.kept.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedState:
     generation: int
     slots: tuple[ObservedSlot, ...]
@@ -130,3 +173,4 @@ class ObservedState:
     """Why a desired state is refused as a whole; empty while none is."""
     nack_generation: int = 0
     """Which one that is."""
+    sample_counts: SampleCounts = field(default_factory=SampleCounts)

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from google.protobuf.duration_pb2 import Duration
 from lineside.v1 import (
@@ -34,6 +35,7 @@ from agent.domain.slot import (
     ObservedShadow,
     ObservedSlot,
     ObservedState,
+    RedactedRegion,
     SamplePolicy,
     ShadowRun,
     ShadowState,
@@ -120,7 +122,6 @@ def desired_slot(message: slot_pb2.DesiredSlot) -> DesiredSlot:
         raise ValueError(
             f"desired_state.slots.fetch_bytes_per_second_max: {message.fetch_bytes_per_second_max} is no bound"
         )
-    policy = message.sample_policy
     return DesiredSlot(
         slot=message.slot,
         version=version_number(message.slot, message.model_version, "desired_state.slots.model_version"),
@@ -128,16 +129,45 @@ def desired_slot(message: slot_pb2.DesiredSlot) -> DesiredSlot:
         artifact=artifact(message.artifact),
         signature=signature(message.signature),
         runtime_policy=runtime_policy(message.runtime_policy),
-        sample_policy=SamplePolicy(
-            random_fraction=policy.random_fraction,
-            confidence_below=policy.confidence_below,
-            budget_bytes_per_day=policy.budget_bytes_per_day,
-        ),
+        sample_policy=sample_policy(message.sample_policy),
         offer=message.offer,
         prefetch=candidate(message.slot, message.prefetch) if message.HasField("prefetch") else None,
         shadow=shadow_run(message.slot, message.shadow) if message.HasField("shadow") else None,
         fetch_bytes_per_second_max=message.fetch_bytes_per_second_max,
     )
+
+
+def sample_policy(message: slot_pb2.SamplePolicy) -> SamplePolicy:
+    """An older controller says nothing of what it does not know, and asks for none of it."""
+    distance = message.near_duplicate_distance if message.HasField("near_duplicate_distance") else -1
+    return SamplePolicy(
+        random_fraction=message.random_fraction,
+        confidence_below=message.confidence_below,
+        budget_bytes_per_day=message.budget_bytes_per_day,
+        margin_below=message.margin_below,
+        entropy_above=message.entropy_above if message.HasField("entropy_above") else 1.0,
+        class_quota_per_day=MappingProxyType(dict(sorted(message.class_quota_per_day.items()))),
+        outlier_above=message.outlier_above,
+        shadow_disagreement=message.shadow_disagreement,
+        near_duplicate_distance=distance if distance >= 0 else None,
+        budget_images_per_day=message.budget_images_per_day,
+        redaction=tuple(map(redacted_region, message.redaction)),
+    )
+
+
+def redacted_region(message: slot_pb2.RedactedRegion) -> RedactedRegion:
+    """Raises ValueError where it is no part of an image: nothing of such a slot may be kept unredacted."""
+    region = RedactedRegion(
+        x=message.x,
+        y=message.y,
+        width=message.width,
+        height=message.height,
+        blur=message.method == slot_pb2.RedactedRegion.METHOD_BLUR,
+    )
+    for start, length in ((region.x, region.width), (region.y, region.height)):
+        if not (start >= 0.0 and length > 0.0 and start + length <= 1.0 + 1e-6):
+            raise ValueError(f"desired_state.slots.sample_policy.redaction: {start:g} + {length:g} is not in an image")
+    return region
 
 
 def version_number(slot: str, name: str, where: str) -> int:
@@ -234,7 +264,18 @@ def observed_state(state: ObservedState) -> slot_pb2.ObservedState:
         nack_message=state.nack_message,
         nack_generation=state.nack_generation,
         boot_count=state.boot_count,
+        sample_counts=slot_pb2.SampleCounts(
+            kept_counts=_counted(state.sample_counts.kept),
+            skipped_counts=_counted(state.sample_counts.skipped),
+            waiting_count=state.sample_counts.waiting,
+            waiting_bytes=state.sample_counts.waiting_bytes,
+        ),
     )
+
+
+def _counted(counts: Mapping[str, int]) -> dict[str, int]:
+    """Those that are not 0: an agent that keeps nothing says nothing of it at every sync."""
+    return {word: count for word, count in counts.items() if count}
 
 
 def observed_slot(slot: ObservedSlot) -> slot_pb2.ObservedSlot:

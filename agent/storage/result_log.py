@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from lineside.v1 import evidence_pb2
+
 from agent import limits
 from agent.app.evidence import NANOSECONDS_PER_SECOND, Windows, result_message, version_name
 from agent.app.ports import Clock, EvidenceBatch
@@ -103,6 +105,13 @@ class DiskResultLog:
         with self._lock:
             if not self._write(segment.frame_refused(slot, name, 1)):
                 self._unwritten.windows.add_refused(slot, name, 1)
+
+    # --- statistics of inputs ---
+
+    def append_inputs(self, window: evidence_pb2.MetricWindow) -> None:
+        with self._lock:
+            if not self._write(segment.frame(segment.Kind.INPUTS, window.SerializeToString())):
+                self._unwritten.windows.add_inputs(window)
 
     # --- shadow runs ---
 

@@ -8,6 +8,7 @@
              COMPARISON     one input of a shadow run, as agent.app.shadow_evidence writes it
              SKIPPED        inputs that a shadow run was not given, likewise
              SHADOW_WINDOW  a serialized lineside.v1.ShadowWindow, in a file whose results were dropped
+             INPUTS         statistics of inputs, a serialized lineside.v1.MetricWindow with nothing else
 All numbers are little-endian. Whatever follows the last whole record was torn by a kill or a power cut.
 """
 
@@ -35,6 +36,7 @@ class Kind(IntEnum):
     COMPARISON = 5
     SKIPPED = 6
     SHADOW_WINDOW = 7
+    INPUTS = 8
 
 
 def frame(kind: Kind, payload: bytes) -> bytes:
@@ -85,6 +87,7 @@ class Segment:
     comparisons: tuple[bytes, ...]
     skipped: tuple[bytes, ...]
     shadow_windows: tuple[bytes, ...]
+    inputs: tuple[bytes, ...] = ()
 
     @classmethod
     def parse(cls, content: bytes) -> "Segment":
@@ -104,11 +107,12 @@ class Segment:
             comparisons=tuple(held[Kind.COMPARISON]),
             skipped=tuple(held[Kind.SKIPPED]),
             shadow_windows=tuple(held[Kind.SHADOW_WINDOW]),
+            inputs=tuple(held[Kind.INPUTS]),
         )
 
     def batch(self, number: int, *, otherwise_ns: int) -> EvidenceBatch:
         """The batch that this segment is; `otherwise_ns` dates windows that hold refusals alone."""
-        computed = compute_windows(self.results, self.refused, otherwise_ns=otherwise_ns)
+        computed = compute_windows(self.results, self.refused, inputs=self.inputs, otherwise_ns=otherwise_ns)
         return EvidenceBatch(
             number=number,
             windows=(*self.windows, *computed),

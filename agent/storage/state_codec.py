@@ -4,13 +4,22 @@ import dataclasses
 import json
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from agent.app.ports import FailureRecord, SavedState, ServingRecord, ShadowRecord, Trial
 from agent.domain.artifact import Artifact, ArtifactFile, ModelSignature, TensorSpec
 from agent.domain.device import DeviceChoice, DeviceMeasurement, Parity, PerformanceHint, RuntimePolicy
 from agent.domain.errors import Reason
-from agent.domain.slot import CandidateVersion, DesiredSlot, DesiredState, SamplePolicy, ShadowRun, ShadowState
+from agent.domain.slot import (
+    CandidateVersion,
+    DesiredSlot,
+    DesiredState,
+    RedactedRegion,
+    SamplePolicy,
+    ShadowRun,
+    ShadowState,
+)
 
 SCHEMA_VERSION = 1
 
@@ -89,13 +98,20 @@ def _desired_slot(value: Any) -> DesiredSlot:
             devices=tuple(policy["devices"]),
             swap_wait_seconds=float(policy.get("swap_wait_seconds", 0.0)),
         ),
-        sample_policy=SamplePolicy(**value["sample_policy"]),
+        sample_policy=_sample_policy(value["sample_policy"]),
         offer=int(value["offer"]),
         # Files of the first agents have none of these.
         prefetch=_candidate(value.get("prefetch")),
         shadow=_shadow(value.get("shadow")),
         fetch_bytes_per_second_max=int(value.get("fetch_bytes_per_second_max", 0)),
     )
+
+
+def _sample_policy(value: Any) -> SamplePolicy:
+    # Files of the first agents have the first three alone.
+    regions = tuple(RedactedRegion(**item) for item in value.get("redaction", ()))
+    quotas = MappingProxyType({label: int(count) for label, count in value.get("class_quota_per_day", {}).items()})
+    return SamplePolicy(**{**value, "redaction": regions, "class_quota_per_day": quotas})
 
 
 def _candidate(value: Any) -> CandidateVersion | None:

@@ -19,6 +19,7 @@ import openvino as ov
 
 from agent.app import ports
 from agent.app.conditions import Conditions
+from agent.app.input_watch import InputWatch
 from agent.app.ports import SampleOffers, ShadowOffers
 from agent.app.sampling import SampleCollector
 from agent.app.serving import Serving
@@ -30,6 +31,7 @@ from agent.domain.artifact import ModelSignature, TensorSpec
 from agent.domain.result import Result
 from agent.domain.slot import SamplePolicy
 from agent.runtime.infer import OpenVinoModel
+from agent.storage.baseline_file import JsonBaselineFile
 from agent.storage.result_log import DiskResultLog
 from agent.storage.sample_spool import DiskSampleSpool
 from tests.bench.serving_models import HINT, PRECISION, BenchModel, Tensor
@@ -51,6 +53,11 @@ class Nothing:
     def offer(self, inputs: Mapping[str, ports.Tensor], results: Sequence[Result], policy: object = None) -> None:
         """Nothing."""
 
+    def offer_disagreement(
+        self, inputs: Mapping[str, ports.Tensor], results: Sequence[Result], index: int, policy: object = None
+    ) -> None:
+        """Nothing."""
+
 
 def run(model: BenchModel, *, rounds: int, seconds: float) -> dict[str, list[float]]:
     """Inferences a second with and without, in turn."""
@@ -64,10 +71,11 @@ def run(model: BenchModel, *, rounds: int, seconds: float) -> dict[str, list[flo
     with TemporaryDirectory(prefix="lineside-bench-") as folder:
         log = DiskResultLog(Path(folder) / "results", clock=clock)
         spool = DiskSampleSpool(Path(folder) / "samples", clock=clock)
-        collector = SampleCollector(spool, conditions=Conditions(clock), clock=clock, rng=random.Random(0))
+        watch = InputWatch(log, JsonBaselineFile(Path(folder) / "samples"), clock=clock, rng=random.Random(1))
+        collector = SampleCollector(spool, watch, conditions=Conditions(clock), clock=clock, rng=random.Random(0))
         collector.start()
         nothing = Nothing()
-        shadows = Shadows(results=log, traffic=traffic, clock=clock)
+        shadows = Shadows(results=log, samples=collector, traffic=traffic, clock=clock)
         pairs: tuple[tuple[str, DiskResultLog | Nothing, SampleOffers, ShadowOffers], ...] = (
             ("with", log, collector, shadows),
             ("without", nothing, nothing, nothing),

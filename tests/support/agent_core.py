@@ -20,7 +20,7 @@ from agent.domain.errors import ArtifactError, PrepareError, Reason, StateError
 from agent.domain.slot import DesiredSlot, DesiredState, ObservedSlot, SamplePolicy
 from tests.support.clock import LoopClock
 from tests.support.fake_controller import FakeController
-from tests.support.serving import MemoryComparisons
+from tests.support.serving import MemoryComparisons, NoSamples
 
 HOST = Host(
     hostname="box",
@@ -279,7 +279,7 @@ def new_core(*, controller: FakeController, runtime: FakeRuntime, cache: MemoryC
     clock, serving, rng = LoopClock(), FakeServing(), random.Random(1)
     conditions = Conditions(clock)
     comparisons = MemoryComparisons()
-    shadows = Shadows(results=comparisons, traffic=Traffic(), clock=clock)
+    shadows = Shadows(results=comparisons, samples=NoSamples(), traffic=Traffic(), clock=clock)
     executor = Executor(
         runtime=runtime,
         serving=serving,

@@ -25,7 +25,7 @@ from agent.domain.slot import SlotState
 from agent.storage.state_file import JsonStateFile
 from tests.support.agent_core import FakeLoaded, FakeRuntime, FakeServing, MemoryCache, state, wanted
 from tests.support.fake_controller import FakeController
-from tests.support.serving import MemoryComparisons
+from tests.support.serving import MemoryComparisons, NoSamples
 
 
 class CrashingRuntime(FakeRuntime):
@@ -47,7 +47,7 @@ async def run(root: Path) -> None:
         cache=cache,
         controller=FakeController(),
         state_file=state_file,
-        shadows=Shadows(results=MemoryComparisons(), traffic=Traffic(), clock=clock),
+        shadows=Shadows(results=MemoryComparisons(), samples=NoSamples(), traffic=Traffic(), clock=clock),
         conditions=Conditions(clock),
         clock=clock,
         rng=random.Random(1),

@@ -120,6 +120,26 @@ class MemoryOffers:
         self.results_seen.append(len(self._results.results))
         self.offers.append((inputs, results, policy))
 
+    def offer_disagreement(
+        self, inputs: Mapping[str, Tensor], results: Sequence[Result], index: int, policy: SamplePolicy
+    ) -> None:
+        self.offers.append((inputs, (results[index],), policy))
+
+
+class NoSamples:
+    """`agent.app.ports.SampleOffers` of a box that keeps nothing; remembers on what a candidate disagreed."""
+
+    def __init__(self) -> None:
+        self.disagreements: list[Result] = []
+
+    def offer(self, inputs: Mapping[str, Tensor], results: Sequence[Result], policy: SamplePolicy) -> None:
+        return
+
+    def offer_disagreement(
+        self, inputs: Mapping[str, Tensor], results: Sequence[Result], index: int, policy: SamplePolicy
+    ) -> None:
+        self.disagreements.append(results[index])
+
 
 class MemoryComparisons:
     """What shadow runs found, in memory."""

@@ -3,7 +3,8 @@
 import hashlib
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,19 @@ import pytest
 from lineside.v1 import sample_pb2
 from PIL import Image
 
+from agent import limits
 from agent.app.conditions import SAMPLES_WRITABLE, Conditions
+from agent.app.input_statistics import sampled_input
+from agent.app.input_watch import InputWatch
 from agent.app.ports import SpooledSample, Tensor
-from agent.app.sampling import NPY, PNG, SampleCollector, encode, sampled_input
+from agent.app.sample_encoding import NPY, PNG, encode
+from agent.app.sampling import SampleCollector
 from agent.domain.errors import StateError
-from agent.domain.slot import SamplePolicy
+from agent.domain.input_statistics import STATISTICS
+from agent.domain.result import SampleReason
+from agent.domain.slot import RedactedRegion, SamplePolicy
+from agent.storage.baseline_file import JsonBaselineFile
+from agent.storage.result_log import DiskResultLog
 from agent.storage.sample_spool import DiskSampleSpool
 from tests.agent.storage.test_result_log import result
 from tests.support.clock import LoopClock
@@ -39,9 +48,16 @@ def conditions(clock: LoopClock) -> Conditions:
     return Conditions(clock)
 
 
+def watch(folder: Path, clock: LoopClock) -> InputWatch:
+    log = DiskResultLog(folder / "results", clock=clock)
+    return InputWatch(log, JsonBaselineFile(folder), clock=clock, rng=random.Random(2))
+
+
 @pytest.fixture
-def collector(spool: DiskSampleSpool, conditions: Conditions, clock: LoopClock) -> Iterator[SampleCollector]:
-    found = SampleCollector(spool, conditions=conditions, clock=clock, rng=random.Random(1))
+def collector(
+    tmp_path: Path, spool: DiskSampleSpool, conditions: Conditions, clock: LoopClock
+) -> Iterator[SampleCollector]:
+    found = SampleCollector(spool, watch(tmp_path, clock), conditions=conditions, clock=clock, rng=random.Random(1))
     found.start()
     yield found
     found.stop()
@@ -95,13 +111,17 @@ def test_errors_and_policies_that_keep_nothing_cost_nothing(collector: SampleCol
 class FullSpool(DiskSampleSpool):
     """A spool on a full disk."""
 
-    def add(self, sample: SpooledSample) -> None:
+    def add(self, sample: SpooledSample) -> bool:
         raise StateError("full")
 
 
 def test_a_full_disk_is_a_condition(tmp_path: Path, conditions: Conditions, clock: LoopClock) -> None:
     collector = SampleCollector(
-        FullSpool(tmp_path, clock=clock), conditions=conditions, clock=clock, rng=random.Random(1)
+        FullSpool(tmp_path, clock=clock),
+        watch(tmp_path, clock),
+        conditions=conditions,
+        clock=clock,
+        rng=random.Random(1),
     )
     collector.start()
     collector.offer({"x": IMAGE[:1]}, [result(score=0.1)], POLICY)
@@ -110,11 +130,14 @@ def test_a_full_disk_is_a_condition(tmp_path: Path, conditions: Conditions, cloc
     assert condition.state == "FALSE"
 
 
-def test_what_does_not_fit_the_queue_is_not_sampled(spool: DiskSampleSpool, conditions: Conditions) -> None:
-    idle = SampleCollector(spool, conditions=conditions, clock=LoopClock(), rng=random.Random(1))
+def test_what_does_not_fit_the_queue_is_not_sampled(
+    tmp_path: Path, spool: DiskSampleSpool, conditions: Conditions, clock: LoopClock
+) -> None:
+    idle = SampleCollector(spool, watch(tmp_path, clock), conditions=conditions, clock=clock, rng=random.Random(1))
     for _ in range(1000):
         idle.offer({"x": IMAGE[:1]}, [result(score=0.1)], POLICY)
     assert idle._queue.qsize() <= 64
+    assert idle.counts().skipped["queue_full"] == 1000 - idle._queue.qsize()
 
 
 @pytest.mark.parametrize(
@@ -140,3 +163,123 @@ def test_an_image_becomes_png_and_the_rest_npy_and_both_are_exact(tensor: np.nda
 def test_an_image_is_preferred_to_a_larger_input() -> None:
     inputs: dict[str, Tensor] = {"big": np.zeros((1, 9000), np.float32), "image": np.zeros((1, 4, 4, 3), np.uint8)}
     assert sampled_input(inputs, 0, 1)[0] == "image"
+
+
+def offered(collector: SampleCollector, images: Iterable[Tensor], policy: SamplePolicy, *, score: float = 0.5) -> None:
+    for image in images:
+        collector.offer({"image": image}, [result(score=score)], policy)
+    collector.stop()
+
+
+def textured(seed: int, *, scale: float = 10.0) -> Tensor:
+    noise = np.random.default_rng(seed).normal(128, scale, (1, 64, 64, 1))
+    return noise.clip(0, 255).astype(np.uint8)
+
+
+def test_why_something_is_not_kept_is_counted(collector: SampleCollector) -> None:
+    offered(collector, [textured(n) for n in range(5)], replace(POLICY, budget_images_per_day=2))
+    counts = collector.counts()
+    assert counts.kept == {**dict.fromkeys(SampleReason, 0), SampleReason.LEAST_CONFIDENCE: 2}
+    assert counts.skipped["budget_images"] == 3
+    assert (counts.waiting, counts.waiting_bytes > 0) == (2, True)
+
+
+def test_the_same_bytes_are_kept_once(collector: SampleCollector) -> None:
+    policy = replace(POLICY, random_fraction=1.0, near_duplicate_distance=0)
+    offered(collector, [textured(1), textured(1), textured(2)], policy)
+    assert (collector.counts().kept_total, collector.counts().skipped["duplicate"]) == (2, 1)
+
+
+def test_near_images_are_kept_once_unless_chance_picks_them(collector: SampleCollector, spool: DiskSampleSpool) -> None:
+    image = textured(1, scale=60.0)
+    near = image.copy()
+    near[0, 0, 0, 0] ^= 1
+    collector.offer({"image": image}, [result(score=0.5)], replace(POLICY, near_duplicate_distance=4))
+    collector.offer({"image": near}, [result(score=0.5)], replace(POLICY, near_duplicate_distance=4))
+    collector.offer({"image": near}, [result(score=0.5)], replace(POLICY, near_duplicate_distance=4, random_fraction=1))
+    collector.stop()
+    assert collector.counts().skipped["near_duplicate"] == 1
+    assert [sample.reason for sample, _ in kept(spool)] == [
+        sample_pb2.Sample.REASON_LEAST_CONFIDENCE,
+        sample_pb2.Sample.REASON_RANDOM,
+    ]
+
+
+def test_an_input_unlike_the_first_is_kept_as_an_outlier_with_its_statistics(
+    collector: SampleCollector, spool: DiskSampleSpool, clock: LoopClock
+) -> None:
+    policy = replace(POLICY, confidence_below=0.0, outlier_above=6.0)
+    for n in range(limits.BASELINE_INPUTS):
+        collector.offer({"image": textured(n)}, [result(score=0.9)], policy)
+        clock.move(1.0)
+    assert collector.counts().kept_total == 0
+    collector.offer({"image": textured(1, scale=70.0)}, [result(score=0.9)], policy)
+    collector.stop()
+    ((sample, _),) = kept(spool)
+    assert sample.reason == sample_pb2.Sample.REASON_OUTLIER
+    assert sample.value > 0.5
+    assert set(sample.input_statistics) == set(STATISTICS)
+    assert sample.label_hint == sample.result.labels[0].label
+
+
+def test_a_quota_of_a_label_is_kept_and_no_more(collector: SampleCollector) -> None:
+    policy = replace(POLICY, confidence_below=0.0, class_quota_per_day={"": 3})
+    offered(collector, [textured(n) for n in range(20)], policy, score=0.9)
+    counts = collector.counts()
+    assert counts.kept[SampleReason.CLASS_QUOTA] == 3
+
+
+def test_a_redacted_region_is_not_in_what_is_kept(collector: SampleCollector, spool: DiskSampleSpool) -> None:
+    region = RedactedRegion(x=0.5, y=0.0, width=0.5, height=0.5)
+    offered(collector, [textured(1)], replace(POLICY, redaction=(region,)))
+    ((_, content),) = kept(spool)
+    pixels = np.asarray(Image.open(io.BytesIO(content)))
+    assert len(np.unique(pixels[:32, 32:])) == 1
+    assert np.array_equal(pixels[32:], textured(1)[0, 32:, :, 0])
+
+
+def test_what_cannot_be_redacted_is_not_kept(collector: SampleCollector) -> None:
+    region = RedactedRegion(x=0.0, y=0.0, width=1.0, height=1.0)
+    offered(collector, [np.zeros((1, 3, 8, 8), np.float32)], replace(POLICY, redaction=(region,)))
+    assert (collector.counts().kept_total, collector.counts().skipped["not_redactable"]) == (0, 1)
+
+
+def test_nothing_is_kept_while_a_sites_redactor_fails(
+    tmp_path: Path, spool: DiskSampleSpool, conditions: Conditions, clock: LoopClock
+) -> None:
+    def broken(slot: str, image: Tensor) -> Tensor:
+        raise RuntimeError(slot)
+
+    collector = SampleCollector(
+        spool,
+        watch(tmp_path, clock),
+        conditions=conditions,
+        clock=clock,
+        rng=random.Random(1),
+        redactors=[lambda _, image: image, broken],
+    )
+    collector.start()
+    offered(collector, [textured(1)], POLICY)
+    assert (kept(spool), collector.counts().skipped["not_redactable"]) == ([], 1)
+
+
+def test_what_a_candidate_disagrees_on_is_kept_where_that_is_asked_for(
+    collector: SampleCollector, spool: DiskSampleSpool
+) -> None:
+    results = [result("p1", score=0.9), result("p2", score=0.9)]
+    collector.offer_disagreement({"image": IMAGE}, results, 1, POLICY)
+    collector.offer_disagreement({"image": IMAGE}, results, 1, replace(POLICY, shadow_disagreement=True))
+    collector.stop()
+    ((sample, content),) = kept(spool)
+    assert (sample.reason, sample.result.part_id) == (sample_pb2.Sample.REASON_SHADOW_DISAGREEMENT, "p2")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), IMAGE[1])
+
+
+def test_what_is_dropped_for_want_of_room_is_counted(tmp_path: Path, conditions: Conditions, clock: LoopClock) -> None:
+    small = DiskSampleSpool(tmp_path, clock=clock, bytes_max=12_000)
+    collector = SampleCollector(small, watch(tmp_path, clock), conditions=conditions, clock=clock, rng=random.Random(1))
+    collector.start()
+    offered(collector, [textured(n) for n in range(20)], POLICY)
+    counts = collector.counts()
+    assert counts.waiting + counts.skipped["spool_full"] == 20
+    assert 0 < counts.waiting_bytes <= 12_000

@@ -21,6 +21,7 @@ from tests.support.serving import (
     MemoryComparisons,
     MemoryOffers,
     MemoryResults,
+    NoSamples,
     RealClock,
     desired_slot,
 )
@@ -34,6 +35,7 @@ class Lane:
 
     def __init__(self) -> None:
         self.comparisons = MemoryComparisons()
+        self.samples = NoSamples()
         self.traffic = Traffic()
         self.ended = threading.Event()
         self.runners: list[ShadowRunner] = []
@@ -47,6 +49,7 @@ class Lane:
             model,
             compared=0,
             results=self.comparisons,
+            samples=self.samples,
             traffic=self.traffic,
             clock=RealClock(),
             turn=threading.Lock(),
@@ -158,7 +161,7 @@ def test_an_answer_is_given_while_the_candidate_hangs() -> None:
     """The whole way: Serving, Shadows and a candidate that takes for ever."""
     entered, go_on, during = gate()
     traffic, comparisons, results = Traffic(), MemoryComparisons(), MemoryResults()
-    shadows = Shadows(results=comparisons, traffic=traffic, clock=RealClock())
+    shadows = Shadows(results=comparisons, samples=NoSamples(), traffic=traffic, clock=RealClock())
     serving = Serving(
         clock=RealClock(), results=results, samples=MemoryOffers(results), shadows=shadows, traffic=traffic
     )

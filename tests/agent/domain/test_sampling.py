@@ -1,98 +1,121 @@
-"""What is kept for training, within the day's budget."""
+"""What is kept for training, why, and how useful it seems."""
 
+import math
 import random
-from datetime import date, timedelta
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.domain.result import SampleReason
-from agent.domain.sampling import BEHIND_SECONDS_MAX, RENEWAL_SECONDS_MIN, DayBudget, pick
+from agent.domain.result import LabelScore, SampleReason
+from agent.domain.sampling import RANDOM_VALUE, entropy_of, margin_of, pick
 from agent.domain.slot import SamplePolicy
 
-TODAY = date(2026, 11, 22)
-confidences = st.one_of(st.none(), st.floats(0, 1))
+NOTHING: dict[str, Any] = {"random_fraction": 0.0, "confidence_below": 0.0, "budget_bytes_per_day": 1}
+
+
+def labels(*scores: float) -> tuple[LabelScore, ...]:
+    return tuple(LabelScore(label=str(index), score=score) for index, score in enumerate(scores))
+
+
 policies = st.builds(
     SamplePolicy,
     random_fraction=st.floats(0, 1),
     confidence_below=st.floats(0, 1),
-    budget_bytes_per_day=st.integers(0, 10_000),
+    budget_bytes_per_day=st.just(1),
+    margin_below=st.floats(0, 1),
+    entropy_above=st.floats(0, 1),
+    outlier_above=st.floats(0, 10),
 )
+scores = st.lists(st.floats(0, 1), max_size=5).map(lambda found: labels(*sorted(found, reverse=True)))
+distances = st.none() | st.floats(0, 1e6)
 
 
-HOUR = 3600.0
+@given(policies, scores, st.floats(0, 1, exclude_max=True), distances, st.booleans())
+def test_a_value_is_a_share_and_chance_is_never_called_anything_else(
+    policy: SamplePolicy, seen: tuple[LabelScore, ...], drawn: float, distance: float | None, quota: bool
+) -> None:
+    found = pick(policy, seen, drawn=drawn, distance=distance, quota_left=quota)
+    if found is not None:
+        assert 0.0 <= found.value <= 1.0
+    if drawn < policy.random_fraction:
+        assert found is not None
+        assert found.reason is SampleReason.RANDOM
+        assert found.value >= RANDOM_VALUE
+    else:
+        assert found is None or found.reason is not SampleReason.RANDOM
 
 
-@given(st.lists(st.tuples(st.floats(0, 30), st.integers(0, 900))), st.integers(0, 2000))
-def test_the_budget_of_a_day_is_never_exceeded(spendings: list[tuple[float, int]], limit_bytes: int) -> None:
-    budget, hours, spent = DayBudget(day=TODAY), 0.0, {TODAY: 0}
-    for passed_hours, size_bytes in spendings:
-        hours += passed_hours
-        day = TODAY + timedelta(days=int(hours // 24))
-        budget = budget.on(day, now_seconds=hours * HOUR)
-        after = budget.spend(size_bytes, limit_bytes)
-        if after is not None:
-            budget = after
-            spent[day] = spent.get(day, 0) + size_bytes
-    assert all(total <= limit_bytes for total in spent.values())
+@pytest.mark.parametrize(
+    ("asked", "seen", "distance", "reason"),
+    [
+        ({"confidence_below": 0.6}, labels(0.5, 0.1), None, SampleReason.LEAST_CONFIDENCE),
+        ({"confidence_below": 0.6}, labels(0.6, 0.1), None, None),
+        ({"margin_below": 0.2}, labels(0.5, 0.4), None, SampleReason.MARGIN),
+        ({"margin_below": 0.25}, labels(0.625, 0.375), None, None),
+        ({"margin_below": 0.2}, labels(0.5), None, None),
+        ({"entropy_above": 0.9}, labels(0.5, 0.5), None, SampleReason.ENTROPY),
+        ({"entropy_above": 0.9}, labels(0.9, 0.1), None, None),
+        ({"outlier_above": 4.0}, (), 5.0, SampleReason.OUTLIER),
+        ({"outlier_above": 4.0}, (), 4.0, None),
+        ({"outlier_above": 0.0}, (), 1e9, None),
+        ({"outlier_above": 4.0}, labels(0.9), None, None),
+        ({"confidence_below": 1.0}, (), None, None),
+    ],
+)
+def test_each_reason_has_its_bound(
+    asked: dict[str, float], seen: tuple[LabelScore, ...], distance: float | None, reason: SampleReason | None
+) -> None:
+    found = pick(SamplePolicy(**(NOTHING | asked)), seen, drawn=0.5, distance=distance)
+    assert (None if found is None else found.reason) is reason
 
 
-@given(st.lists(st.tuples(st.floats(0, 5), st.integers(-4000, 4000)), max_size=60))
-def test_whatever_the_clock_says_a_budget_is_given_only_so_often(looks: list[tuple[float, int]]) -> None:
-    budget, now_seconds, given_bytes = DayBudget(day=TODAY), 0.0, 0
-    for passed_hours, days in looks:
-        now_seconds += passed_hours * HOUR
-        budget = budget.on(TODAY + timedelta(days=days), now_seconds=now_seconds)
-        after = budget.spend(100, 100)
-        if after is not None:
-            budget, given_bytes = after, given_bytes + 100
-    assert given_bytes <= 100 * (2 + now_seconds // RENEWAL_SECONDS_MIN)
+def test_a_label_whose_quota_is_not_full_is_kept_for_that_alone() -> None:
+    found = pick(SamplePolicy(**NOTHING), labels(0.9), drawn=0.5, quota_left=True)
+    assert found is not None
+    assert found.reason is SampleReason.CLASS_QUOTA
 
 
-def test_a_clock_that_goes_back_does_not_give_the_budget_again() -> None:
-    spent = DayBudget(day=TODAY).spend(100, 100)
-    assert spent is not None
-    yesterday = spent.on(TODAY - timedelta(days=1), now_seconds=0.0)
-    assert yesterday.left_bytes(100) == 0
-    later = yesterday.on(TODAY - timedelta(days=1), now_seconds=BEHIND_SECONDS_MAX)
-    assert later.left_bytes(100) == 0
+def test_what_says_the_most_is_the_reason() -> None:
+    policy = SamplePolicy(**(NOTHING | {"margin_below": 0.2, "outlier_above": 4.0}))
+    far = pick(policy, labels(0.55, 0.45), drawn=0.5, distance=40.0)
+    near = pick(policy, labels(0.5, 0.5), drawn=0.5, distance=4.01)
+    assert far is not None
+    assert near is not None
+    assert (far.reason, near.reason) == (SampleReason.OUTLIER, SampleReason.MARGIN)
 
 
-def test_a_clock_that_was_years_ahead_ends_sampling_for_no_longer_than_a_day() -> None:
-    ahead = DayBudget(day=TODAY + timedelta(days=3650)).spend(100, 100)
-    assert ahead is not None
-    mended = ahead.on(TODAY, now_seconds=0.0).on(TODAY, now_seconds=2 * HOUR)
-    assert mended.left_bytes(100) == 0
-    assert mended.on(TODAY + timedelta(days=1), now_seconds=24 * HOUR).left_bytes(100) == 100
-
-
-def test_a_box_that_starts_in_the_year_2000_until_it_is_told_the_time_gets_no_second_budget() -> None:
-    spent = DayBudget(day=TODAY).spend(100, 100)
-    assert spent is not None
-    started = spent.on(date(2000, 1, 1), now_seconds=0.0).on(TODAY, now_seconds=300.0)
-    assert started.left_bytes(100) == 0
-
-
-@given(policies, st.lists(confidences), st.integers())
-def test_the_same_seed_picks_the_same(policy: SamplePolicy, seen: list[float | None], seed: int) -> None:
-    one, other = random.Random(seed), random.Random(seed)
-    assert [pick(policy, each, one, 1) for each in seen] == [pick(policy, each, other, 1) for each in seen]
-
-
-@given(policies, confidences, st.integers())
-def test_nothing_is_picked_without_budget(policy: SamplePolicy, confidence: float | None, seed: int) -> None:
-    assert pick(policy, confidence, random.Random(seed), 0) is None
-
-
-def test_doubt_is_the_reason_rather_than_chance() -> None:
-    policy = SamplePolicy(random_fraction=1.0, confidence_below=0.6, budget_bytes_per_day=1)
-    assert pick(policy, 0.5, random.Random(0), 1) is SampleReason.LEAST_CONFIDENCE
-    assert pick(policy, 0.6, random.Random(0), 1) is SampleReason.RANDOM
-    assert pick(policy, None, random.Random(0), 1) is SampleReason.RANDOM
+@given(st.floats(0.0, 0.19), st.floats(0.0, 0.19))
+def test_more_doubt_is_worth_more(one: float, other: float) -> None:
+    policy = SamplePolicy(**(NOTHING | {"margin_below": 0.2}))
+    found = [pick(policy, labels(0.5 + gap / 2, 0.5 - gap / 2), drawn=0.5) for gap in sorted((one, other))]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[0].value >= found[1].value - 1e-9
 
 
 def test_the_fraction_is_kept_at_random() -> None:
-    policy = SamplePolicy(random_fraction=0.1, confidence_below=0.0, budget_bytes_per_day=1)
+    policy = SamplePolicy(**(NOTHING | {"random_fraction": 0.1}))
     rng = random.Random(3)
-    picked = sum(pick(policy, 0.9, rng, 1) is SampleReason.RANDOM for _ in range(10_000))
-    assert 900 < picked < 1100
+    assert 900 < sum(pick(policy, labels(0.9), drawn=rng.random()) is not None for _ in range(10_000)) < 1100
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=5))
+def test_an_entropy_is_a_share(found: list[float]) -> None:
+    entropy = entropy_of(labels(*sorted(found, reverse=True)))
+    assert entropy is None or 0.0 <= entropy <= 1.0
+
+
+def test_the_best_of_many_classes_leave_a_rest_that_counts() -> None:
+    spread = entropy_of(labels(0.2, 0.2, 0.2, 0.2, 0.2))
+    assert spread is not None
+    assert math.isclose(spread, 1.0)
+    first = entropy_of(labels(0.5, 0.1))
+    assert first is not None
+    assert first > 0.8
+
+
+def test_scores_that_exclude_not_each_other_have_neither_margin_nor_entropy() -> None:
+    assert margin_of(labels(0.9, 0.8)) is None
+    assert entropy_of(labels(0.9, 0.8)) is None

@@ -26,7 +26,7 @@ from agent.storage.result_log import DiskResultLog
 from agent.storage.state_file import JsonStateFile
 from tests.support.fake_controller import FakeController
 from tests.support.models import artifact_of, classifier_ir, signature_of
-from tests.support.serving import MemoryOffers, MemoryResults
+from tests.support.serving import MemoryOffers, MemoryResults, NoSamples
 
 pytestmark = pytest.mark.openvino
 
@@ -40,7 +40,7 @@ class Box:
     def __init__(self, root: Path, controller: FakeController) -> None:
         clock, traffic = SystemClock(), Traffic()
         self.log = DiskResultLog(root / "spool", clock=clock)
-        shadows = Shadows(results=self.log, traffic=traffic, clock=clock)
+        shadows = Shadows(results=self.log, samples=NoSamples(), traffic=traffic, clock=clock)
         self.serving = Serving(
             clock=clock, results=self.log, samples=MemoryOffers(MemoryResults()), shadows=shadows, traffic=traffic
         )
