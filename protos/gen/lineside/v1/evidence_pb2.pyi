@@ -135,7 +135,8 @@ class InputStatistic(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Which: "mean", "contrast" (standard deviation), "sharpness" (mean difference of neighbours), "band_1" to "band_4"
-    (mean difference of means of 2, 4, 8, 16 neighbours). Of 8-bit inputs as shares of 255, of others after asinh.
+    (mean difference of means of 2, 4, 8, 16 neighbours). Of 8-bit inputs as shares of 255, of others after asinh; all
+    but the mean as octaves, log2, from -12.
     """
     low: _builtins.float
     """Lower end of the first bin."""
