@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 Descriptor: TypeAlias = Any
@@ -40,6 +42,8 @@ def word(message: Message, field: str) -> str:
 
 def _field(message: Message, field: Descriptor) -> Any:
     value = getattr(message, field.name)
+    if isinstance(value, Struct):
+        return MessageToDict(value) if message.HasField(field.name) else None
     if isinstance(value, Mapping):
         assert field.message_type is not None, "a map is a repeated message"
         entry = field.message_type.fields_by_name["value"]

@@ -8,8 +8,12 @@ WRITE_SECONDS = 900.0
 """Deadline of one upload stream; a longer upload goes on with the next stream where this one stopped."""
 CONTENT_SECONDS = 120.0
 """Deadline of reading one sample's content, at most 8 MiB."""
+QUERY_SECONDS = 150.0
+"""Deadline of a question over results: the controller gives one a minute, after at most one that was before it."""
 WATCH_SECONDS = 3600.0
 """Deadline of one watch stream; it is opened again, so that a half-open connection is noticed in the end."""
+TRAINING_LOOK_SECONDS = 1.0
+"""How often a run is looked at that somebody waits for: its trainer takes minutes."""
 PLAN_SECONDS = 120.0
 """Deadline of a plan: the controller reads the whole inventory, 10,000 agents at most."""
 REHEARSE_SECONDS = 3600.0

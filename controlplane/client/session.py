@@ -12,14 +12,18 @@ from controlplane.client.datasets import Datasets
 from controlplane.client.deployments import Deployments
 from controlplane.client.drift import Drifts
 from controlplane.client.labels import Labels
+from controlplane.client.lineage import Lineages
 from controlplane.client.models import Models
 from controlplane.client.operators import Operators
+from controlplane.client.promotions import Promotions
 from controlplane.client.results import Results
 from controlplane.client.retry import Pacing
 from controlplane.client.rollouts import Rollouts
 from controlplane.client.sample_imports import SampleImports
 from controlplane.client.samples import Samples
 from controlplane.client.tokens import Tokens
+from controlplane.client.training import Training
+from controlplane.client.training_policies import TrainingPolicies
 
 
 class Client:
@@ -41,8 +45,12 @@ class Client:
         self.datasets = Datasets(self._connection)
         self.results = Results(self._connection)
         self.drifts = Drifts(self._connection)
+        self.promotions = Promotions(self._connection)
+        self.training_policies = TrainingPolicies(self._connection)
+        self.lineages = Lineages(self._connection)
         self.audit = Audit(self._connection)
         self.operators = Operators(self._connection)
+        self.training = Training(self._connection)
 
     @classmethod
     def from_config(cls, path: Path | str | None = None, *, controller: str | None = None) -> Self:
