@@ -34,19 +34,6 @@ def probabilities(network: Network, numbers: Scores) -> Scores:
     return shares
 
 
-def score(network: Network, numbers: Scores, truth: Truth) -> float:
-    """Mean over classes of the weighted area under the curve: by it one fit is chosen among several."""
-    from sklearn.metrics import roc_auc_score
-
-    found = probabilities(network, numbers)
-    places = range(found.shape[1]) if found.shape[1] > 2 else [1]
-    return float(
-        np.mean(
-            [roc_auc_score(truth.classes == place, found[:, place], sample_weight=truth.weights) for place in places]
-        )
-    )
-
-
 def measure(name: str, network: Network, numbers: Scores, truth: Truth, labels: Sequence[str]) -> dict[str, float]:
     """Accuracy, and area under the curve of each class, over all and by line where both are there."""
     from sklearn.metrics import roc_auc_score
