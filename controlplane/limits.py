@@ -450,8 +450,9 @@ DRIFT_REFERENCE_FACTOR_MAX = 4
 """A reference whose inferences come in clusters takes up to 2,000."""
 DRIFT_REFERENCE_BLOCKS_MAX = 40
 """Enough to see how much blocks vary; of each its histograms are kept until the reference is whole, some 2 kB."""
-DRIFT_TOLERANCE = 0.05
-"""Five points of any share may change without being drift: a lot is never quite like the one before."""
+DRIFT_TOLERANCE = 0.1
+"""Ten points of any share may change without being drift: a lot is never quite like the one before. Solar cells that
+turn from mono- to poly-crystalline move shares of their sharpness by 40 to 60."""
 DRIFT_FALSE_ALARM = 0.001
 """Of a station that stays within the tolerance, as long as its version serves. Of 10,000 stations 10 are flagged for
 nothing between two versions; ten times fewer would cost a dozen images more of a real drift."""

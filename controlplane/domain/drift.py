@@ -438,6 +438,7 @@ def _evidence(drift: Drift) -> Mapping[str, Json]:
             "recent_count": recent.inferences,
             "reference_count": drift.reference_count,
             "inference_count": drift.inference_count,
+            "evidence_log10": round(drift.log_evidence / log(10), 1) if drift.bets and drift.block_number else 0.0,
         }
     )
 

@@ -19,20 +19,19 @@ class Image:
 
     __slots__ = ("label", "score", "statistics")
 
-    def __init__(self, *, label: str = "good", score: float = 0.9, **statistics: float) -> None:
+    def __init__(self, statistics: Mapping[str, float], *, label: str = "good", score: float = 0.9) -> None:
         self.label = label
         self.score = score
-        self.statistics = statistics
+        self.statistics = dict(statistics)
 
 
 def usual(rng: random.Random) -> Image:
     """One cell in eight is bad."""
     bad = rng.random() < 0.125
     return Image(
+        {"mean": rng.gauss(0.6, 0.08), "sharpness": rng.gauss(0.4, 0.04)},
         label="bad" if bad else "good",
         score=min(0.999, max(0.5, rng.gauss(0.85, 0.08))),
-        mean=rng.gauss(0.6, 0.08),
-        sharpness=rng.gauss(0.4, 0.04),
     )
 
 
@@ -53,7 +52,7 @@ def of_values(values: Mapping[str, Sequence[float]]) -> Draw:
 
     def draw(rng: random.Random) -> Image:
         row = rng.randrange(count)
-        return Image(**{name: column[row] for name, column in values.items()})
+        return Image({name: column[row] for name, column in values.items()})
 
     return draw
 
@@ -92,9 +91,9 @@ class Line:
         self.fields = fields
         self.batch = 0
 
-    def window(self, draw: Draw = usual, *, size: int | None = None, **overrides: Any) -> MetricWindow:
+    def window(self, draw: Draw = usual, **overrides: Any) -> MetricWindow:
         self.batch += 1
-        images = [draw(self.rng) for _ in range(size if size is not None else self.size)]
+        images = [draw(self.rng) for _ in range(overrides.pop("size", self.size))]
         return window_of(images, batch=self.batch, **(self.fields | overrides))
 
     def windows(self, count: int, draw: Draw = usual, **overrides: Any) -> list[MetricWindow]:
