@@ -30,6 +30,19 @@ def publishing(printer: Printer) -> Iterator[Callable[[Progress], None]]:
 
 
 @contextmanager
+def counting(printer: Printer, text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Give what many files report to: a bar on stderr when that is a terminal, nothing otherwise."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bars(*columns, console=printer.err, transient=True, disable=not printer.err.is_terminal) as bars:
+        task = bars.add_task(text, total=total)
+
+        def report(done: int) -> None:
+            bars.update(task, completed=done)
+
+        yield report
+
+
+@contextmanager
 def playing(printer: Printer) -> Iterator[Callable[[int, int], None]]:
     """Give what a rehearsal reports to: a bar on stderr when that is a terminal, nothing otherwise."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

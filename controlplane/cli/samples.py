@@ -1,4 +1,4 @@
-"""`lineside samples`: list, get."""
+"""`lineside samples`: list, get; `sample_labels` has the rest."""
 
 import os
 import sys
@@ -10,6 +10,7 @@ from tempfile import NamedTemporaryFile
 
 from lineside.v1 import sample_pb2
 
+from controlplane.cli import sample_labels
 from controlplane.cli.document import document_of, word
 from controlplane.cli.output import Column
 from controlplane.cli.quantity import bytes_text, time_text
@@ -18,7 +19,14 @@ from controlplane.cli.session import SessionArgument, resource_app
 from controlplane.client import InvalidInputError
 from controlplane.client.names import short
 
-app = resource_app("samples", "Inputs that agents kept for training.")
+app = resource_app("samples", "Inputs that agents kept for training, and what people say of them.")
+for _name, _run, _example in (
+    ("add", sample_labels.add, "samples add cells/ --model solar --labels cells.csv --line 3"),
+    ("label", sample_labels.label, "samples label st-1-000042 crack"),
+    ("import", sample_labels.import_, "samples import labels.csv --model solar --dry-run"),
+    ("export", sample_labels.export, "samples export --model solar --format label-studio --out to-label --unlabelled"),
+):
+    app.command(_run, name=_name, help_epilogue=f"Example: lineside {_example}")
 _SUFFIX = {"image/png": ".png", "application/x-npy": ".npy"}
 
 
