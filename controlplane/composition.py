@@ -57,6 +57,7 @@ from controlplane.app.tokens import JoinTokens
 from controlplane.artifacts.blob_store import open_blob_store
 from controlplane.artifacts.object_store import open_object_store
 from controlplane.composition_datasets import api_services, open_datasets
+from controlplane.composition_judging import judging_jobs, judging_services
 from controlplane.composition_training import TrainingParts, compose_training, training_services
 from controlplane.config import Address, Settings
 from controlplane.domain.ids import AgentId
@@ -100,6 +101,8 @@ class Parts:
     clock: SystemClock
     ids: SystemIds
     store: Store
+    fenced: Store
+    """As `store`, for the jobs: what it writes is refused once another controller leads."""
     database: SqlStore
     """Behind `store`; close it at the end."""
     meter: Meter
@@ -147,14 +150,7 @@ def compose(settings: Settings, *, measure: bool = False) -> Parts:
     convergence = Convergence(store=store, notifier=notices)
     observations = Observations(store=store, convergence=convergence)
     name = _process_name(ids)
-    leadership = Leadership(
-        store=store,
-        clock=clock,
-        ids=ids,
-        monotonic=time.monotonic,
-        holder=name,
-        predecessor=take_over(settings.dir, name=name),
-    )
+    leadership = _leadership(settings, name, store=store, clock=clock, ids=ids)
     fenced = FencedStore(store, leadership)
     bridge = open_notices(settings.database_url, source=name, hear=_hearing(notices, revocations))
     if bridge is not None:
@@ -169,6 +165,7 @@ def compose(settings: Settings, *, measure: bool = False) -> Parts:
         clock=clock,
         ids=ids,
         store=store,
+        fenced=fenced,
         database=database,
         meter=meter,
         blobs=blobs,
@@ -208,6 +205,12 @@ def compose(settings: Settings, *, measure: bool = False) -> Parts:
     )
 
 
+def _leadership(settings: Settings, name: str, *, store: Store, clock: SystemClock, ids: SystemIds) -> Leadership:
+    """Of this process, in place of the one that ran before on the same folder."""
+    predecessor = take_over(settings.dir, name=name)
+    return Leadership(store=store, clock=clock, ids=ids, monotonic=time.monotonic, holder=name, predecessor=predecessor)
+
+
 def _process_name(ids: SystemIds) -> str:
     """Of this run of the control process, told apart from every other one; shows the machine in logs and the audit."""
     machine = re.sub(r"[^a-z0-9]+", "-", platform.node().lower()).strip("-")[:40]
@@ -232,6 +235,17 @@ def led_jobs(parts: Parts) -> tuple[Job, ...]:
     return (
         Job(name="drift", work=lambda: parts.led_drift.tick(now()), seconds=limits.DRIFT_TICK_SECONDS),
         Job(name="training", work=lambda: parts.training.ticks.tick(now()), seconds=limits.TRAINING_TICK_SECONDS),
+        *judging_jobs(
+            parts.settings,
+            fenced=parts.fenced,
+            blobs=parts.blobs,
+            datasets=parts.datasets,
+            training=parts.training.training,
+            notices=parts.notices,
+            clock=parts.clock,
+            ids=parts.ids,
+            silent_seconds_max=silent_seconds_max(parts.settings),
+        ),
     )
 
 
@@ -273,6 +287,14 @@ def api_listener(parts: Parts) -> server.Listener:
         *_rollout_services(parts),
         *api_services(store=parts.store, datasets=parts.datasets, clock=parts.clock, ids=parts.ids),
         *training_services(parts.training),
+        *judging_services(
+            store=parts.store,
+            datasets=parts.datasets,
+            training=parts.training.training,
+            clock=parts.clock,
+            ids=parts.ids,
+            silent_seconds_max=silent_seconds_max(parts.settings),
+        ),
     )
     return server.Listener(
         name="api",

@@ -1,7 +1,6 @@
 """Judging put together: who judges, promotes and triggers, and what operators see of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import grpc
 from lineside.v1 import lineage_service_pb2_grpc, promotion_service_pb2_grpc, training_policy_service_pb2_grpc
@@ -11,7 +10,7 @@ from controlplane.app.datasets import Datasets
 from controlplane.app.judging import Judging
 from controlplane.app.lineage import Lineages
 from controlplane.app.notices import Notices
-from controlplane.app.ports import BlobStore, Clock, IdSource, ModelInspector, Store
+from controlplane.app.ports import BlobStore, Clock, IdSource, Store
 from controlplane.app.promotions import Promotions, PromotionTicks
 from controlplane.app.registry import Registry
 from controlplane.app.rollouts import Rollouts
@@ -20,6 +19,7 @@ from controlplane.app.training_policies import TrainingPolicies
 from controlplane.app.training_triggers import TrainingTriggers
 from controlplane.config import Settings
 from controlplane.inspection.evaluation import OpenVinoEvaluator
+from controlplane.inspection.inspector import OpenVinoInspector
 from controlplane.jobs import Job
 from controlplane.rpc.lineage import LineageServicer
 from controlplane.rpc.promotions import PromotionServicer
@@ -28,77 +28,63 @@ from controlplane.rpc.training_policies import TrainingPolicyServicer
 Registration = tuple[str, Callable[[grpc.aio.Server], None]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgingParts:
-    """What the control process judges with."""
-
-    promotions: Promotions
-    policies: TrainingPolicies
-    lineages: Lineages
-    judging: Judging
-    """This and the next two for the jobs, behind the fence."""
-    promotion_ticks: PromotionTicks
-    triggers: TrainingTriggers
-
-
-def compose_judging(
+def judging_jobs(
     settings: Settings,
     *,
-    store: Store,
     fenced: Store,
     blobs: BlobStore,
     datasets: Datasets,
     training: Training,
-    inspector: ModelInspector,
     notices: Notices,
     clock: Clock,
     ids: IdSource,
     silent_seconds_max: float,
-) -> JudgingParts:
-    """Put judging together."""
-    trainers = [trainer.id for trainer in training.list_trainers(page_size=limits.PAGE_SIZE_MAX).items]
+) -> tuple[Job, ...]:
+    """What the controller that leads does by itself; it writes behind the fence."""
+    judging = Judging(
+        store=fenced,
+        blobs=blobs,
+        holdouts=datasets,
+        evaluator=OpenVinoEvaluator(),
+        clock=clock,
+        ids=ids,
+        workspace=settings.work_dir,
+    )
     registry = Registry(
         store=fenced,
         blobs=blobs,
-        inspector=inspector,
+        inspector=OpenVinoInspector(),
         clock=clock,
         ids=ids,
         notifier=notices,
         workspace=settings.work_dir,
     )
     rollouts = Rollouts(store=fenced, clock=clock, ids=ids, notices=notices, silent_seconds_max=silent_seconds_max)
-    return JudgingParts(
-        promotions=Promotions(store=store, clock=clock, ids=ids),
-        policies=TrainingPolicies(store=store, clock=clock, ids=ids, trainers=trainers),
-        lineages=Lineages(store=store, datasets=datasets),
-        judging=Judging(
-            store=fenced,
-            blobs=blobs,
-            holdouts=datasets,
-            evaluator=OpenVinoEvaluator(),
-            clock=clock,
-            ids=ids,
-            workspace=settings.work_dir,
-        ),
-        promotion_ticks=PromotionTicks(store=fenced, registry=registry, rollouts=rollouts, clock=clock, ids=ids),
-        triggers=TrainingTriggers(store=fenced, datasets=datasets, training=training, clock=clock),
-    )
-
-
-def judging_jobs(parts: JudgingParts) -> tuple[Job, ...]:
-    """What the controller that leads does by itself."""
+    promotions = PromotionTicks(store=fenced, registry=registry, rollouts=rollouts, clock=clock, ids=ids)
+    triggers = TrainingTriggers(store=fenced, datasets=datasets, training=training, clock=clock)
     return (
-        Job(name="judging", work=parts.judging.tick, seconds=limits.JUDGING_TICK_SECONDS),
-        Job(name="promotions", work=parts.promotion_ticks.tick, seconds=limits.PROMOTION_TICK_SECONDS),
-        Job(name="training-triggers", work=parts.triggers.tick, seconds=limits.TRIGGER_TICK_SECONDS),
+        Job(name="judging", work=judging.tick, seconds=limits.JUDGING_TICK_SECONDS),
+        Job(name="promotions", work=promotions.tick, seconds=limits.PROMOTION_TICK_SECONDS),
+        Job(name="training-triggers", work=triggers.tick, seconds=limits.TRIGGER_TICK_SECONDS),
     )
 
 
-def judging_services(parts: JudgingParts, *, clock: Clock, silent_seconds_max: float) -> tuple[Registration, ...]:
+def judging_services(
+    *,
+    store: Store,
+    datasets: Datasets,
+    training: Training,
+    clock: Clock,
+    ids: IdSource,
+    silent_seconds_max: float,
+) -> tuple[Registration, ...]:
     """What operators reach on the API listener."""
-    promotions = PromotionServicer(parts.promotions)
-    policies = TrainingPolicyServicer(parts.policies)
-    lineages = LineageServicer(parts.lineages, clock=clock, silent_seconds_max=silent_seconds_max)
+    trainers = [trainer.id for trainer in training.list_trainers(page_size=limits.PAGE_SIZE_MAX).items]
+    promotions = PromotionServicer(Promotions(store=store, clock=clock, ids=ids))
+    policies = TrainingPolicyServicer(TrainingPolicies(store=store, clock=clock, ids=ids, trainers=trainers))
+    lineages = LineageServicer(
+        Lineages(store=store, datasets=datasets), clock=clock, silent_seconds_max=silent_seconds_max
+    )
     return (
         (
             "lineside.v1.PromotionService",
