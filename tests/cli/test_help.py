@@ -46,7 +46,7 @@ def test_the_tree_is_the_one_that_scripts_rely_on() -> None:
         "rollouts list", "rollouts show", "rollouts watch", "rollouts pause", "rollouts resume",
         "rollouts abort", "rollouts rollback", "rollouts retry",
         "samples list", "samples get",
-        "results list",
+        "results list", "results query", "results trace", "results rejudge",
         "metrics show",
         "audit list",
         "operators create", "operators list", "operators revoke", "operators whoami",

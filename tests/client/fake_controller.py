@@ -83,6 +83,9 @@ class FakeController:
     contents: dict[str, bytes] = field(default_factory=dict)
     results: list[evidence_pb2.Result] = field(default_factory=list)
     summaries: list[result_service_pb2.MetricSummary] = field(default_factory=list)
+    answer: result_service_pb2.QueryResultsResponse = field(default_factory=result_service_pb2.QueryResultsResponse)
+    traced: list[result_service_pb2.TracedResult] = field(default_factory=list)
+    rejudged: list[result_service_pb2.RejudgedPart] = field(default_factory=list)
     blobs: dict[str, bytearray] = field(default_factory=dict)
     """By digest: the bytes that uploads have committed."""
     received_bytes: int = 0
@@ -339,6 +342,20 @@ class _Results(result_service_pb2_grpc.ResultServiceServicer):
         ordered = self._fake.results[::-1] if request.newest_first else self._fake.results
         results, token = page(ordered, request)
         return result_service_pb2.ListResultsResponse(results=results, next_page_token=token)
+
+    def QueryResults(self, request: Any, context: Any) -> result_service_pb2.QueryResultsResponse:
+        return self._fake.answer
+
+    def TracePart(self, request: Any, context: Any) -> result_service_pb2.TracePartResponse:
+        of_part = [one for one in self._fake.traced if one.result.part_id == request.part_id]
+        results, token = page(of_part, request)
+        return result_service_pb2.TracePartResponse(results=results, next_page_token=token)
+
+    def RejudgeParts(self, request: Any, context: Any) -> result_service_pb2.RejudgePartsResponse:
+        parts, token = page(self._fake.rejudged, request)
+        return result_service_pb2.RejudgePartsResponse(
+            parts=parts, next_page_token=token, passed_parts=9, judged_parts=4
+        )
 
     def QueryMetrics(self, request: Any, context: Any) -> result_service_pb2.QueryMetricsResponse:
         return result_service_pb2.QueryMetricsResponse(summaries=self._fake.summaries)
