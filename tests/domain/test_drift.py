@@ -14,6 +14,7 @@ from controlplane.domain.drift import Drift, DriftState, begin, condition, moved
 from controlplane.domain.drift_evidence import Check, Counts, StatisticTest, add_block, log_stake, start_tests
 from controlplane.domain.drift_slot import follow
 from controlplane.domain.evidence import Histogram, MetricWindow
+from controlplane.domain.interval import share_interval
 from tests.support.drifting import BINS, Draw, Image, Line, fast_counts, shifted, usual
 from tests.support.factories import NOW, after_seconds, make_window
 
@@ -38,7 +39,9 @@ def learned(line: Line, draw: Draw = usual) -> Drift:
 def images_until_flagged(drift: Drift, line: Line, draw: Draw, *, most: int) -> int:
     before = drift.inference_count
     while drift.state is DriftState.STEADY and drift.inference_count - before < most:
+        assert drift.log_evidence < drift.log_needed(POLICY), "it is flagged as soon as the evidence is enough"
         drift = look(drift, line.window(draw))
+    assert drift.log_evidence >= drift.log_needed(POLICY), "it is not flagged before"
     assert drift.state is DriftState.DRIFTED, f"not flagged within {most} images"
     return drift.inference_count - before
 
@@ -173,6 +176,13 @@ def test_the_band_holds_the_true_share() -> None:
         test = start_tests(blocks, tolerance=0.0, miss=0.1)["mean"]
         missed += any(not check.low <= shares[check.event] <= check.high for check in test.checks)
     assert missed <= 34
+
+
+def test_the_bands_share_their_misses_and_add_the_tolerance() -> None:
+    blocks = [{"labels": Counts(bins=(5, 20), labels=("bad", "good")), "mean": Counts(bins=(5, 15, 5))}] * 4
+    check = start_tests(blocks, tolerance=0.1, miss=0.1)["labels"].checks[0]
+    known = share_interval(20, 100, limit=0.5, miss=0.1 / 4)
+    assert (check.low, check.high) == (max(0.0, known.low - 0.1), known.high + 0.1)
 
 
 def test_clustered_streams_are_not_flagged() -> None:
