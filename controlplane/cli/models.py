@@ -7,6 +7,7 @@ from pathlib import Path
 from lineside.v1 import artifact_pb2, model_pb2
 
 from controlplane.cli.document import document_of
+from controlplane.cli.lineage import show_lineage
 from controlplane.cli.output import Column
 from controlplane.cli.preprocessing import PreprocessingOptions, preprocessing_of
 from controlplane.cli.progress import publishing
@@ -141,6 +142,18 @@ def unyank(reference: str, /, *, session: SessionArgument) -> None:
         NAME:VERSION.
     """
     _show_version(session, session.client.models.unyank(*_version(reference)))
+
+
+@app.command(help_epilogue="Example: lineside models lineage solar:2")
+def lineage(reference: str, /, *, session: SessionArgument) -> None:
+    """Follow a version back to its training run, samples and base versions, and forward to its stations.
+
+    Parameters
+    ----------
+    reference
+        NAME:VERSION.
+    """
+    show_lineage(session.printer, session.client.lineages.get(*_version(reference)))
 
 
 def _version(reference: str) -> tuple[str, int]:

@@ -8,15 +8,18 @@ from typing import Any
 
 from lineside.v1 import training_run_pb2
 
-from controlplane.cli import exits
+from controlplane.cli import exits, training_decisions
 from controlplane.cli.document import document_of, word
 from controlplane.cli.output import Column, Printer
 from controlplane.cli.quantity import DurationOption, bytes_text, duration_text, time_text
 from controlplane.cli.session import SessionArgument, resource_app
+from controlplane.cli.training_policy import app as policy_app
 from controlplane.client import InvalidInputError
 from controlplane.client.names import parse_reference, short
 
 app = resource_app("training", "Train candidates from what came back.")
+app.command(policy_app)
+training_decisions.add_to(app)
 TrainingRun = training_run_pb2.TrainingRun
 
 
