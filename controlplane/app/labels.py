@@ -239,7 +239,7 @@ def _without_repeats(said: Sequence[_Said]) -> tuple[Sequence[_Said], Sequence[L
                     line=one.line,
                     field="label",
                     message=f"{one.label.annotator} says {one.label.label!r} of {one.entry.target!r} here and"
-                    f" {before.label.label!r} in line {before.line}",
+                    f" {before.label.label!r} in line or item {before.line}",
                     remedy="keep one of the two lines",
                 )
             )

@@ -16,11 +16,7 @@ from controlplane.client.exports import DatasetFormat, export_dataset
 from controlplane.client.names import short
 
 app = resource_app("datasets", "Labelled samples, frozen and split for training.")
-_SPLITS = (
-    dataset_pb2.DatasetItem.SPLIT_TRAIN,
-    dataset_pb2.DatasetItem.SPLIT_VALIDATION,
-    dataset_pb2.DatasetItem.SPLIT_HOLDOUT,
-)
+_SPLIT = dataset_pb2.DatasetItem
 
 
 @app.command(help_epilogue="Example: lineside datasets freeze solar --weight line=poly:4")
@@ -90,10 +86,9 @@ def list_(*, model: str = "", limit: int | None = None, session: SessionArgument
     columns: Sequence[Column[dataset_pb2.Dataset]] = (
         Column(header="DATASET", cell=lambda dataset: short(dataset.name), whole=True),
         Column(header="MODEL", cell=lambda dataset: short(dataset.model), whole=True),
-        *(
-            Column[dataset_pb2.Dataset](header=header, cell=_counter(split), number=True)
-            for header, split in zip(("TRAIN", "VALIDATION", "HOLDOUT"), _SPLITS, strict=True)
-        ),
+        Column(header="TRAIN", cell=_counter(_SPLIT.SPLIT_TRAIN), number=True),
+        Column(header="VALIDATION", cell=_counter(_SPLIT.SPLIT_VALIDATION), number=True),
+        Column(header="HOLDOUT", cell=_counter(_SPLIT.SPLIT_HOLDOUT), number=True),
         Column(header="CREATED", cell=lambda dataset: time_text(dataset.create_time, now=now)),
         Column(header="DESCRIPTION", cell=lambda dataset: dataset.description),
     )

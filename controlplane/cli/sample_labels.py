@@ -19,7 +19,7 @@ from controlplane.client.label_yolo import read_yolo
 from controlplane.client.names import short
 from controlplane.client.sample_imports import ImportedFolder, Place, find_pictures
 
-_SHOWN = 20
+_SHOWN = 5
 """Files or conflicts that are named on the screen."""
 
 

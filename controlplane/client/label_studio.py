@@ -42,7 +42,7 @@ def read_label_studio(path: Path, *, annotator: str = "") -> LabelFile:
                 entry = _entry(file, annotation, where)
                 if entry is not None:
                     entry.target, entry.line = target, index + 1
-                    entry.annotator = annotator or _annotator(annotation)
+                    entry.annotator = _annotator(annotation) or annotator
                     file.entries.append(entry)
     return file.checked()
 
