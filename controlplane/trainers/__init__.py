@@ -1,2 +1,2 @@
-"""The reference trainers. Each is a command of its own by the documented contract. Of the controller they import only how
-a model is found among files."""
+"""The reference trainers. Each is a command of its own by the documented contract. Of the controller they import how a
+model is found among files, and nothing else."""
