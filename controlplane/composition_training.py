@@ -17,7 +17,6 @@ from controlplane.rpc.training import TrainingServicer
 from controlplane.training.configuration import load_trainers
 from controlplane.training.local_runner import LocalRunner
 
-
 Registration = tuple[str, Callable[[grpc.aio.Server], None]]
 
 
