@@ -11,9 +11,9 @@ Intervals are closed form and use no chance. A measure is a mean of what each it
 for a share, the placement of a score among those of the other kind for the area under the ROC curve (DeLong, DeLong,
 Clarke-Pearson, Biometrics 44, 1988). The variance of a difference of two such means on the same items is that of the
 differences of the contributions, added up part by part first (Obuchowski, Biometrics 53, 1997). Where hardly any item
-tells the two apart that variance is far too small, and 0 where none does; so half of an interval's width also has the
-part z^2 / (parts + z^2) in it, the square root of the sum of both squared: what Wilson's interval still allows where
-nothing was seen.
+tells the two apart that variance is far too small, and 0 where none does; so an interval is widened by what may be
+there unseen: a kind of part of which none came among n may still be log(1 / miss) / n of all, and moves the difference
+by at most 1 + its size. Its square is added to that of the normal approximation's half width.
 """
 
 from bisect import bisect_left, bisect_right
@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import fsum, sqrt
+from math import fsum, hypot, log, sqrt
 from statistics import NormalDist
 from types import MappingProxyType
 
@@ -163,8 +163,7 @@ def compare(items: Sequence[JudgedItem], metric: Metric, *, subject: str, confid
         by_part[item.part].append(ours - theirs)
     variance = fsum(fsum(of_part) ** 2 for of_part in by_part.values())
     gain = candidate.value - champion.value
-    z = NormalDist().inv_cdf(confidence)
-    half = sqrt(z * z * variance + (z * z / (candidate.parts + z * z)) ** 2)
+    half = _half_width(variance, gain, candidate.parts, confidence)
     return PairedComparison(
         subject=subject,
         metric=metric,
@@ -175,6 +174,20 @@ def compare(items: Sequence[JudgedItem], metric: Metric, *, subject: str, confid
         champion=champion.value,
         difference=Interval(max(-1.0, gain - half), min(1.0, gain + half)),
     )
+
+
+def _half_width(variance: float, gain: float, parts: int, confidence: float) -> float:
+    """Half of the interval of a difference; none at a confidence of 0.5, where the estimate decides."""
+    if confidence <= 0.5:
+        return 0.0
+    spread = _student(NormalDist().inv_cdf(confidence), parts - 1) * sqrt(variance)
+    unseen = -log(1.0 - confidence)
+    return hypot(spread, (1.0 + abs(gain)) * unseen / (parts + unseen))
+
+
+def _student(z: float, freedom: int) -> float:
+    """The quantile of Student's distribution where the normal one has z, by the first term of its expansion."""
+    return z + (z**3 + z) / (4 * freedom)
 
 
 @dataclass(frozen=True, slots=True)
