@@ -46,10 +46,9 @@ def _parsed(content: bytes) -> tuple[pa.Table, bool]:
         table.validate(full=True)  # texts are UTF-8, lists lie within their values
         # Refuses nulls where there may be none, and numbers that another type would cut.
         ours = table.select(COLUMNS.names).cast(COLUMNS)
-        for column in COLUMNS:
-            if not column.nullable and ours[column.name].null_count:
-                raise _refused(f"{column.name} is null somewhere", remedy="send an empty text for what is not known")
-    except (pa.ArrowException, OSError) as error:
+        if any(ours[name].combine_chunks().values.null_count for name in ("labels", "scores")):
+            raise _refused("a label or a score is null", remedy="leave it out")
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise _refused(
             f"it is no readable file of results ({str(error).splitlines()[0][:200]})", remedy="send Parquet"
         ) from error
