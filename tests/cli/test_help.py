@@ -48,6 +48,7 @@ def test_the_tree_is_the_one_that_scripts_rely_on() -> None:
         "samples list", "samples get",
         "results list", "results query", "results trace", "results rejudge",
         "metrics show",
+        "drift list", "drift show", "drift plot", "drift watch", "drift relearn",
         "audit list",
         "operators create", "operators list", "operators revoke", "operators whoami",
     }  # fmt: skip

@@ -21,6 +21,8 @@ from lineside.v1 import (
     deployment_pb2,
     deployment_service_pb2,
     deployment_service_pb2_grpc,
+    drift_pb2,
+    drift_service_pb2,
     endpoints_pb2,
     enrollment_service_pb2,
     enrollment_service_pb2_grpc,
@@ -50,6 +52,7 @@ from controlplane.client import OperatorConfig
 from tests.client.certificates import ServerIdentity
 from tests.client.fake_answers import Refusal as Refusal
 from tests.client.fake_answers import find, page
+from tests.client.fake_drift import Drifts
 from tests.client.fake_engine import Agents, Audit, Operators, Rollouts
 
 TOKEN = "lso1.test"
@@ -105,6 +108,11 @@ class FakeController:
     events: list[audit_pb2.AuditEvent] = field(default_factory=list)
     """Oldest first."""
     operators: dict[str, operator_pb2.Operator] = field(default_factory=dict)
+    drifts: dict[str, drift_pb2.Drift] = field(default_factory=dict)
+    drift_history: drift_service_pb2.QueryDriftHistoryResponse = field(
+        default_factory=drift_service_pb2.QueryDriftHistoryResponse
+    )
+    drift_news: list[drift_service_pb2.WatchDriftsResponse] = field(default_factory=list)
     port: int = 0
     bytes_port: int = 0
     _servers: list[grpc.Server] = field(default_factory=list)
@@ -112,7 +120,19 @@ class FakeController:
     def start(self) -> None:
         """Listen."""
         self.port = self._listen(
-            *(_Enrollment, _Models, Agents, _Tokens, _Deployments, Rollouts, _Samples, _Results, Audit, Operators),
+            *(
+                _Enrollment,
+                _Models,
+                Agents,
+                _Tokens,
+                _Deployments,
+                Rollouts,
+                _Samples,
+                _Results,
+                Audit,
+                Operators,
+                Drifts,
+            ),
             port=self.port,
         )
         self.bytes_port = self._listen(_Uploads, _Contents, port=0)
