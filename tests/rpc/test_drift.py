@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -29,6 +29,8 @@ from tests.support.factories import after_seconds
 from tests.support.wire import Box, bearer, refused
 
 SLOT = "agents/st-1/drifts/solar"
+UNKNOWN_STATE = cast("drift_pb2.Drift.State.ValueType", 99)
+"""Of a newer contract."""
 
 
 async def report(box: Box, served: Any, windows: Sequence[MetricWindow]) -> None:
@@ -110,7 +112,7 @@ async def test_an_application_that_only_goes_idle_and_an_agent_that_restarts_are
     [
         ("GetDrift", drift_service_pb2.GetDriftRequest(name="models/solar"), "INVALID_ARGUMENT", "name"),
         ("GetDrift", drift_service_pb2.GetDriftRequest(name=SLOT), "NOT_FOUND", "name"),
-        ("ListDrifts", drift_service_pb2.ListDriftsRequest(state=99), "INVALID_ARGUMENT", "state"),
+        ("ListDrifts", drift_service_pb2.ListDriftsRequest(state=UNKNOWN_STATE), "INVALID_ARGUMENT", "state"),
         ("ListDrifts", drift_service_pb2.ListDriftsRequest(page_token="x"), "INVALID_ARGUMENT", "page_token"),
         ("RelearnDrift", drift_service_pb2.RelearnDriftRequest(name=SLOT), "INVALID_ARGUMENT", "reason"),
         (
