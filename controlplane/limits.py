@@ -77,8 +77,12 @@ OBSERVATION_ROWS_MAX = 1_000
 """A commit a report would let a database do 1,000 a second; 1,000 a commit lets it do 40,000."""
 DESIRED_AGE_SECONDS = 30.0
 """A stream looks for itself that often, should a notice have been lost or the change made elsewhere."""
+SHARED_READ_PAUSE_SECONDS = 0.01
+"""Between two reads on behalf of many streams: a hundred transactions a second are what a reconnecting fleet costs."""
 VERSIONS_CACHED_MAX = 1_000
 """A version's manifest is some kilobytes a gigabyte of weights."""
+SLOT_MESSAGES_CACHED_MAX = 1_000
+"""Desired slots as they are told; a fleet has some for each deployment."""
 OBSERVED_SLOTS_MAX = 256
 OBSERVED_CONDITIONS_MAX = 64
 DEVICES_MAX = 64
@@ -197,6 +201,8 @@ DATABASE_IDLE_SECONDS = 60.0
 """PostgreSQL ends a transaction whose process stopped in the middle, so that it does not hold its locks for good."""
 DATABASE_BATCH_MAX = 500
 """Values that one statement names: SQLite takes 32,766 variables and PostgreSQL 65,535, at up to 7 a row."""
+ASSIGNED_A_TURN = 1_000
+"""Agents whose desired state is found before the event loop has its turn: some 30 ms."""
 DATABASE_ROWS_A_TURN = 50
 """Rows decoded before the event loop has its turn: at some 0.1 ms an agent, 5 ms."""
 MIGRATION_WAIT_SECONDS = 300.0

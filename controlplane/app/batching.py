@@ -1,12 +1,15 @@
 """Reads on behalf of many callers at once: those that ask while a read is under way share the next one.
 
 A fleet that connects, or is told of a change, asks ten thousand times for one row; so it costs a handful of queries. A
-read begins after its callers asked: what they were hurried for is in it.
+read begins after its callers asked: what they were hurried for is in it. The first begins at once, and one that follows
+upon another waits a moment for more to ask.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from typing import Generic, TypeVar
+
+from controlplane import limits
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -17,17 +20,17 @@ class SharedReads(Generic[K, V]):
 
     def __init__(self, read_all: Callable[[Collection[K]], Awaitable[Mapping[K, V]]]) -> None:
         self._read_all = read_all
-        self._asked: dict[K, asyncio.Future[V | None]] = {}
+        self._asked: dict[K, list[asyncio.Future[V | None]]] = {}
         self._reader: asyncio.Task[None] | None = None
 
     async def find(self, key: K) -> V | None:
         """Return its value as of now, None when there is none; raise what the read raises."""
-        future = self._asked.get(key)
-        if future is None:
-            future = self._asked[key] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[V | None] = asyncio.get_running_loop().create_future()
+        # A future a caller: one that gives up takes nothing from the others.
+        self._asked.setdefault(key, []).append(future)
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read())
-        return await asyncio.shield(future)
+        return await future
 
     async def _read(self) -> None:
         while self._asked:
@@ -35,19 +38,21 @@ class SharedReads(Generic[K, V]):
             try:
                 found = await self._read_all(asked.keys())
             except Exception as error:  # noqa: BLE001 - every caller gets it, none is left waiting
-                for future in asked.values():
-                    _answer(future, error)
+                for futures in asked.values():
+                    _answer(futures, error)
             else:
-                for key, future in asked.items():
-                    _answer(future, found.get(key))
+                for key, futures in asked.items():
+                    _answer(futures, found.get(key))
+            if self._asked:
+                await asyncio.sleep(limits.SHARED_READ_PAUSE_SECONDS)
 
 
-def _answer(future: "asyncio.Future[V | None]", outcome: V | Exception | None) -> None:
-    if future.done():
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-        # A caller that was cancelled meanwhile never looks; that is no error of its own.
-        future.exception()
-    else:
-        future.set_result(outcome)
+def _answer(futures: "list[asyncio.Future[V | None]]", outcome: V | Exception | None) -> None:
+    for future in futures:
+        # One whose caller gave up is cancelled.
+        if future.done():
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)

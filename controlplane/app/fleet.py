@@ -18,14 +18,14 @@ from datetime import datetime, timedelta
 
 from controlplane import limits
 from controlplane.app.desired import DesiredStates, ResolvedState
-from controlplane.app.notices import Changes, Notices
+from controlplane.app.notices import Notices
 from controlplane.app.observations import Observations
 from controlplane.app.ports import Clock
 from controlplane.app.revocations import Revocations
 from controlplane.domain.assignment import DesiredState
 from controlplane.domain.identity import AgentCertificate
 from controlplane.domain.ids import AgentId
-from controlplane.domain.inventory import Device, Host, Observation, ObservedState, SlotState
+from controlplane.domain.inventory import Device, Host, Observation, ObservedSlot, ObservedState, SlotState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,22 +77,22 @@ class Fleet:
         CredentialError (CERTIFICATE_INVALID), and what `messages` raises."""
         session = _Session(agent_id=certificate.agent_id)
         self.streams += 1
-        with self._notices.watch_agent(certificate.agent_id) as changes:
-            inbox = _Inbox(messages, changes)
-            try:
-                async for arrival in inbox.arrivals():
+        inbox = _Inbox(messages)
+        try:
+            with self._notices.on_agent(certificate.agent_id, inbox.hurry):
+                while (arrival := await inbox.take()) is not None:
                     await self._revocations.check(certificate)
                     if isinstance(arrival, SyncMessage):
                         self._take(session, arrival)
-                    if isinstance(arrival, _Changed) or session.read_before(self._clock.now()):
+                    if inbox.take_change() or session.read_before(self._clock.now()):
                         await self._read(session)
                     if isinstance(arrival, SyncMessage) or session.should_push():
                         answer = await self._answer(session)
                         self.answers += 1
                         yield answer
-            finally:
-                self.streams -= 1
-                await inbox.close()
+        finally:
+            self.streams -= 1
+            await inbox.close()
 
     def _take(self, session: "_Session", message: SyncMessage) -> None:
         self.messages += 1
@@ -135,13 +135,14 @@ class _Session:
     told_generation: int | None = None
     refused_generation: int | None = None
     """The one that the agent said it cannot take up."""
-    progress: tuple[tuple[str, int, int, SlotState], ...] = ()
+    slots: tuple[ObservedSlot, ...] = ()
 
     def hear(self, observed: ObservedState) -> bool:
         """Take a message; return whether a slot has got somewhere, which a rollout waits for."""
-        progress = tuple((slot.slot, slot.serving_version, slot.offer, slot.state) for slot in observed.slots)
-        advanced = progress != self.progress or self.observed_generation != observed.generation
-        self.progress, self.observed_generation = progress, observed.generation
+        # Slots that the agent only repeats are the same objects, as a rule.
+        moved = observed.slots is not self.slots and _progress(observed.slots) != _progress(self.slots)
+        advanced = moved or self.observed_generation != observed.generation
+        self.slots, self.observed_generation = observed.slots, observed.generation
         refused_generation = observed.nack_generation if observed.nack_message else None
         advanced = advanced or refused_generation != self.refused_generation
         self.refused_generation = refused_generation
@@ -165,59 +166,66 @@ class _Session:
         return self.desired.generation not in (self.observed_generation, self.told_generation)
 
 
-@dataclass(frozen=True, slots=True)
-class _Changed:
-    """Something about the agent may have changed: read it again."""
+def _progress(slots: tuple[ObservedSlot, ...]) -> list[tuple[str, int, int, SlotState]]:
+    return [(slot.slot, slot.serving_version, slot.offer, slot.state) for slot in slots]
 
 
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """No message will come any more; `cause` is what ended them, None for a regular end."""
+class _Look:
+    """Look whether there is something to say: a change was noticed, or much time has passed."""
 
-    cause: Exception | None
+
+_LOOK = _Look()
 
 
 class _Inbox:
-    """Messages and changes of one stream, in one queue. A full queue stops the reading of messages, and so, by
-    HTTP/2's flow control, an agent that talks faster than it is answered."""
+    """Messages of one stream, and what else wakes it. A full queue stops the reading of messages, and so, by HTTP/2's
+    flow control, an agent that talks faster than it is answered."""
 
-    def __init__(self, messages: AsyncIterator[SyncMessage], changes: Changes) -> None:
-        self._queue: asyncio.Queue[SyncMessage | _Changed | _Ended] = asyncio.Queue(limits.SYNC_INBOX_MAX)
-        self._tasks = (
-            asyncio.create_task(self._take_messages(messages)),
-            asyncio.create_task(self._take_changes(changes)),
-        )
+    def __init__(self, messages: AsyncIterator[SyncMessage]) -> None:
+        self._queue: asyncio.Queue[SyncMessage | _Look | Exception | None] = asyncio.Queue(limits.SYNC_INBOX_MAX)
+        self._changed = False
+        self._reader = asyncio.create_task(self._read(messages))
+        # One timer a stream: a timeout for each wait would cost more than the rest of the wait.
+        self._timer = asyncio.get_running_loop().call_later(limits.DESIRED_AGE_SECONDS, self._look)
 
-    async def arrivals(self) -> AsyncIterator[SyncMessage | _Changed]:
-        """Yield what comes, and a _Changed after a long silence; raise what ended the messages."""
-        while True:
-            try:
-                async with asyncio.timeout(limits.DESIRED_AGE_SECONDS):
-                    arrival = await self._queue.get()
-            except TimeoutError:
-                arrival = _Changed()
-            if isinstance(arrival, _Ended):
-                if arrival.cause is not None:
-                    raise arrival.cause
-                return
-            yield arrival
+    async def take(self) -> SyncMessage | _Look | None:
+        """Return what comes next, a _Look after a long silence too, and None at the end of the messages; raise what
+        ended them."""
+        arrival = await self._queue.get()
+        if isinstance(arrival, Exception):
+            raise arrival
+        return arrival
+
+    def hurry(self) -> None:
+        """Something about the agent may have changed."""
+        self._changed = True
+        self._wake()
+
+    def take_change(self) -> bool:
+        """Return whether something may have changed since it was last asked."""
+        changed, self._changed = self._changed, False
+        return changed
 
     async def close(self) -> None:
-        """Stop both readers."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Stop the reader and the timer."""
+        self._timer.cancel()
+        self._reader.cancel()
+        await asyncio.wait([self._reader])
 
-    async def _take_messages(self, messages: AsyncIterator[SyncMessage]) -> None:
+    def _look(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(limits.DESIRED_AGE_SECONDS, self._look)
+        self._wake()
+
+    def _wake(self) -> None:
+        # Whatever waits in the queue wakes the stream as well.
+        if self._queue.empty():
+            self._queue.put_nowait(_LOOK)
+
+    async def _read(self, messages: AsyncIterator[SyncMessage]) -> None:
         cause: Exception | None = None
         try:
             async for message in messages:
                 await self._queue.put(message)
         except Exception as error:  # noqa: BLE001 - raised where the stream is answered
             cause = error
-        await self._queue.put(_Ended(cause))
-
-    async def _take_changes(self, changes: Changes) -> None:
-        while True:
-            await changes.wait()
-            await self._queue.put(_Changed())
+        await self._queue.put(cause)

@@ -63,7 +63,7 @@ class Notices:
     """The in-process ChangeNotifier. Holds one entry a watcher and none when nobody watches."""
 
     def __init__(self) -> None:
-        self._watchers: dict[Hashable, set[Changes]] = {}
+        self._watchers: dict[Hashable, set[Callable[[], None]]] = {}
         self._relay: Callable[[Notice], None] | None = None
 
     def relay_to(self, relay: Callable[[Notice], None]) -> None:
@@ -86,8 +86,8 @@ class Notices:
         """Hurry whoever waits for what another controller announced."""
         if notice.kind is NoticeKind.ALL:
             for watchers in self._watchers.values():
-                for changes in watchers:
-                    changes.notice()
+                for each in watchers:
+                    each()
             return
         for name in notice.ids:
             self._notice((_WATCHED.get(notice.kind, "agent"), name))
@@ -95,27 +95,25 @@ class Notices:
             self._notice(("drift", None))
 
     @contextmanager
-    def watch_agent(self, agent_id: AgentId) -> Iterator[Changes]:
-        """Changes of the agent's desired state, and its revocation. Watch, then read, then wait, then read."""
-        with self._watch(("agent", agent_id)) as changes:
-            yield changes
+    def on_agent(self, agent_id: AgentId, notice: Callable[[], None]) -> Iterator[None]:
+        """Call `notice`, which must not wait, at each change of the agent's desired state and at its revocation. Watch,
+        then read, then wait, then read."""
+        with self._watch(("agent", agent_id), notice):
+            yield
 
     @contextmanager
     def watch_rollout(self, rollout_id: RolloutId) -> Iterator[Changes]:
         """Changes of the rollout. Watch, then read, then wait, then read."""
-        with self._watch(("rollout", rollout_id)) as changes:
+        changes = Changes()
+        with self._watch(("rollout", rollout_id), changes.notice):
             yield changes
 
     @contextmanager
     def watch_drift(self, model_id: ModelId | None) -> Iterator[Changes]:
         """Changes of the model's drifts, or of every model's. Watch, then read, then wait, then read."""
-        with self._watch(("drift", model_id)) as changes:
+        changes = Changes()
+        with self._watch(("drift", model_id), changes.notice):
             yield changes
-
-    async def wait_desired(self, agent_id: AgentId) -> None:
-        """Return at the next change of the agent's desired state or its revocation, from this call on."""
-        with self.watch_agent(agent_id) as changes:
-            await changes.wait()
 
     def _announce(self, notice: Notice) -> None:
         self.hear(notice)
@@ -123,17 +121,16 @@ class Notices:
             self._relay(notice)
 
     def _notice(self, key: Hashable) -> None:
-        for changes in self._watchers.get(key, ()):
-            changes.notice()
+        for notice in self._watchers.get(key, ()):
+            notice()
 
     @contextmanager
-    def _watch(self, key: Hashable) -> Iterator[Changes]:
-        changes = Changes()
-        self._watchers.setdefault(key, set()).add(changes)
+    def _watch(self, key: Hashable, notice: Callable[[], None]) -> Iterator[None]:
+        self._watchers.setdefault(key, set()).add(notice)
         try:
-            yield changes
+            yield
         finally:
             watchers = self._watchers[key]
-            watchers.discard(changes)
+            watchers.discard(notice)
             if not watchers:
                 del self._watchers[key]

@@ -2,8 +2,9 @@
 
 A fleet reports far more often than a database likes to commit, and each report replaces the one before. So
 reports wait, the newer replacing the older, until OBSERVATION_FLUSH_SECONDS have passed or
-OBSERVATION_ROWS_MAX agents wait; what somebody waits for (a slot that changed) goes at once. A crash loses
-the waiting reports and nothing else: every agent sends its whole state again.
+OBSERVATION_ROWS_MAX agents wait; what somebody waits for (a slot that changed) goes at once where that time has passed
+since the last write: of a fleet that reconnects every report is such a one. A crash loses the waiting reports and
+nothing else: every agent sends its whole state again.
 
 Selectors may ask for facts of a box (its devices), so a write that brings new facts is followed by a
 convergence of those agents: an agent's first report may be what makes a deployment hold it. Convergence runs beside
@@ -39,6 +40,7 @@ class Observations:
         self._waiting: dict[AgentId, Observation] = {}
         self._any = asyncio.Event()
         self._urgent = asyncio.Event()
+        self._full = asyncio.Event()
 
     @property
     def waiting(self) -> int:
@@ -50,8 +52,11 @@ class Observations:
         waiting = self._waiting.get(observation.agent_id)
         self._waiting[observation.agent_id] = observation if waiting is None else _merge(waiting, observation)
         self._any.set()
-        if urgent or len(self._waiting) >= limits.OBSERVATION_ROWS_MAX:
+        if urgent:
             self._urgent.set()
+        if len(self._waiting) >= limits.OBSERVATION_ROWS_MAX:
+            self._urgent.set()
+            self._full.set()
 
     async def run(self) -> None:
         """Write what waits, for ever. On cancellation what waits then is written first."""
@@ -72,9 +77,10 @@ class Observations:
     async def _write_for_ever(self) -> None:
         while True:
             await self._any.wait()
-            await self._pause()
+            await _wait(self._urgent, limits.OBSERVATION_FLUSH_SECONDS)
             if not await self._write_or_keep():
                 await asyncio.sleep(limits.OBSERVATION_RETRY_SECONDS)
+            await _wait(self._full, limits.OBSERVATION_FLUSH_SECONDS)
 
     async def _write_waiting(self) -> None:
         while self._waiting:
@@ -114,14 +120,6 @@ class Observations:
             self._facts_changed.set()
             raise
 
-    async def _pause(self) -> None:
-        try:
-            async with asyncio.timeout(limits.OBSERVATION_FLUSH_SECONDS):
-                await self._urgent.wait()
-        except TimeoutError:
-            pass
-        self._urgent.clear()
-
     async def _write_or_keep(self) -> bool:
         try:
             await self._write_waiting()
@@ -152,6 +150,16 @@ class Observations:
             newer = self._waiting.get(agent_id)
             self._waiting[agent_id] = observation if newer is None else _merge(observation, newer)
         self._any.set()
+
+
+async def _wait(event: asyncio.Event, seconds_max: float) -> None:
+    """Wait for the event for so long, and clear it."""
+    try:
+        async with asyncio.timeout(seconds_max):
+            await event.wait()
+    except TimeoutError:
+        pass
+    event.clear()
 
 
 def _merge(older: Observation, newer: Observation) -> Observation:
