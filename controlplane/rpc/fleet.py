@@ -9,7 +9,7 @@ from controlplane.app.enrollment import Enrollment
 from controlplane.app.fleet import Fleet, SyncAnswer, SyncMessage
 from controlplane.rpc.authentication import Context, current_agent, current_certificate
 from controlplane.rpc.convert.agents import check_device_count, device_from_proto, host_from_proto
-from controlplane.rpc.convert.slots import desired_state_to_proto, observed_state_from_proto
+from controlplane.rpc.convert.slots import DesiredStateWriter, ObservedStateReader
 from controlplane.rpc.convert.times import seconds_to_proto, time_to_proto
 
 
@@ -28,11 +28,13 @@ class FleetServicer(fleet_service_pb2_grpc.FleetServiceServicer):
         self._enrollment = enrollment
         self._endpoints = endpoints
         self._sync_interval = seconds_to_proto(sync_interval_seconds)
+        self._desired_states = DesiredStateWriter()
 
     async def Sync(
         self, request_iterator: AsyncIterator[fleet_service_pb2.SyncRequest], context: Context
     ) -> AsyncIterator[fleet_service_pb2.SyncResponse]:
-        messages = (_message_from_proto(request) async for request in request_iterator)
+        reader = ObservedStateReader()
+        messages = (_message_from_proto(request, reader) async for request in request_iterator)
         endpoints: endpoints_pb2.Endpoints | None = self._endpoints
         async with aclosing(self._fleet.sync(current_certificate(), messages)) as answers:
             async for answer in answers:
@@ -53,7 +55,7 @@ class FleetServicer(fleet_service_pb2_grpc.FleetServiceServicer):
         self, answer: SyncAnswer, endpoints: endpoints_pb2.Endpoints | None
     ) -> fleet_service_pb2.SyncResponse:
         return fleet_service_pb2.SyncResponse(
-            desired_state=desired_state_to_proto(answer.desired) if answer.desired else None,
+            desired_state=self._desired_states.write(answer.desired) if answer.desired else None,
             sync_interval=self._sync_interval,
             endpoints=endpoints,
             controller_time=time_to_proto(answer.controller_time),
@@ -61,11 +63,11 @@ class FleetServicer(fleet_service_pb2_grpc.FleetServiceServicer):
         )
 
 
-def _message_from_proto(request: fleet_service_pb2.SyncRequest) -> SyncMessage:
+def _message_from_proto(request: fleet_service_pb2.SyncRequest, reader: ObservedStateReader) -> SyncMessage:
     check_device_count(len(request.devices))
     has_host = request.HasField("host")
     return SyncMessage(
-        observed=observed_state_from_proto(request.observed_state),
+        observed=reader.read(request.observed_state),
         host=host_from_proto(request.host) if has_host else None,
         devices=tuple(map(device_from_proto, request.devices)) if has_host else None,
     )

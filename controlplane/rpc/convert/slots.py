@@ -1,6 +1,6 @@
 """Desired and observed slots on the wire, and the policies that they are run by."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from lineside.v1 import slot_pb2
@@ -106,10 +106,33 @@ def _swap_wait_seconds(message: slot_pb2.RuntimePolicy) -> float:
 
 def desired_state_to_proto(resolved: ResolvedState) -> slot_pb2.DesiredState:
     """Return the state with all that an agent needs to run it."""
-    return slot_pb2.DesiredState(
-        generation=resolved.desired.generation,
-        slots=[_desired_slot_to_proto(slot, resolved.versions) for slot in resolved.desired.slots],
-    )
+    return DesiredStateWriter().write(resolved)
+
+
+class DesiredStateWriter:
+    """Writes desired states of many agents: a slot that is the same for all of them is built once."""
+
+    def __init__(self) -> None:
+        self._built: dict[tuple[object, ...], tuple[DesiredSlot, slot_pb2.DesiredSlot]] = {}
+
+    def write(self, resolved: ResolvedState) -> slot_pb2.DesiredState:
+        """Return the state with all that an agent needs to run it."""
+        return slot_pb2.DesiredState(
+            generation=resolved.desired.generation,
+            slots=[self._slot(slot, resolved.versions) for slot in resolved.desired.slots],
+        )
+
+    def _slot(self, slot: DesiredSlot, versions: Mapping[VersionKey, ModelVersion]) -> slot_pb2.DesiredSlot:
+        # The slot itself has no hash, so what tells most slots apart finds one, and it counts where it is equal.
+        key = (slot.slot, slot.deployment_id, slot.version, slot.prefetch_version, slot.shadow is None)
+        built = self._built.get(key)
+        if built is not None and built[0] == slot:
+            return built[1]
+        if len(self._built) >= limits.SLOT_MESSAGES_CACHED_MAX:
+            self._built.clear()
+        message = _desired_slot_to_proto(slot, versions)
+        self._built[key] = (slot, message)
+        return message
 
 
 def _desired_slot_to_proto(slot: DesiredSlot, versions: Mapping[VersionKey, ModelVersion]) -> slot_pb2.DesiredSlot:
@@ -150,29 +173,59 @@ def _shadow_run_to_proto(run: ShadowRun, candidate: ModelVersion) -> slot_pb2.Sh
 
 
 def observed_state_from_proto(message: slot_pb2.ObservedState) -> ObservedState:
-    """Return what an agent observes. Raises FieldInvalidError for names that are none, for a slot named twice and
-    for more slots or conditions than a box can have."""
-    field = "observed_state"
-    if len(message.slots) > limits.OBSERVED_SLOTS_MAX or len(message.conditions) > limits.OBSERVED_CONDITIONS_MAX:
-        raise FieldInvalidError(
-            "too many slots or conditions",
-            field=field,
-            remedy=f"send at most {limits.OBSERVED_SLOTS_MAX} and {limits.OBSERVED_CONDITIONS_MAX}",
+    """As ObservedStateReader.read of a first message."""
+    return ObservedStateReader().read(message)
+
+
+class ObservedStateReader:
+    """Reads what one agent says, message after message. It says the same again and again: slots that have not changed
+    are the objects that they were."""
+
+    def __init__(self) -> None:
+        self._slots: tuple[ObservedSlot, ...] = ()
+        self._encoded: list[bytes] = []
+        """Of the slots."""
+
+    def read(self, message: slot_pb2.ObservedState) -> ObservedState:
+        """Return what the agent observes. Raises FieldInvalidError for names that are none, for a slot named twice and
+        for more slots or conditions than a box can have."""
+        field = "observed_state"
+        if len(message.slots) > limits.OBSERVED_SLOTS_MAX or len(message.conditions) > limits.OBSERVED_CONDITIONS_MAX:
+            raise FieldInvalidError(
+                "too many slots or conditions",
+                field=field,
+                remedy=f"send at most {limits.OBSERVED_SLOTS_MAX} and {limits.OBSERVED_CONDITIONS_MAX}",
+            )
+        encoded = [slot.SerializeToString() for slot in message.slots]
+        if encoded != self._encoded:
+            known = dict(zip(self._encoded, self._slots, strict=True))
+            self._slots = _observed_slots_from_proto(message, encoded, known, field=f"{field}.slots")
+            self._encoded = encoded
+        has_time = message.HasField("agent_time")
+        return ObservedState(
+            generation=message.generation,
+            slots=self._slots,
+            conditions=tuple(condition_from_proto(c, field=f"{field}.conditions") for c in message.conditions),
+            agent_time=time_from_proto(message.agent_time, field=f"{field}.agent_time") if has_time else None,
+            nack_message=message.nack_message[: limits.NACK_CHARS_MAX],
+            nack_generation=message.nack_generation,
+            boot_count=message.boot_count,
+            sample_counts=_sample_counts_from_proto(message.sample_counts)
+            if message.HasField("sample_counts")
+            else SampleCounts(),
         )
-    slots = tuple(_observed_slot_from_proto(slot, field=f"{field}.slots") for slot in message.slots)
-    if len({slot.slot for slot in slots}) != len(slots):
-        raise FieldInvalidError("a slot is named twice", field=f"{field}.slots", remedy="name each slot once")
-    has_time = message.HasField("agent_time")
-    return ObservedState(
-        generation=message.generation,
-        slots=slots,
-        conditions=tuple(condition_from_proto(c, field=f"{field}.conditions") for c in message.conditions),
-        agent_time=time_from_proto(message.agent_time, field=f"{field}.agent_time") if has_time else None,
-        nack_message=message.nack_message[: limits.NACK_CHARS_MAX],
-        nack_generation=message.nack_generation,
-        boot_count=message.boot_count,
-        sample_counts=_sample_counts_from_proto(message.sample_counts),
+
+
+def _observed_slots_from_proto(
+    message: slot_pb2.ObservedState, encoded: Sequence[bytes], known: Mapping[bytes, ObservedSlot], *, field: str
+) -> tuple[ObservedSlot, ...]:
+    slots = tuple(
+        known.get(key) or _observed_slot_from_proto(slot, field=field)
+        for key, slot in zip(encoded, message.slots, strict=True)
     )
+    if len({slot.slot for slot in slots}) != len(slots):
+        raise FieldInvalidError("a slot is named twice", field=field, remedy="name each slot once")
+    return slots
 
 
 def _sample_counts_from_proto(message: slot_pb2.SampleCounts) -> SampleCounts:
