@@ -24,6 +24,7 @@ from controlplane.store.mapping.values import (
     Row,
     float_from_json,
     float_to_json,
+    sparse,
     text_map,
     time_from_json,
     time_to_json,
@@ -127,34 +128,42 @@ def _device_from_json(value: Row) -> Device:
 
 
 def _observed_to_json(observed: ObservedState) -> dict[str, Any]:
-    return {
-        "generation": observed.generation,
-        "slots": [_slot_to_json(slot) for slot in observed.slots],
-        "conditions": [condition_to_json(condition) for condition in observed.conditions],
-        "agent_time": time_to_json(observed.agent_time),
-        "nack_message": observed.nack_message,
-        "nack_generation": observed.nack_generation,
-        "boot_count": observed.boot_count,
-        "sample_counts": {
-            "kept": dict(observed.sample_counts.kept),
-            "skipped": dict(observed.sample_counts.skipped),
-            "waiting": observed.sample_counts.waiting,
-            "waiting_bytes": observed.sample_counts.waiting_bytes,
-        },
-    }
+    return sparse(
+        {
+            "generation": observed.generation,
+            "slots": [_slot_to_json(slot) for slot in observed.slots],
+            "conditions": [condition_to_json(condition) for condition in observed.conditions],
+            "agent_time": time_to_json(observed.agent_time),
+            "nack_message": observed.nack_message,
+            "nack_generation": observed.nack_generation,
+            "boot_count": observed.boot_count,
+            "sample_counts": _sample_counts_to_json(observed.sample_counts),
+        }
+    )
 
 
 def _observed_from_json(value: Row) -> ObservedState:
     return ObservedState(
-        generation=value["generation"],
-        slots=tuple(_slot_from_json(slot) for slot in value["slots"]),
-        conditions=tuple(condition_from_json(condition) for condition in value["conditions"]),
-        agent_time=time_from_json(value["agent_time"]),
-        nack_message=value["nack_message"],
+        generation=value.get("generation", 0),
+        slots=tuple(_slot_from_json(slot) for slot in value.get("slots", ())),
+        conditions=tuple(condition_from_json(condition) for condition in value.get("conditions", ())),
+        agent_time=time_from_json(value.get("agent_time")),
+        nack_message=value.get("nack_message", ""),
         nack_generation=value.get("nack_generation", 0),
-        boot_count=value["boot_count"],
+        boot_count=value.get("boot_count", 0),
         # Rows of earlier controllers have none.
         sample_counts=_sample_counts_from_json(value.get("sample_counts", {})),
+    )
+
+
+def _sample_counts_to_json(counts: SampleCounts) -> dict[str, Any]:
+    return sparse(
+        {
+            "kept": dict(counts.kept),
+            "skipped": dict(counts.skipped),
+            "waiting": counts.waiting,
+            "waiting_bytes": counts.waiting_bytes,
+        }
     )
 
 
@@ -168,41 +177,43 @@ def _sample_counts_from_json(value: Row) -> SampleCounts:
 
 
 def _slot_to_json(slot: ObservedSlot) -> dict[str, Any]:
-    return {
-        "slot": slot.slot,
-        "serving_version": slot.serving_version,
-        "target_version": slot.target_version,
-        "state": slot.state.value,
-        "device": slot.device,
-        "device_reason": slot.device_reason,
-        "measurements": [_measurement_to_json(measurement) for measurement in slot.measurements],
-        "failure_reason": slot.failure_reason,
-        "failure_message": slot.failure_message,
-        "downloaded_bytes": slot.downloaded_bytes,
-        "offer": slot.offer,
-        "serving_time": time_to_json(slot.serving_time),
-        "last_known_good": slot.last_known_good,
-        "prefetched_version": slot.prefetched_version,
-        "prefetch_failure": slot.prefetch_failure,
-        "shadow": None if slot.shadow is None else _shadow_to_json(slot.shadow),
-    }
+    return sparse(
+        {
+            "slot": slot.slot,
+            "serving_version": slot.serving_version,
+            "target_version": slot.target_version,
+            "state": slot.state.value,
+            "device": slot.device,
+            "device_reason": slot.device_reason,
+            "measurements": [_measurement_to_json(measurement) for measurement in slot.measurements],
+            "failure_reason": slot.failure_reason,
+            "failure_message": slot.failure_message,
+            "downloaded_bytes": slot.downloaded_bytes,
+            "offer": slot.offer,
+            "serving_time": time_to_json(slot.serving_time),
+            "last_known_good": slot.last_known_good,
+            "prefetched_version": slot.prefetched_version,
+            "prefetch_failure": slot.prefetch_failure,
+            "shadow": None if slot.shadow is None else _shadow_to_json(slot.shadow),
+        }
+    )
 
 
 def _slot_from_json(value: Row) -> ObservedSlot:
     return ObservedSlot(
-        slot=ModelId(value["slot"]),
-        serving_version=value["serving_version"],
-        target_version=value["target_version"],
+        slot=ModelId(value.get("slot", "")),
+        serving_version=value.get("serving_version", 0),
+        target_version=value.get("target_version", 0),
         state=SlotState(value["state"]),
-        device=value["device"],
-        device_reason=value["device_reason"],
-        measurements=tuple(_measurement_from_json(measurement) for measurement in value["measurements"]),
-        failure_reason=value["failure_reason"],
-        failure_message=value["failure_message"],
-        downloaded_bytes=value["downloaded_bytes"],
-        offer=value["offer"],
-        serving_time=time_from_json(value["serving_time"]),
-        last_known_good=value["last_known_good"],
+        device=value.get("device", ""),
+        device_reason=value.get("device_reason", ""),
+        measurements=tuple(_measurement_from_json(measurement) for measurement in value.get("measurements", ())),
+        failure_reason=value.get("failure_reason", ""),
+        failure_message=value.get("failure_message", ""),
+        downloaded_bytes=value.get("downloaded_bytes", 0),
+        offer=value.get("offer", 0),
+        serving_time=time_from_json(value.get("serving_time")),
+        last_known_good=value.get("last_known_good", False),
         prefetched_version=value.get("prefetched_version", 0),
         prefetch_failure=value.get("prefetch_failure", ""),
         shadow=None if value.get("shadow") is None else _shadow_from_json(value["shadow"]),
@@ -210,53 +221,57 @@ def _slot_from_json(value: Row) -> ObservedSlot:
 
 
 def _shadow_to_json(shadow: ObservedShadow) -> dict[str, Any]:
-    return {
-        "candidate_version": shadow.candidate_version,
-        "state": shadow.state.value,
-        "compared": shadow.compared,
-        "message": shadow.message,
-        "offer": shadow.offer,
-    }
+    return sparse(
+        {
+            "candidate_version": shadow.candidate_version,
+            "state": shadow.state.value,
+            "compared": shadow.compared,
+            "message": shadow.message,
+            "offer": shadow.offer,
+        }
+    )
 
 
 def _shadow_from_json(value: Row) -> ObservedShadow:
     return ObservedShadow(
-        candidate_version=value["candidate_version"],
+        candidate_version=value.get("candidate_version", 0),
         state=ShadowState(value["state"]),
-        compared=value["compared"],
-        message=value["message"],
-        offer=value["offer"],
+        compared=value.get("compared", 0),
+        message=value.get("message", ""),
+        offer=value.get("offer", 0),
     )
 
 
 def _measurement_to_json(measurement: DeviceMeasurement) -> dict[str, Any]:
-    return {
-        "device": measurement.device,
-        "ok": measurement.ok,
-        "latency_ms_p50": float_to_json(measurement.latency_ms_p50),
-        "throughput_per_second": float_to_json(measurement.throughput_per_second),
-        "compile_seconds": float_to_json(measurement.compile_seconds),
-        "error": measurement.error,
-        "chosen": measurement.chosen,
-        "latency_ms_p99": float_to_json(measurement.latency_ms_p99),
-        "streams": measurement.streams,
-        "precision": measurement.precision,
-        "memory_bytes": measurement.memory_bytes,
-        "parity": measurement.parity.value,
-        "difference": float_to_json(measurement.difference),
-        "remark": measurement.remark,
-    }
+    return sparse(
+        {
+            "device": measurement.device,
+            "ok": measurement.ok,
+            "latency_ms_p50": float_to_json(measurement.latency_ms_p50),
+            "throughput_per_second": float_to_json(measurement.throughput_per_second),
+            "compile_seconds": float_to_json(measurement.compile_seconds),
+            "error": measurement.error,
+            "chosen": measurement.chosen,
+            "latency_ms_p99": float_to_json(measurement.latency_ms_p99),
+            "streams": measurement.streams,
+            "precision": measurement.precision,
+            "memory_bytes": measurement.memory_bytes,
+            "parity": measurement.parity.value,
+            "difference": float_to_json(measurement.difference),
+            "remark": measurement.remark,
+        }
+    )
 
 
 def _measurement_from_json(value: Row) -> DeviceMeasurement:
     return DeviceMeasurement(
-        device=value["device"],
-        ok=value["ok"],
-        latency_ms_p50=float_from_json(value["latency_ms_p50"]),
-        throughput_per_second=float_from_json(value["throughput_per_second"]),
-        compile_seconds=float_from_json(value["compile_seconds"]),
-        error=value["error"],
-        chosen=value["chosen"],
+        device=value.get("device", ""),
+        ok=value.get("ok", False),
+        latency_ms_p50=float_from_json(value.get("latency_ms_p50", 0.0)),
+        throughput_per_second=float_from_json(value.get("throughput_per_second", 0.0)),
+        compile_seconds=float_from_json(value.get("compile_seconds", 0.0)),
+        error=value.get("error", ""),
+        chosen=value.get("chosen", False),
         latency_ms_p99=float_from_json(value.get("latency_ms_p99", 0.0)),
         streams=value.get("streams", 0),
         precision=value.get("precision", ""),

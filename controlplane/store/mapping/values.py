@@ -30,6 +30,12 @@ def float_from_json(value: float | str) -> float:
     return float(value)
 
 
+def sparse(value: dict[str, Any]) -> dict[str, Any]:
+    """Return it without what is None, empty, 0 or False, which a reader takes for granted: most of what an agent
+    observes is that, and it is written with every heartbeat."""
+    return {name: item for name, item in value.items() if item}
+
+
 def text_map(value: Mapping[str, str]) -> Mapping[str, str]:
     """Return an immutable copy."""
     return MappingProxyType(dict(value))

@@ -82,8 +82,7 @@ class SqlAgentRepository:
             return record
         if known[:_DECODED] != version[:_DECODED]:
             return None
-        generation, certificate_expire_time = version[_DECODED:]
-        record = replace(record, desired_generation=generation or 0, certificate_expire_time=certificate_expire_time)
+        record = _with_state(record, version)
         self._cache.keep(agent_id, version, record)
         return record
 
@@ -122,6 +121,20 @@ class SqlAgentRepository:
         # In one order everywhere, so that two writers of overlapping batches cannot deadlock.
         rows = sorted(map(observation_to_row, observations), key=lambda row: row["agent_id"])
         await self._transaction.change(statement, rows)
+        await self._keep(observations)
+
+    async def _keep(self, observations: Sequence[Observation]) -> None:
+        """Keep what was just written: to decode it again would cost more than the write."""
+        written = {one.agent_id: one for one in observations}
+        known = {agent_id: entry for agent_id in written if (entry := self._cache.find(agent_id)) is not None}
+        for batch in batches(sorted(known)):
+            versions = _versions(await self._transaction.tuples(_SELECT_VERSIONS.where(agents.c.id.in_(batch))))
+            for agent_id, version in versions.items():
+                before, record = known[agent_id]
+                assert isinstance(before, tuple)
+                if _follows(version, before):
+                    seen = _merge(written[agent_id], record.observation)
+                    self._cache.keep(agent_id, version, _with_state(replace(record, observation=seen), version))
 
 
 _EXPIRY = (
@@ -148,6 +161,29 @@ _SELECT_VERSIONS = (
 """What tells whether the record of an agent has changed, by id."""
 _DECODED = 4
 """Parts of a version, in front, after which a record has to be decoded anew; the others are part of it themselves."""
+
+
+def _with_state(record: AgentRecord, version: tuple[Any, ...]) -> AgentRecord:
+    """The record with what its version is itself."""
+    generation, certificate_expire_time = version[_DECODED:]
+    return replace(record, desired_generation=generation or 0, certificate_expire_time=certificate_expire_time)
+
+
+def _follows(version: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
+    """Whether between the two lies one observation and nothing else."""
+    uid, revision, change = version[:3]
+    return (uid, revision) == before[:2] and change == (0 if before[2] is None else before[2] + 1)
+
+
+def _merge(observation: Observation, before: Observation | None) -> Observation:
+    """The observation as the row keeps it: with host and devices of the one before where it leaves them out."""
+    if before is None:
+        return observation
+    return replace(
+        observation,
+        host=observation.host if observation.host is not None else before.host,
+        devices=observation.devices if observation.devices is not None else before.devices,
+    )
 
 
 def _versions(rows: Iterable[tuple[Any, ...]]) -> dict[AgentId, tuple[Any, ...]]:
