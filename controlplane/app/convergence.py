@@ -2,17 +2,24 @@
 
 Level-triggered: every run recomputes everything and writes only what differs, so a run too many changes
 nothing and a run that was lost is made good by the next. So it is with the conditions of deployments.
+
+What one agent should run depends on no other agent, so a fleet is gone through in parts, and the event loop has its
+turn in between: ten thousand agents at once would hold up every stream for most of a second.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
+from controlplane import limits
 from controlplane.app.drift_flags import find_flagged
 from controlplane.app.ports import ChangeNotifier, Store, UnitOfWork
 from controlplane.app.retries import retry_stale
-from controlplane.domain.assignment import DesiredState, Standing, assign, revise
+from controlplane.domain.assignment import DesiredSlot, DesiredState, Standing, assign, revise
 from controlplane.domain.condition import Condition
-from controlplane.domain.deployment_conditions import find_reach, judge
+from controlplane.domain.deployment import Deployment
+from controlplane.domain.deployment_conditions import Reach, find_reach, join_reach, judge
 from controlplane.domain.ids import AgentId, DeploymentId, ModelId
 
 
@@ -44,18 +51,33 @@ async def converge(uow: UnitOfWork, agent_ids: Collection[AgentId] | None = None
 async def find_changes(uow: UnitOfWork, agent_ids: Collection[AgentId] | None = None) -> Sequence[DesiredState]:
     """Return the desired states that differ from the stored ones, each with its next generation."""
     standing = await read_standing(uow, agent_ids)
-    return revise(assign(standing), standing.stored)
+    return revise(await find_wanted(standing), standing.stored)
 
 
-def find_conditions(
-    standing: Standing, drifted: Collection[tuple[AgentId, ModelId]], now: datetime
+async def find_wanted(standing: Standing) -> Mapping[AgentId, tuple[DesiredSlot, ...]]:
+    """As `assign`, part by part."""
+    wanted: dict[AgentId, tuple[DesiredSlot, ...]] = {}
+    async for part in _parts(standing):
+        wanted |= assign(part)
+    return wanted
+
+
+async def find_conditions(
+    standing: Standing,
+    wanted: Mapping[AgentId, tuple[DesiredSlot, ...]],
+    drifted: Collection[tuple[AgentId, ModelId]],
+    now: datetime,
 ) -> Mapping[DeploymentId, tuple[Condition, ...]]:
-    """Return the conditions of the deployments whose conditions are not those that are stored."""
-    reach = find_reach(standing, assign(standing))
+    """Return the conditions of the deployments whose conditions are not those that are stored; `wanted` is what should
+    run on this standing."""
+    reaches: dict[DeploymentId, list[Reach]] = {deployment.id: [] for deployment in standing.deployments}
+    async for part in _parts(standing):
+        for deployment_id, reach in find_reach(part, wanted).items():
+            reaches[deployment_id].append(reach)
     found = {
         deployment.id: judge(
             deployment,
-            reach[deployment.id],
+            join_reach(reaches[deployment.id]),
             version_yanked=deployment.version is not None
             and (deployment.model_id, deployment.version) in standing.yanked,
             drifted=drifted,
@@ -64,6 +86,14 @@ def find_conditions(
         for deployment in standing.deployments
     }
     return {one.id: found[one.id] for one in standing.deployments if found[one.id] != one.conditions}
+
+
+async def _parts(standing: Standing) -> AsyncIterator[Standing]:
+    """The standing of some agents after the others, in their order."""
+    for first in range(0, len(standing.agents), limits.ASSIGNED_A_TURN):
+        if first:
+            await asyncio.sleep(0)
+        yield replace(standing, agents=standing.agents[first : first + limits.ASSIGNED_A_TURN])
 
 
 class Convergence:
@@ -91,20 +121,32 @@ class Convergence:
 
     async def round(self, now: datetime) -> None:
         """`run`, then refresh the conditions of deployments; of several controllers the leader's job."""
-        await self.run()
+        standing, drifted = await self._look(now)
+        wanted = await find_wanted(standing)
+        if revise(wanted, standing.stored):
+            self._notifier.desired_changed(await retry_stale(lambda: self._write(None)))
+            standing, drifted = await self._look(now)
+            wanted = await find_wanted(standing)
+        found = await find_conditions(standing, wanted, drifted, now)
+        if found:
+            await retry_stale(lambda: self._write_conditions(standing.deployments, found))
+
+    async def _look(self, now: datetime) -> tuple[Standing, Collection[tuple[AgentId, ModelId]]]:
         async with self._store.read() as uow:
             standing = await read_standing(uow)
             drifted = await _drifted(uow)
         self._see(standing, now)
-        if not find_conditions(standing, drifted, now):
-            return
-        await retry_stale(lambda: self._write_conditions(now))
+        return standing, drifted
 
-    async def _write_conditions(self, now: datetime) -> None:
+    async def _write_conditions(
+        self, seen: Sequence[Deployment], found: Mapping[DeploymentId, tuple[Condition, ...]]
+    ) -> None:
+        """Of the deployments that still are as they were seen; the next round sees to the others."""
         async with self._store.write() as uow:
-            found = find_conditions(await read_standing(uow), await _drifted(uow), now)
-            for deployment_id, conditions in found.items():
-                await uow.deployments.set_conditions(deployment_id, conditions)
+            stored = {deployment.id: deployment for deployment in await uow.deployments.list_all()}
+            for deployment in seen:
+                if deployment.id in found and stored.get(deployment.id) == deployment:
+                    await uow.deployments.set_conditions(deployment.id, found[deployment.id])
 
     async def _write(self, agent_ids: Collection[AgentId] | None) -> tuple[AgentId, ...]:
         async with self._store.write() as uow:

@@ -26,6 +26,7 @@ from controlplane.domain.device_class import UNKNOWN, device_class
 from controlplane.domain.gate import GateVerdict, evaluate
 from controlplane.domain.ids import AgentId, DeploymentId, ModelId, RolloutId
 from controlplane.domain.inventory import AgentRecord
+from controlplane.domain.pin import Pin
 from controlplane.domain.progress import Sight, observe, release_times
 from controlplane.domain.rollout import (
     ACTIVE_STATES,
@@ -60,6 +61,7 @@ class Scene:
     targets: Mapping[DeploymentId, Sequence[AgentId]]
     """Agents that a rollout of the deployment may move, by id: pinned ones are not among them."""
     yanked: frozenset[tuple[ModelId, int]]
+    pins: Sequence[Pin] = ()
 
     def with_deployment(self, deployment: Deployment) -> "Scene":
         """The scene with the deployment as it is by now."""
@@ -72,13 +74,32 @@ class Scene:
 
 async def read_scene(uow: UnitOfWork) -> Scene:
     """Read everything that rollouts are judged against but their evidence."""
-    records, deployments = await uow.agents.list_all(), await uow.deployments.list_all()
+    records, deployments, pins = (
+        await uow.agents.list_all(),
+        await uow.deployments.list_all(),
+        await uow.pins.list_all(),
+    )
     return Scene(
         records={record.agent.id: record for record in records},
         deployments={deployment.id: deployment for deployment in deployments},
-        targets=select_targets(records, deployments, await uow.pins.list_all()),
+        targets=select_targets(records, deployments, pins),
         yanked=await uow.models.list_yanked(),
+        pins=pins,
     )
+
+
+async def refresh_scene(uow: UnitOfWork, scene: Scene | None) -> Scene:
+    """Return the scene with agents as they were seen a moment ago, where all that operators decide is as it was; else
+    read it anew. What agents said meanwhile the next tick takes in."""
+    if scene is None:
+        return await read_scene(uow)
+    deployments = {deployment.id: deployment for deployment in await uow.deployments.list_all()}
+    unmoved = (
+        deployments == scene.deployments
+        and list(await uow.pins.list_all()) == list(scene.pins)
+        and await uow.models.list_yanked() == scene.yanked
+    )
+    return scene if unmoved else await read_scene(uow)
 
 
 def plan_targets(
@@ -270,10 +291,13 @@ def _moved_agents(before: Rollout | None, decision: Decision) -> frozenset[Agent
     """The agents for which what they should run may have changed; None for all. Verdicts and messages move nobody."""
     deployment = decision.set_version or decision.raise_offer or decision.keep_versions or decision.clear_kept
     after = decision.rollout
-    if deployment or before is None:
+    if deployment:
         return None
     if before is after:
         return frozenset()
+    if before is None:
+        # Whom a new rollout gives no order is as he was without it.
+        return frozenset(agent_id for agent_id, _ in _orders(after))
     old, new = _orders(before), _orders(after)
     # An order holds for its agent alone; what kind of a rollout it is holds for all of them.
     return None if _kind(before) != _kind(after) else frozenset(agent_id for agent_id, _ in old ^ new)

@@ -7,13 +7,14 @@ What holds:
 - Notices go out after the commit. They only hurry: a lost one costs time.
 """
 
+import asyncio
 from datetime import datetime
 
 import structlog
 
 from controlplane import limits, observability
 from controlplane.app.ports import ChangeNotifier, Clock, IdSource, Store, UnitOfWork
-from controlplane.app.rollout_steps import RolloutChanges, RolloutSteps, Scene, plan_targets, read_scene
+from controlplane.app.rollout_steps import RolloutChanges, RolloutSteps, Scene, plan_targets, read_scene, refresh_scene
 from controlplane.domain.errors import LeaseLostError, Reason, StaleWriteError
 from controlplane.domain.ids import DeploymentId, RolloutId
 from controlplane.domain.rollout import Decision, Rollout, RolloutState
@@ -45,9 +46,10 @@ class RolloutTicks:
         together, as an ExceptionGroup. Raises LeaseLostError at once when another controller leads.
         """
         failures: list[Exception] = []
-        for rollout_id in await self._find_moving(now):
+        moving, scene = await self._find_moving(now)
+        for rollout_id in moving:
             try:
-                await self._advance(rollout_id, now)
+                await self._advance(rollout_id, scene, now)
             except LeaseLostError:
                 # Another controller leads: it carries this rollout and the others.
                 raise
@@ -58,22 +60,25 @@ class RolloutTicks:
         if failures:
             raise ExceptionGroup("rollouts could not be carried forward", failures)
 
-    async def _find_moving(self, now: datetime) -> list[RolloutId]:
-        """Rollouts whose next step changes something, active ones first."""
+    async def _find_moving(self, now: datetime) -> tuple[list[RolloutId], Scene | None]:
+        """Rollouts whose next step changes something, active ones first, and the scene that they are part of."""
         async with self._store.read() as uow:
             rollouts = [*await uow.rollouts.list_active(), *await uow.rollouts.list_queued()]
             self._steps.forget_others(rollout.id for rollout in rollouts)
             if not rollouts:
-                return []
-            scene = await read_scene(uow)
-            return [
-                rollout.id for rollout in rollouts if (await self._decide(uow, scene, rollout, now)).rollout != rollout
-            ]
+                return [], None
+            scene, moving = await read_scene(uow), []
+            for rollout in rollouts:
+                # The event loop has its turn: to look at a fleet of thousands takes long.
+                await asyncio.sleep(0)
+                if (await self._decide(uow, scene, rollout, now)).rollout != rollout:
+                    moving.append(rollout.id)
+            return moving, scene
 
-    async def _advance(self, rollout_id: RolloutId, now: datetime) -> None:
+    async def _advance(self, rollout_id: RolloutId, scene: Scene | None, now: datetime) -> None:
         async with self._store.write() as uow:
             rollout = await uow.rollouts.get(rollout_id)
-            decision = await self._decide(uow, await read_scene(uow), rollout, now)
+            decision = await self._decide(uow, await refresh_scene(uow, scene), rollout, now)
             if decision.rollout == rollout:
                 return
             stored = await self._changes.store(uow, rollout, decision, now)

@@ -10,9 +10,10 @@
 A transition time moves exactly when the state of its condition does.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 
 from controlplane.domain.assignment import DesiredSlot, Standing, find_contenders, holders
 from controlplane.domain.condition import Condition, ConditionState
@@ -76,6 +77,19 @@ def find_reach(standing: Standing, wanted: Mapping[AgentId, Sequence[DesiredSlot
         )
         for deployment_id, found in gathered.items()
     }
+
+
+def join_reach(parts: Iterable[Reach]) -> Reach:
+    """Return what a deployment reaches in all parts of a fleet that was gone through in the order of its agents."""
+    parts = tuple(parts)
+    return Reach(
+        held=tuple(chain.from_iterable(part.held for part in parts)),
+        converged=tuple(chain.from_iterable(part.converged for part in parts)),
+        without_version=tuple(chain.from_iterable(part.without_version for part in parts)),
+        shared=tuple(chain.from_iterable(part.shared for part in parts)),
+        lost=tuple(chain.from_iterable(part.lost for part in parts)),
+        rivals=tuple(sorted({rival for part in parts for rival in part.rivals})),
+    )
 
 
 def _hold(found: _Gathered, record: AgentRecord, model_id: ModelId, version: int | None) -> None:
