@@ -70,6 +70,11 @@ class Work:
     seconds: float
 
 
+def _copy(disk: Disk) -> Disk:
+    """What is wanted does not change, and some of it cannot be copied."""
+    return deepcopy(disk, {id(slot): slot for slot in disk.wanted.values()})
+
+
 class SimulatedAgent:
     """One box. `versions` are the models' by number."""
 
@@ -142,12 +147,12 @@ class SimulatedAgent:
 
     def image(self) -> None:
         """Take an image of the disk, to be restored one day."""
-        self._images.append(deepcopy(self.disk))
+        self._images.append(_copy(self.disk))
 
     def restore(self, seconds: float) -> list[Work]:
         """Put an old image back. Batches are numbered on: their numbers come from the clock of the first boot."""
         if self._images:
-            self.disk = deepcopy(self._rng.choice(self._images))
+            self.disk = _copy(self._rng.choice(self._images))
         return self.restart(seconds)
 
     def finish(self, work: Work, seconds: float) -> tuple[ModelId, int] | None:
