@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +52,11 @@ class Figures:
     server: str
     agents: int
     values: dict[str, float] = field(default_factory=dict)
+
+    def add(self, found: Mapping[str, float]) -> None:
+        """Add figures, and show them: a whole run takes half an hour."""
+        self.values |= found
+        print(self.server, self.agents, {name: round(value, 3) for name, value in found.items()}, flush=True)
 
 
 class Load:
@@ -149,16 +154,16 @@ def measure_controller(world: World, database: str, agents: int) -> Figures:
         controller.start()
         usage = usage_of(pid(controller))
         with Client.from_config(controller.operator_file) as client:
-            figures.values |= intend(world, client)
+            figures.add(intend(world, client))
             before_kb = usage.resident_kb()
             load = stack.enter_context(connected_load(controller.addresses["fleet"], world.identities, agents))
-            figures.values |= connect(load, usage, before_kb, agents)
-            figures.values |= steady(load, usage, database_usage)
-            figures.values |= storm(load)
-            figures.values |= roll_out(client, load, usage, figures.values["CPU share"])
-        figures.values |= restart(controller, load)
+            figures.add(connect(load, usage, before_kb, agents))
+            figures.add(steady(load, usage, database_usage))
+            figures.add(storm(load))
+            figures.add(roll_out(client, load, usage, figures.values["CPU share"]))
+        figures.add(restart(controller, load))
         assert controller.stop() == 0, controller.log()[-4000:]
-        figures.values |= tick(world.controller, url)
+        figures.add(tick(world.controller, url))
     return figures
 
 
@@ -170,9 +175,9 @@ def measure_bare(world: World, agents: int) -> Figures:
         usage = usage_of(process.pid)
         before_kb = usage.resident_kb()
         with connected_load(f"127.0.0.1:{port}", world.identities, agents) as load:
-            figures.values |= connect(load, usage, before_kb, agents)
-            figures.values |= steady(load, usage, None)
-            figures.values |= storm(load)
+            figures.add(connect(load, usage, before_kb, agents))
+            figures.add(steady(load, usage, None))
+            figures.add(storm(load))
     return figures
 
 
@@ -373,7 +378,6 @@ def main() -> None:
                 measured.append(measure_bare(world, agents))
             for database in options.databases:
                 measured.append(measure_controller(world, database, agents))
-                print(json.dumps(measured[-1].values), flush=True)
     publish(sorted(measured, key=lambda one: one.server))
 
 

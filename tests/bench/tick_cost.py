@@ -42,6 +42,7 @@ async def run(folder: Path, database_url: str) -> None:
     try:
         seconds = []
         for _ in range(TICKS):
+            await parts.leadership.renew_or_wait()
             seconds.append(await cost(parts))
             await asyncio.sleep(0.1)
     finally:
