@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from lineside.v1 import evidence_pb2 as lineside_dot_v1_dot_evidence__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lineside/v1/evidence_service.proto\x12\x0blineside.v1\x1a\x1alineside/v1/evidence.proto\"\x8c\x02\n\x15ReportEvidenceRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x03\x12*\n\x07windows\x18\x02 \x03(\x0b\x32\x19.lineside.v1.MetricWindow\x12$\n\x07results\x18\x03 \x03(\x0b\x32\x13.lineside.v1.Result\x12\x17\n\x0f\x64ropped_results\x18\x04 \x01(\x03\x12\x31\n\x0eshadow_windows\x18\x05 \x03(\x0b\x32\x19.lineside.v1.ShadowWindow\x12-\n\x0cresult_files\x18\x06 \x03(\x0b\x32\x17.lineside.v1.ResultFile\x12\x17\n\x0fomitted_results\x18\x07 \x01(\x03\"h\n\nResultFile\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x11\n\trow_count\x18\x03 \x01(\x03\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\x0c\x12\x12\n\nupload_key\x18\x05 \x01(\t\"F\n\x16ReportEvidenceResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x12\x19\n\x11uploads_supported\x18\x02 \x01(\x08\"Z\n\x1a\x43reateResultUploadsRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x03\x12-\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x1e.lineside.v1.PlannedResultFile\" \n\x11PlannedResultFile\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\t\"I\n\x1b\x43reateResultUploadsResponse\x12*\n\x07uploads\x18\x01 \x03(\x0b\x32\x19.lineside.v1.ResultUpload\"\x91\x01\n\x0cResultUpload\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x37\n\x07headers\x18\x03 \x03(\x0b\x32&.lineside.v1.ResultUpload.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xd6\x01\n\x0f\x45videnceService\x12Y\n\x0eReportEvidence\x12\".lineside.v1.ReportEvidenceRequest\x1a#.lineside.v1.ReportEvidenceResponse\x12h\n\x13\x43reateResultUploads\x12\'.lineside.v1.CreateResultUploadsRequest\x1a(.lineside.v1.CreateResultUploadsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lineside/v1/evidence_service.proto\x12\x0blineside.v1\x1a\x1alineside/v1/evidence.proto\"\x8c\x02\n\x15ReportEvidenceRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x03\x12*\n\x07windows\x18\x02 \x03(\x0b\x32\x19.lineside.v1.MetricWindow\x12$\n\x07results\x18\x03 \x03(\x0b\x32\x13.lineside.v1.Result\x12\x17\n\x0f\x64ropped_results\x18\x04 \x01(\x03\x12\x31\n\x0eshadow_windows\x18\x05 \x03(\x0b\x32\x19.lineside.v1.ShadowWindow\x12-\n\x0cresult_files\x18\x06 \x03(\x0b\x32\x17.lineside.v1.ResultFile\x12\x17\n\x0fomitted_results\x18\x07 \x01(\x03\"h\n\nResultFile\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x11\n\trow_count\x18\x03 \x01(\x03\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\x0c\x12\x12\n\nupload_key\x18\x05 \x01(\t\"f\n\x16ReportEvidenceResponse\x12\x11\n\tduplicate\x18\x01 \x01(\x08\x12\x19\n\x11uploads_supported\x18\x02 \x01(\x08\x12\x1e\n\x16result_files_supported\x18\x03 \x01(\x08\"Z\n\x1a\x43reateResultUploadsRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\x03\x12-\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x1e.lineside.v1.PlannedResultFile\" \n\x11PlannedResultFile\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\t\"I\n\x1b\x43reateResultUploadsResponse\x12*\n\x07uploads\x18\x01 \x03(\x0b\x32\x19.lineside.v1.ResultUpload\"\x91\x01\n\x0cResultUpload\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x37\n\x07headers\x18\x03 \x03(\x0b\x32&.lineside.v1.ResultUpload.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xd6\x01\n\x0f\x45videnceService\x12Y\n\x0eReportEvidence\x12\".lineside.v1.ReportEvidenceRequest\x1a#.lineside.v1.ReportEvidenceResponse\x12h\n\x13\x43reateResultUploads\x12\'.lineside.v1.CreateResultUploadsRequest\x1a(.lineside.v1.CreateResultUploadsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,17 +39,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESULTFILE']._serialized_start=350
   _globals['_RESULTFILE']._serialized_end=454
   _globals['_REPORTEVIDENCERESPONSE']._serialized_start=456
-  _globals['_REPORTEVIDENCERESPONSE']._serialized_end=526
-  _globals['_CREATERESULTUPLOADSREQUEST']._serialized_start=528
-  _globals['_CREATERESULTUPLOADSREQUEST']._serialized_end=618
-  _globals['_PLANNEDRESULTFILE']._serialized_start=620
-  _globals['_PLANNEDRESULTFILE']._serialized_end=652
-  _globals['_CREATERESULTUPLOADSRESPONSE']._serialized_start=654
-  _globals['_CREATERESULTUPLOADSRESPONSE']._serialized_end=727
-  _globals['_RESULTUPLOAD']._serialized_start=730
-  _globals['_RESULTUPLOAD']._serialized_end=875
-  _globals['_RESULTUPLOAD_HEADERSENTRY']._serialized_start=829
-  _globals['_RESULTUPLOAD_HEADERSENTRY']._serialized_end=875
-  _globals['_EVIDENCESERVICE']._serialized_start=878
-  _globals['_EVIDENCESERVICE']._serialized_end=1092
+  _globals['_REPORTEVIDENCERESPONSE']._serialized_end=558
+  _globals['_CREATERESULTUPLOADSREQUEST']._serialized_start=560
+  _globals['_CREATERESULTUPLOADSREQUEST']._serialized_end=650
+  _globals['_PLANNEDRESULTFILE']._serialized_start=652
+  _globals['_PLANNEDRESULTFILE']._serialized_end=684
+  _globals['_CREATERESULTUPLOADSRESPONSE']._serialized_start=686
+  _globals['_CREATERESULTUPLOADSRESPONSE']._serialized_end=759
+  _globals['_RESULTUPLOAD']._serialized_start=762
+  _globals['_RESULTUPLOAD']._serialized_end=907
+  _globals['_RESULTUPLOAD_HEADERSENTRY']._serialized_start=861
+  _globals['_RESULTUPLOAD_HEADERSENTRY']._serialized_end=907
+  _globals['_EVIDENCESERVICE']._serialized_start=910
+  _globals['_EVIDENCESERVICE']._serialized_end=1124
 # @@protoc_insertion_point(module_scope)

@@ -121,19 +121,23 @@ class ReportEvidenceResponse(_message.Message):
 
     DUPLICATE_FIELD_NUMBER: _builtins.int
     UPLOADS_SUPPORTED_FIELD_NUMBER: _builtins.int
+    RESULT_FILES_SUPPORTED_FIELD_NUMBER: _builtins.int
     duplicate: _builtins.bool
     """The batch had been stored before."""
     uploads_supported: _builtins.bool
     """The store takes result files straight from agents: ask for uploads of the large ones."""
+    result_files_supported: _builtins.bool
+    """This controller takes `result_files`. One that does not say so takes `results` alone."""
     def __init__(
         self,
         *,
         duplicate: _builtins.bool = ...,
         uploads_supported: _builtins.bool = ...,
+        result_files_supported: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "uploads_supported", b"uploads_supported"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "result_files_supported", b"result_files_supported", "uploads_supported", b"uploads_supported"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
