@@ -82,8 +82,14 @@ class PolicyOptions:
     """Least parts in the holdout; else 30."""
     min_class_parts: CountOption | None = None
     """Least parts of each class in the holdout; else 10."""
-    holdout_percent: CountOption | None = None
-    """Share of new parts that the datasets of triggered runs hold out; else 20."""
+    holdout: CountOption | None = None
+    """Percent of the parts that the datasets of triggered runs hold out; else 20."""
+    validation: CountOption | None = None
+    """Percent of the parts that they validate with; else 10."""
+    near: CountOption | None = None
+    """Pictures that differ in at most so many of 256 bits of their difference hashes stay together; else 6."""
+    agreement: CountOption | None = None
+    """Percent of a sample's annotators that must agree; else 66."""
     weight: tuple[str, ...] = ()
     """KEY=VALUE:WEIGHT, how much items count in training: line=3:4; may be repeated. Replaces what was set."""
     approval: Approval | None = None
@@ -105,6 +111,13 @@ _OF_JUDGEMENT = (
     "min_parts",
     "min_class_parts",
 )
+_OF_DATASET = {
+    "holdout_percent": "holdout",
+    "validation_percent": "validation",
+    "near_duplicate_distance": "near",
+    "agreement_percent": "agreement",
+}
+"""Options of the datasets of triggered runs, named as `lineside datasets freeze` names them."""
 
 
 @app.command(
@@ -170,8 +183,9 @@ def _apply(policy: Policy, options: PolicyOptions) -> None:
         policy.deployment = deployment_name(options.deployment) if options.deployment else ""
     if options.strategy is not None:
         policy.strategy.CopyFrom(strategy_of(StrategyOptions(strategy=options.strategy)))
-    if options.holdout_percent is not None:
-        policy.dataset_rule.holdout_percent = options.holdout_percent
+    for name, option in _OF_DATASET.items():
+        if getattr(options, option) is not None:
+            setattr(policy.dataset_rule, name, getattr(options, option))
     _apply_lists(policy, options)
 
 
