@@ -192,3 +192,10 @@ def test_groups_join_what_others_join() -> None:
     apart = candidate(4, part="b", bits=1 << 200 | 0b1111111)
     assert [len(group) for group in group_candidates([*chain, apart], distance=2)] == [3, 1]
     assert [len(group) for group in group_candidates([*chain, apart], distance=0)] == [1, 2, 1]
+
+
+def test_a_part_falls_as_its_id_says_whichever_pictures_of_it_there_are() -> None:
+    alone = {part: assign([candidate(1, part=part)], (), RULE)[SampleId("s-1")] for part in map(str, range(40))}
+    for part, falls in alone.items():
+        several = [candidate(number, part=part) for number in range(2, 5)]
+        assert set(assign(several, (), RULE).values()) == {falls}
