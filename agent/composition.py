@@ -166,7 +166,11 @@ def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None
     sample_spool = DiskSampleSpool(folder.samples, clock=clock, bytes_max=options.spool_bytes)
     tracing = open_tracing(settings.agent)
     controller = GrpcController(
-        settings.endpoints, certificates, on_endpoints=_endpoint_keeper(folder, settings), traces=tracing or NO_TRACES
+        settings.endpoints,
+        certificates,
+        agent=settings.agent,
+        on_endpoints=_endpoint_keeper(folder, settings),
+        traces=tracing or NO_TRACES,
     )
     evidence = reporting.evidence_delivery(result_log, controller, conditions=told, clock=clock, rng=rng)
     samples = reporting.sample_delivery(sample_spool, controller, conditions=told, clock=clock, rng=rng)

@@ -257,3 +257,14 @@ SLOTS_MAX = 256
 """Slots of one agent; the controller never sends more."""
 RECONNECT_GRACE_SECONDS = 2.0
 """How long calls on a channel that is left may go on; afterwards they end and are begun again on the new one."""
+
+# --- results in columns ---------------------------------------------------------------------------
+
+COLUMNS_RESULTS_MIN = 32
+"""Below it the names of the columns take more bytes than they save."""
+RESULT_FILES_MAX = 8
+"""What the controller takes of a batch: a day each, and a batch is seconds or hours long."""
+UPLOAD_FILE_BYTES_MIN = 65_536
+"""Smaller files ride with the report: asking for leave and another connection would cost more."""
+UPLOAD_REST_BATCHES = 50
+"""Batches without a try after the store was out of reach: some minutes, so that a wall is not run against all day."""

@@ -42,6 +42,8 @@ def result_message(result: Result) -> evidence_pb2.Result:
         latency_us=result.latency_us,
         error=result.error,
         batch_index=result.batch_index,
+        lot=result.lot,
+        application=result.application,
     )
 
 

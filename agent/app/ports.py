@@ -195,6 +195,8 @@ class EvidenceBatch:
     results: tuple[bytes, ...]
     dropped_results: int = 0
     shadow_windows: tuple[bytes, ...] = ()
+    omitted_results: int = 0
+    """Results that the slot's policy does not keep; the windows count them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,6 +122,7 @@ class _Request:
     part_id: str
     request_id: str
     application: str
+    lot: str
     begin_until: float
     has_deadline: bool
     infer_time: datetime
@@ -313,6 +314,7 @@ class Serving:
             part_id=part_id,
             request_id=request_id,
             application=application,
+            lot=lot,
             begin_until=begun + (bound_seconds if deadline_seconds is None else min(bound_seconds, deadline_seconds)),
             has_deadline=deadline_seconds is not None and deadline_seconds <= bound_seconds,
             infer_time=self._clock.now(),
@@ -577,4 +579,6 @@ def _result(
         latency_us=round((request.inferred - request.begun) * 1e6),
         error=error[: limits.ERROR_CHARS_MAX],
         batch_index=index,
+        lot=request.lot,
+        application=request.application,
     )

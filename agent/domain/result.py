@@ -42,6 +42,8 @@ class Result:
     latency_us: int
     error: str = ""
     batch_index: int = 0
+    lot: str = ""
+    application: str = ""
 
     @property
     def confidence(self) -> float | None:

@@ -20,6 +20,7 @@ from lineside.v1 import (
     endpoints_pb2,
     enrollment_service_pb2,
     enrollment_service_pb2_grpc,
+    evidence_service_pb2,
     evidence_service_pb2_grpc,
     fleet_service_pb2,
     fleet_service_pb2_grpc,
@@ -28,6 +29,7 @@ from lineside.v1 import (
 
 from agent import limits
 from agent.app.ports import Certificates, EvidenceBatch, RenewedCertificate, SpooledSample, SyncReply
+from agent.app.result_columns import ResultFile, result_files
 from agent.config import Endpoints
 from agent.domain.device import Device, Host
 from agent.domain.errors import ControllerError
@@ -36,6 +38,7 @@ from agent.rpc import convert
 from agent.rpc.call_traces import NO_TRACES, CallTraces
 from agent.rpc.channel import has_failed, open_channel
 from agent.rpc.refusals import controller_error
+from agent.rpc.result_uploads import ResultUploads
 
 _Answer = TypeVar("_Answer")
 
@@ -48,16 +51,22 @@ class GrpcController:
         endpoints: Endpoints,
         certificates: Certificates,
         *,
+        agent: str,
         on_endpoints: Callable[[Endpoints], None] = lambda _: None,
         traces: CallTraces = NO_TRACES,
     ) -> None:
-        """`on_endpoints` is told when the controller names other endpoints than those known."""
+        """`agent` is the id under which results are reported. `on_endpoints` is told when the controller names other
+        endpoints than those known."""
         self._traces = traces
         self._endpoints = endpoints
         self._certificates = certificates
         self._on_endpoints = on_endpoints
         self._fleet: grpc.aio.Channel | None = None
         self._bytes: grpc.aio.Channel | None = None
+        self._agent = agent
+        # Until the controller says what it takes: results in rows, which every one takes.
+        self._takes_files = self._takes_uploads = False
+        self._uploads = ResultUploads()
         self._leaving: set[asyncio.Task[None]] = set()
 
     # --- app.ports.Controller ---
@@ -93,10 +102,54 @@ class GrpcController:
             call.cancel()
 
     async def report_evidence(self, batch: EvidenceBatch) -> None:
-        request = await asyncio.to_thread(convert.evidence_request, batch)
+        files = await self._result_files(batch)
+        request = await asyncio.to_thread(convert.evidence_request, batch, files=files)
         stub = evidence_service_pb2_grpc.EvidenceServiceStub(self._fleet_channel())
         with self._traces.call("EvidenceService/ReportEvidence") as trace:
-            await _answer(stub.ReportEvidence(request, timeout=limits.UPLOAD_SECONDS_MAX, metadata=trace.metadata))
+            response = await _answer(
+                stub.ReportEvidence(request, timeout=limits.UPLOAD_SECONDS_MAX, metadata=trace.metadata)
+            )
+        self._takes_files = response.result_files_supported
+        self._takes_uploads = response.uploads_supported
+
+    async def _result_files(self, batch: EvidenceBatch) -> Sequence[evidence_service_pb2.ResultFile]:
+        """The results in columns, where the controller takes them so and they are enough to be worth it."""
+        if not self._takes_files or len(batch.results) < limits.COLUMNS_RESULTS_MIN:
+            return ()
+        files = await asyncio.to_thread(result_files, batch.results, agent=self._agent, batch=batch.number)
+        if len(files) > limits.RESULT_FILES_MAX:
+            return ()  # a clock that jumped over many days
+        keys = await self._uploaded(batch.number, files) if self._takes_uploads else [""] * len(files)
+        return [
+            evidence_service_pb2.ResultFile(
+                digest=file.digest,
+                size_bytes=len(file.content),
+                row_count=file.rows,
+                content=b"" if key else file.content,
+                upload_key=key,
+            )
+            for file, key in zip(files, keys, strict=True)
+        ]
+
+    async def _uploaded(self, batch: int, files: Sequence[ResultFile]) -> Sequence[str]:
+        """Put the files into the object store; return their keys, "" for those that go with the report."""
+        if not self._uploads.wanted(max(len(file.content) for file in files)):
+            return [""] * len(files)
+        request = evidence_service_pb2.CreateResultUploadsRequest(
+            batch=batch, files=[evidence_service_pb2.PlannedResultFile(day=file.day.isoformat()) for file in files]
+        )
+        stub = evidence_service_pb2_grpc.EvidenceServiceStub(self._fleet_channel())
+        try:
+            response = await _answer(stub.CreateResultUploads(request, timeout=limits.RPC_SECONDS_MAX))
+        except ControllerError as error:
+            self._uploads.rest(error)
+            return [""] * len(files)
+        if len(response.uploads) != len(files):
+            return [""] * len(files)
+        return [
+            upload.key if await self._uploads.put(upload.url, file.content, headers=upload.headers) else ""
+            for upload, file in zip(response.uploads, files, strict=True)
+        ]
 
     async def upload_sample(self, sample: SpooledSample) -> None:
         stub = sample_upload_service_pb2_grpc.SampleUploadServiceStub(self._bytes_channel())
@@ -136,12 +189,15 @@ class GrpcController:
         for channel in channels:
             if channel is not None:
                 await channel.close()
+        await self._uploads.close()
 
     # --- within ---
 
     def _fleet_channel(self) -> grpc.aio.Channel:
         if self._fleet is None:
             self._fleet = self._open(self._endpoints.fleet)
+            # Another controller may be at the other end, of another release.
+            self._takes_files = self._takes_uploads = False
         return self._fleet
 
     def _bytes_channel(self) -> grpc.aio.Channel:

@@ -373,12 +373,17 @@ def device_message(device: Device) -> agent_pb2.Device:
     )
 
 
-def evidence_request(batch: EvidenceBatch) -> evidence_service_pb2.ReportEvidenceRequest:
+def evidence_request(
+    batch: EvidenceBatch, *, files: Sequence[evidence_service_pb2.ResultFile] = ()
+) -> evidence_service_pb2.ReportEvidenceRequest:
+    """The batch, with its results in columns where `files` are given."""
     return evidence_service_pb2.ReportEvidenceRequest(
         batch=batch.number,
         windows=[evidence_pb2.MetricWindow.FromString(window) for window in batch.windows],
-        results=[evidence_pb2.Result.FromString(result) for result in batch.results],
+        results=[] if files else [evidence_pb2.Result.FromString(result) for result in batch.results],
+        result_files=files,
         dropped_results=batch.dropped_results,
+        omitted_results=batch.omitted_results,
         shadow_windows=[evidence_pb2.ShadowWindow.FromString(window) for window in batch.shadow_windows],
     )
 

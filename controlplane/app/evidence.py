@@ -31,7 +31,7 @@ from controlplane.domain.evidence import (
     ShadowWindow,
 )
 from controlplane.domain.ids import AgentId
-from controlplane.domain.lake import Place, ResultFile, ResultObject, batch_key, check_batch_key, stored
+from controlplane.domain.lake import Place, ResultFile, ResultObject, batch_key, day_of_batch_key, stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,10 +133,18 @@ class Evidence:
         return [(file, "") for file in await asyncio.to_thread(self._codec.encode, results)]
 
     async def _sent(self, sent: SentResults, *, batch: EvidenceBatch) -> tuple[ResultFile, str]:
-        content = await self._uploaded(sent) if sent.upload_key else sent.content
+        if not sent.upload_key:
+            return await asyncio.to_thread(_checked, self._codec, sent, sent.content, batch=batch), ""
+        # Before anything is looked for under it: it is an agent's word.
+        day = day_of_batch_key(sent.upload_key, agent_id=batch.agent_id, batch=batch.batch)
+        content = await self._uploaded(sent)
         file = await asyncio.to_thread(_checked, self._codec, sent, content, batch=batch)
-        if sent.upload_key:
-            check_batch_key(sent.upload_key, agent_id=batch.agent_id, batch=batch.batch, day=file.day)
+        if file.day != day:
+            raise FieldInvalidError(
+                f"results of {file.day} lie in the folder of {day}",
+                field="result_files.upload_key",
+                remedy="ask CreateResultUploads with the day of the results",
+            )
         # What had to be brought within bounds is not what lies there.
         return file, sent.upload_key if file.digest == sent.digest else ""
 

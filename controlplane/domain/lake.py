@@ -150,17 +150,20 @@ def merged_key(folder: str, *, hour: datetime | None, nonce: str) -> str:
     return f"{folder}/{f'{hour:%Y%m%dT%H}' if hour is not None else 'day'}-{nonce}.parquet"
 
 
-def check_batch_key(key: str, *, agent_id: AgentId, batch: int, day: date) -> str:
-    """Return the key if it is one of this agent's batch for that day, else raise FieldInvalidError."""
+def day_of_batch_key(key: str, *, agent_id: AgentId, batch: int) -> date:
+    """Return the day of a key that is one of this agent's batch, else raise FieldInvalidError."""
     found = _KEY.fullmatch(key)
     prefix = f"{agent_id}-{batch}-"
-    if found is None or not found["name"].startswith(prefix) or found["day"] != day.isoformat():
-        raise FieldInvalidError(
-            f"{key!r} is no key of batch {batch} for {day}",
-            field="result_files.upload_key",
-            remedy="ask CreateResultUploads again and use the key that it gives",
-        )
-    return key
+    try:
+        if found is not None and found["name"].startswith(prefix):
+            return date.fromisoformat(found["day"])
+    except ValueError:
+        pass
+    raise FieldInvalidError(
+        f"{key[:200]!r} is no key of batch {batch}",
+        field="result_files.upload_key",
+        remedy="ask CreateResultUploads again and use the key that it gives",
+    )
 
 
 def place_of(key: str) -> Place:

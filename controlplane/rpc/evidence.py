@@ -19,7 +19,9 @@ class EvidenceServicer(evidence_service_pb2_grpc.EvidenceServiceServicer):
     ) -> evidence_service_pb2.ReportEvidenceResponse:
         duplicate = await self._evidence.report(batch_from_proto(request, agent_id=current_agent()))
         return evidence_service_pb2.ReportEvidenceResponse(
-            duplicate=duplicate, uploads_supported=self._evidence.uploads_supported
+            duplicate=duplicate,
+            uploads_supported=self._evidence.uploads_supported,
+            result_files_supported=True,
         )
 
     async def CreateResultUploads(

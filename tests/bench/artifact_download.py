@@ -35,7 +35,9 @@ async def assigned_artifact(controller: GrpcController) -> Artifact:
 
 async def run(state: Path, cache: Path) -> None:
     settings = read_settings(state / "agent.toml")
-    controller = GrpcController(settings.endpoints, IdentityFiles(state / "pki", agent=settings.agent))
+    controller = GrpcController(
+        settings.endpoints, IdentityFiles(state / "pki", agent=settings.agent), agent=settings.agent
+    )
     artifact = await assigned_artifact(controller)
     begin = time.monotonic()
     await DiskArtifactCache(cache, clock=SystemClock()).fetch(artifact, controller)

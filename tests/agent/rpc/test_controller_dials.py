@@ -83,7 +83,7 @@ def listener() -> Listener:
 async def controller(listener: Listener, tmp_path: Path) -> AsyncIterator[GrpcController]:
     address = f"127.0.0.1:{listener.port}"
     endpoints = Endpoints(api=address, fleet=address, agent_bytes=address)
-    controller = GrpcController(endpoints, OneIdentity(tmp_path))
+    controller = GrpcController(endpoints, OneIdentity(tmp_path), agent="st-1")
     yield controller
     await controller.close()
 
