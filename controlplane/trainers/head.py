@@ -59,8 +59,8 @@ def train(task: Task) -> None:
     task.check_parameters(_PARAMETERS)
     network = read_network(task.base)
     labels = class_labels(network)
-    examples = _examples(task, network, labels)
-    training, validation = _split(examples, TRAIN), _split(examples, VALIDATION)
+    examples = examples_of(task, network, labels)
+    training, validation = split_of(examples, TRAIN), split_of(examples, VALIDATION)
     _check(training, labels)
     task.tell(0.9, f"fitting {training.features.shape[1]} features of {len(training.items)} items")
     regularisation = task.number("regularisation", _REGULARISATION, least=1e-6, most=1e6)
@@ -130,14 +130,15 @@ def _regress(
     return fitted.coef_, fitted.intercept_
 
 
-def _examples(task: Task, network: Network, labels: Sequence[str]) -> Examples:
+def examples_of(task: Task, network: Network, labels: Sequence[str], *, share: float = 0.9) -> Examples:
+    """The items with their features; `share` of the whole work is told as done at its end. Raises TrainerError."""
     strangers = sorted({item.label for item in task.items} - set(labels))
     if strangers:
         raise TrainerError(
             f"the label {strangers[0]!r} is none of the base version's ({', '.join(labels)}); correct it, or publish a "
             "base version with that class"
         )
-    kept = extract_features(feature_model(network), task.items, _teller(task))
+    kept = extract_features(feature_model(network), task.items, _teller(task, share))
     items = [task.items[place] for place in sorted(kept)]
     if len(items) < (1 - _SKIPPED_SHARE_MAX) * len(task.items):
         raise TrainerError(
@@ -154,19 +155,20 @@ def _examples(task: Task, network: Network, labels: Sequence[str]) -> Examples:
     )
 
 
-def _teller(task: Task) -> Callable[[int], None]:
+def _teller(task: Task, share: float) -> Callable[[int], None]:
     """Tells every twentieth."""
     total = max(len(task.items), 1)
     step = max(total // 20, 1)
 
     def tell(done: int) -> None:
         if done % step == 0 or done == total:
-            task.tell(0.9 * done / total, f"features of {done} of {total} items")
+            task.tell(share * done / total, f"features of {done} of {total} items")
 
     return tell
 
 
-def _split(examples: Examples, split: str) -> Examples:
+def split_of(examples: Examples, split: str) -> Examples:
+    """The examples of one split."""
     rows = [row for row, item in enumerate(examples.items) if item.split == split]
     return Examples(
         items=[examples.items[row] for row in rows],

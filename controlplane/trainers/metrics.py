@@ -34,6 +34,30 @@ def probabilities(network: Network, numbers: Scores) -> Scores:
     return shares
 
 
+def mean_auc(network: Network, numbers: Scores, truth: Truth) -> float:
+    """Area under the curve, a mean over classes, of the numbers of a head."""
+    return auc_of_scores(probabilities(network, numbers), truth)
+
+
+def auc_of_scores(scores: Scores, truth: Truth) -> float:
+    """Area under the curve, weighted, a mean over the classes that are there; 0.5 where nothing can be told apart."""
+    from sklearn.metrics import roc_auc_score
+
+    found = [
+        float(roc_auc_score(truth.classes == place, scores[:, column], sample_weight=truth.weights))
+        for column, place in _columns(scores)
+        if 0 < np.count_nonzero(truth.classes == place) < len(truth.classes)
+    ]
+    return float(np.mean(found)) if found else 0.5
+
+
+def _columns(scores: Scores) -> list[tuple[int, int]]:
+    """Columns of scores with the class that each stands for; of two classes the second is enough."""
+    if scores.shape[1] <= 2:
+        return [(scores.shape[1] - 1, 1)]
+    return [(place, place) for place in range(scores.shape[1])]
+
+
 def measure(name: str, network: Network, numbers: Scores, truth: Truth, labels: Sequence[str]) -> dict[str, float]:
     """Accuracy, and area under the curve of each class, over all and by line where both are there."""
     from sklearn.metrics import roc_auc_score

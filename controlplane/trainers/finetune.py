@@ -1,0 +1,201 @@
+"""`python -m controlplane.trainers.finetune`: trains every layer of the base version. Needs torch.
+
+The head is refitted first, as `head` does, and from there all layers are trained with a small step; of the epochs the
+one that is best on the validation items is the candidate. Parameters: `epochs`, `step` (of the layers; the head's is
+ten times that), `batch`, `seed`, `flips` (whether mirrored pictures count as the same; true), and those of `weighting`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+from controlplane.trainers import weighting
+from controlplane.trainers.contract import TRAIN, VALIDATION, Item, Task, TrainerError, run
+from controlplane.trainers.head import Examples, class_labels, examples_of, fit, split_of
+from controlplane.trainers.inputs import Array, read_input
+from controlplane.trainers.metrics import Truth, mean_auc, measure
+from controlplane.trainers.network import Activation, Network, read_network, replace_head
+from controlplane.trainers.torch_graph import TorchGraph
+
+_PARAMETERS = weighting.PARAMETERS | {"epochs", "step", "batch", "seed", "flips"}
+_HEAD_REGULARISATION = 0.01
+_HEAD_STEP = 10.0
+_GRADIENT_NORM_MAX = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    epochs: int
+    step: float
+    batch: int
+    seed: int
+    flips: bool
+
+
+def train(task: Task) -> None:
+    """Write the candidate and its metrics. Raises TrainerError."""
+    torch = _torch()
+    task.check_parameters(_PARAMETERS)
+    plan = _plan(task)
+    torch.manual_seed(plan.seed)
+    network = read_network(task.base)
+    labels = class_labels(network)
+    examples = examples_of(task, network, labels, share=0.1)
+    training, validation = split_of(examples, TRAIN), split_of(examples, VALIDATION)
+    head = fit(network, training, _HEAD_REGULARISATION)
+    replace_head(network, head.weights, head.bias)
+    tuning = _Tuning(
+        torch=torch,
+        graph=TorchGraph(network, torch),
+        network=network,
+        plan=plan,
+        training=training,
+        validation=validation,
+        inputs=_contents(network, training.items),
+        held=_contents(network, validation.items),
+    )
+    best = tuning.best(lambda fraction, message: task.tell(0.1 + 0.85 * fraction, message))
+    with torch.no_grad():
+        for name, weight in tuning.graph.weights.items():
+            weight.copy_(best[name])
+    metrics = {"training_items": float(len(training.items)), "validation_items": float(len(validation.items))}
+    if validation.items:
+        metrics |= measure("validation", network, tuning.numbers(), _truth(validation), labels)
+    tuning.graph.write_back()
+    (task.output / "model").mkdir(exist_ok=True)
+    task.copy_companions(network.path)
+    ov.save_model(network.model, task.output / "model" / "model.xml", compress_to_fp16=False)
+    task.deliver(metrics)
+    task.tell(1.0, ", ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items())))
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise TrainerError("torch is not installed; pip install 'lineside[torch]', or use the trainer head") from error
+    return torch
+
+
+def _plan(task: Task) -> _Plan:
+    flips = task.parameters.get("flips", True)
+    if not isinstance(flips, bool):
+        raise TrainerError(f"parameter flips is {flips!r}; give true or false")
+    return _Plan(
+        epochs=int(task.number("epochs", 8, least=1, most=1000)),
+        step=task.number("step", 1e-4, least=1e-7, most=1.0),
+        batch=int(task.number("batch", 16, least=1, most=1024)),
+        seed=int(task.number("seed", 0, least=0, most=1 << 31)),
+        flips=flips,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tuning:
+    """What a fine-tune works with."""
+
+    torch: Any
+    graph: TorchGraph
+    network: Network
+    plan: _Plan
+    training: Examples
+    validation: Examples
+    inputs: Array
+    """Of the training items."""
+    held: Array
+    """Of the validation items."""
+
+    def best(self, tell: Callable[[float, str], None]) -> dict[str, Any]:
+        """Return the weights of the best epoch; of the last one where nothing validates."""
+        plan, draw = self.plan, np.random.default_rng(self.plan.seed)
+        optimiser = self.torch.optim.AdamW(self._groups(), weight_decay=1e-4)
+        steps = plan.epochs * -(-len(self.training.items) // plan.batch)
+        schedule = self.torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        best, best_score = _copy(self.graph), -1.0
+        for epoch in range(plan.epochs):
+            order = draw.permutation(len(self.training.items))
+            for start in range(0, len(order), plan.batch):
+                rows = order[start : start + plan.batch]
+                loss = self._loss(_augmented(self.inputs[rows], draw, plan), rows)
+                optimiser.zero_grad()
+                loss.backward()
+                self.torch.nn.utils.clip_grad_norm_(list(self.graph.weights.values()), _GRADIENT_NORM_MAX)
+                optimiser.step()
+                schedule.step()
+            score = mean_auc(self.network, self.numbers(), _truth(self.validation)) if len(self.held) else float(epoch)
+            if score > best_score:
+                best, best_score = _copy(self.graph), score
+            tell((epoch + 1) / plan.epochs, f"epoch {epoch + 1} of {plan.epochs}: {score:.4f}")
+        return best
+
+    def numbers(self) -> npt.NDArray[np.float64]:
+        """Of the head, for the validation items."""
+        size = self.plan.batch
+        with self.torch.no_grad():
+            parts = [
+                self.graph(self.torch.from_numpy(self.held[at : at + size])).numpy()
+                for at in range(0, len(self.held), size)
+            ]
+        return np.concatenate(parts).astype(np.float64)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        network, weights = self.network, self.graph.weights
+        own = {network.matmul.input_value(1).get_node().get_friendly_name()}
+        if network.bias is not None:
+            own |= {source.get_node().get_friendly_name() for source in network.bias.input_values()}
+        return [
+            {"params": [weight for name, weight in weights.items() if name not in own], "lr": self.plan.step},
+            {"params": [weight for name, weight in weights.items() if name in own], "lr": self.plan.step * _HEAD_STEP},
+        ]
+
+    def _loss(self, inputs: Array, rows: npt.NDArray[np.intp]) -> Any:
+        torch, functional, network = self.torch, self.torch.nn.functional, self.network
+        numbers = self.graph(torch.from_numpy(inputs))
+        classes = torch.from_numpy(self.training.classes[rows])
+        weights = torch.from_numpy(self.training.weights[rows]).float()
+        if network.outputs == 1:
+            each = functional.binary_cross_entropy_with_logits(numbers[:, 0], classes.float(), reduction="none")
+        elif network.activation is Activation.SIGMOID:
+            wanted = functional.one_hot(classes, network.outputs).float()
+            each = functional.binary_cross_entropy_with_logits(numbers, wanted, reduction="none").sum(dim=1)
+        else:
+            each = functional.cross_entropy(numbers, classes, reduction="none")
+        return (each * weights).sum() / weights.sum()
+
+
+def _augmented(inputs: Array, draw: np.random.Generator, plan: _Plan) -> Array:
+    """Mirrored by chance along height and width, where the inputs are pictures."""
+    if not plan.flips or inputs.ndim != 4:
+        return inputs
+    axes = (1, 2) if inputs.shape[-1] in {1, 3, 4} else (2, 3)
+    for axis in axes:
+        if draw.random() < 0.5:
+            inputs = np.flip(inputs, axis)
+    return np.ascontiguousarray(inputs)
+
+
+def _contents(network: Network, items: Sequence[Item]) -> Array:
+    port = network.model.inputs[0]
+    shape = [-1 if size.is_dynamic else size.get_length() for size in port.get_partial_shape()]
+    dtype = port.get_element_type().to_dtype()
+    read = [read_input(item.path, shape, dtype) for item in items]
+    kept = [content for content in read if content is not None]
+    if len({content.shape for content in kept}) > 1:
+        raise TrainerError("the contents have several sizes; bring them to one, or use the trainer head")
+    return np.concatenate(kept) if kept else np.zeros((0, 1), dtype)
+
+
+def _copy(graph: TorchGraph) -> dict[str, Any]:
+    return {name: weight.detach().clone() for name, weight in graph.weights.items()}
+
+
+def _truth(examples: Examples) -> Truth:
+    return Truth(classes=examples.classes, weights=examples.weights, lines=tuple(item.line for item in examples.items))
+
+
+if __name__ == "__main__":
+    run(train)
