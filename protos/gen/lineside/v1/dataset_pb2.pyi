@@ -86,7 +86,7 @@ class Dataset(_message.Message):
 
     @_builtins.property
     def left_out(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Output only. Labelled samples that are not in it, by reason: CONFLICT, UNREADABLE, DUPLICATE, SEEN_BY_TRAINING."""
+        """Output only. Labelled samples that are not in it, by reason: CONFLICT, UNREADABLE, DUPLICATE, CONTRADICTION, BOTH_SIDES."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class DatasetRule(_message.Message):
     validation_percent: _builtins.int
     """Optional. Share of the groups for validation, in percent; absent means 10."""
     near_duplicate_distance: _builtins.int
-    """Optional. Pictures whose difference hashes differ in at most so many of 256 bits stay on one side; absent means 6."""
+    """Optional. Pictures whose difference hashes differ in at most so many of 256 bits stay on one side; absent means 10."""
     agreement_percent: _builtins.int
     """Optional. Least share of a sample's annotators that must agree, in percent; absent means 66."""
     @_builtins.property
