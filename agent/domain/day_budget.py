@@ -18,7 +18,7 @@ RENEWAL_SECONDS_MIN = 6 * 3600.0
 """Between two budgets of one process: midnights are a day apart, a start may be some hours before the first."""
 BEHIND_SECONDS_MAX = 3600.0
 """A clock that is still behind after this was ahead before: time servers are asked within minutes of a start."""
-CHANCE_SHARE = 0.1
+CHANCE_SHARE = 0.05
 """Of a budget, kept for what chance picks: a day of many doubts must not end the unbiased share."""
 LABELS_MAX = 1024
 """Labels that are counted apart; a model has fewer, and what an odd one makes up beyond counts as one."""

@@ -12,7 +12,8 @@ from lineside.v1 import deployment_pb2, slot_pb2
 from controlplane.cli.agents import condition_columns
 from controlplane.cli.document import document_of, word
 from controlplane.cli.output import Column, Printer
-from controlplane.cli.quantity import BytesOption, DurationOption, bytes_text, duration_text, time_text
+from controlplane.cli.quantity import DurationOption, duration_text, time_text
+from controlplane.cli.sample_options import NO_SAMPLE_OPTIONS, SampleOptions, sample_policy_of, samples_text
 from controlplane.cli.session import SessionArgument, resource_app
 from controlplane.client.names import parse_reference, short
 
@@ -40,11 +41,9 @@ def create(
     precision: str = "",
     device: Sequence[str] = (),
     swap_wait: DurationOption | None = None,
-    sample_random: float | None = None,
-    sample_below: float | None = None,
-    sample_budget: BytesOption | None = None,
     priority: Annotated[int, Parameter(validator=Number(gte=-(1 << 31), lt=1 << 31))] = 0,
     allow_empty: bool = False,
+    samples: SampleOptions = NO_SAMPLE_OPTIONS,
     session: SessionArgument,
 ) -> None:
     """Ask for a model on every agent that matches a selector, now and later.
@@ -66,12 +65,6 @@ def create(
     swap_wait
         How long a swap waits for applications that name their lot to begin the next, say 30s, so that no lot is judged
         by two versions; else it waits for nobody.
-    sample_random
-        Share of inputs kept at random for training, 0 to 1.
-    sample_below
-        Inputs whose confidence is below this are kept, 0 to 1.
-    sample_budget
-        Most bytes of kept inputs an agent and day: 1000, 200MB, 1GiB.
     priority
         Where deployments of one model match one agent, the highest holds it; two of equal priority are refused.
     allow_empty
@@ -87,7 +80,7 @@ def create(
         version=version,
         selector=selector,
         runtime_policy=runtime,
-        sample_policy=_sample_policy(sample_random, sample_below, sample_budget),
+        sample_policy=sample_policy_of(samples),
         allow_empty=allow_empty,
         priority=priority,
     )
@@ -134,15 +127,6 @@ def delete(deployment: str, /, *, session: SessionArgument) -> None:
     _show(session.printer, session.client.deployments.delete(deployment))
 
 
-def _sample_policy(
-    random_fraction: float | None, confidence_below: float | None, budget_bytes: int | None
-) -> slot_pb2.SamplePolicy:
-    """Return a policy of what is given; the controller has a default for the rest."""
-    return slot_pb2.SamplePolicy(
-        random_fraction=random_fraction, confidence_below=confidence_below, budget_bytes_per_day=budget_bytes
-    )
-
-
 def _runs(deployment: deployment_pb2.Deployment) -> str:
     return short(deployment.model_version) if deployment.model_version else f"{short(deployment.model)}:-"
 
@@ -174,7 +158,7 @@ def _show(printer: Printer, deployment: deployment_pb2.Deployment) -> None:
             ("precision", runtime.inference_precision or "the device's choice"),
             ("devices", " ".join(runtime.devices) or "every one"),
             ("swap wait", duration_text(runtime.swap_wait.ToTimedelta())),
-            ("samples", _samples_text(deployment)),
+            ("samples", samples_text(deployment.sample_policy)),
             *_times(deployment, now),
         ]
     )
@@ -186,13 +170,3 @@ def _times(deployment: deployment_pb2.Deployment, now: datetime) -> list[tuple[s
         ("created", time_text(deployment.create_time, now=now)),
         ("changed", time_text(deployment.update_time, now=now)),
     ]
-
-
-def _samples_text(deployment: deployment_pb2.Deployment) -> str:
-    policy = deployment.sample_policy
-    if not policy.budget_bytes_per_day:
-        return "none kept"
-    return (
-        f"{policy.random_fraction:g} at random, confidence below {policy.confidence_below:g}, "
-        f"{bytes_text(policy.budget_bytes_per_day)} an agent and day"
-    )

@@ -35,6 +35,12 @@ class Reason(Enum):
 
     RANDOM = sample_pb2.Sample.REASON_RANDOM
     LEAST_CONFIDENCE = sample_pb2.Sample.REASON_LEAST_CONFIDENCE
+    MARGIN = sample_pb2.Sample.REASON_MARGIN
+    ENTROPY = sample_pb2.Sample.REASON_ENTROPY
+    CLASS_QUOTA = sample_pb2.Sample.REASON_CLASS_QUOTA
+    OUTLIER = sample_pb2.Sample.REASON_OUTLIER
+    SHADOW_DISAGREEMENT = sample_pb2.Sample.REASON_SHADOW_DISAGREEMENT
+    IMPORTED = sample_pb2.Sample.REASON_IMPORTED
 
 
 @app.command(name="list", help_epilogue="Example: lineside samples list --model solar --reason least-confidence")

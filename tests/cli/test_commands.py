@@ -213,6 +213,38 @@ def test_what_a_sample_policy_leaves_out_is_left_to_the_controller(lineside: Lin
     assert not policy.HasField("budget_bytes_per_day")
 
 
+def test_a_sample_policy_is_asked_for_as_written(lineside: Lineside, fake: FakeController) -> None:
+    outcome = lineside(
+        *("deployments", "create", "line-3", "--model", "solar:1", "--selector", "line=3"),
+        *("--sample-margin", "0.2", "--sample-entropy", "0.9", "--sample-outlier", "4.5", "--no-sample-disagreement"),
+        *("--sample-quota", "crack=5", "--sample-quota", "*=1", "--sample-near", "-1", "--sample-images", "300"),
+        *("--redact", "0,0,0.3,0.1", "--redact", "0.5,0.5,0.5,0.5,blur"),
+    )
+    assert outcome.status == 0
+    (request,) = fake.requests("CreateDeployment")
+    assert request.deployment.sample_policy == slot_pb2.SamplePolicy(
+        margin_below=0.2,
+        entropy_above=0.9,
+        outlier_above=4.5,
+        shadow_disagreement=False,
+        class_quota_per_day={"crack": 5, "": 1},
+        near_duplicate_distance=-1,
+        budget_images_per_day=300,
+        redaction=[
+            slot_pb2.RedactedRegion(width=0.3, height=0.1, method=slot_pb2.RedactedRegion.METHOD_FILL),
+            slot_pb2.RedactedRegion(x=0.5, y=0.5, width=0.5, height=0.5, method=slot_pb2.RedactedRegion.METHOD_BLUR),
+        ],
+    )
+
+
+@pytest.mark.parametrize("option", ["--sample-quota=crack", "--redact=0,0,0.5", "--redact=0,0,wide,1"])
+def test_a_sample_option_that_cannot_be_read_is_refused_before_anything_is_asked_for(
+    lineside: Lineside, fake: FakeController, option: str
+) -> None:
+    assert lineside("deployments", "create", "d", "--model", "solar", "--selector", "line=3", option).status != 0
+    assert list(fake.requests("CreateDeployment")) == []
+
+
 def test_deployments_are_listed_shown_and_deleted(lineside: Lineside, fake: FakeController) -> None:
     lineside("deployments", "create", "line-3", "--model", "solar:1", "--selector", "line=3")
     assert "0 of 3" in lineside("deployments", "list").out
