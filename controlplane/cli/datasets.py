@@ -51,7 +51,7 @@ def freeze(
     validation
         Percent of the parts to validate with; 10 by default.
     near
-        Pictures that differ in at most so many of 256 bits of their difference hashes stay together; 6 by default.
+        Pictures that differ in at most so many of 256 bits of their difference hashes stay together; 10 by default.
     agreement
         Percent of a sample's annotators that must agree; 66 by default.
     weight

@@ -70,7 +70,7 @@ class DatasetRule:
 
     holdout_percent: int = 20
     validation_percent: int = 10
-    near_duplicate_distance: int = 6
+    near_duplicate_distance: int = 10
     agreement_percent: int = AGREEMENT_PERCENT_DEFAULT
     weights: tuple[WeightRule, ...] = ()
 

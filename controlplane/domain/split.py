@@ -68,7 +68,7 @@ class SplitRule:
     """Of the hash; one for each model, for good."""
     holdout_percent: int = 20
     validation_percent: int = 10
-    near_duplicate_distance: int = 6
+    near_duplicate_distance: int = 10
     """Differing bits of HASH_BITS up to which two pictures are near duplicates; 0 joins equal hashes alone."""
 
 

@@ -58,9 +58,9 @@ def make_dataset(**overrides: Any) -> Dataset:
 
 
 def picture(seed: int, *, format: str = "PNG", size: tuple[int, int] = (48, 40), mode: str = "L", **save: Any) -> bytes:
-    """A picture of coarse noise: any two seeds are far apart, the same seed in another format or size is near."""
+    """A picture of coarse noise: two seeds are far apart, one seed in another format or size is near itself."""
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 12), dtype=np.uint8)
-    image = Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST).convert(mode)
+    image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)
     packed = io.BytesIO()
     image.save(packed, format=format, **save)
     return packed.getvalue()
