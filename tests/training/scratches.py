@@ -31,7 +31,9 @@ def write_pictures(folder: Path, count: int, *, seed: int) -> Path:
     return path
 
 
-def scratch_model(folder: Path, *, outputs: int = 1, head: str = "sigmoid", labels: str = " ".join(LABELS)) -> Path:
+def scratch_model(
+    folder: Path, *, outputs: int = 1, activation: str = "sigmoid", labels: str = " ".join(LABELS)
+) -> Path:
     """Write model.xml: features of fixed filters under a head of noise. Takes u8 [1, 24, 24, 1]; return the .xml."""
     draw = np.random.default_rng(7)
     image = ops.parameter([1, 1, SIDE, SIDE], np.float32, name="image")
@@ -46,9 +48,8 @@ def scratch_model(folder: Path, *, outputs: int = 1, head: str = "sigmoid", labe
     numbers = ops.add(
         ops.matmul(features, ops.constant(weights), False, False), ops.constant(np.zeros((1, outputs), np.float32))
     )
-    scores = {"sigmoid": ops.sigmoid, "softmax": lambda node: ops.softmax(node, 1), "none": lambda node: node}[head](
-        numbers
-    )
+    activations = {"sigmoid": ops.sigmoid, "softmax": lambda node: ops.softmax(node, 1), "none": lambda node: node}
+    scores = activations[activation](numbers)
     result = ops.result(scores)
     result.input_value(0).get_tensor().set_names({"score"})
     processor = PrePostProcessor(ov.Model([result], [image], "scratch"))
