@@ -47,6 +47,8 @@ def test_the_tree_is_the_one_that_scripts_rely_on() -> None:
         "rollouts abort", "rollouts rollback", "rollouts retry",
         "samples list", "samples get",
         "results list", "results query", "results trace", "results rejudge",
+        "training start", "training list", "training show", "training log", "training cancel", "training retry",
+        "training trainers",
         "metrics show",
         "drift list", "drift show", "drift plot", "drift watch", "drift relearn",
         "audit list",
