@@ -36,6 +36,7 @@ from controlplane.app.enrollment import Enrollment
 from controlplane.app.evidence import Evidence
 from controlplane.app.explanations import Explanations
 from controlplane.app.fleet import Fleet
+from controlplane.app.lake_keeping import LakeKeeping
 from controlplane.app.leadership import FencedStore, Leadership
 from controlplane.app.metrics import Metrics
 from controlplane.app.notices import Notice, NoticeKind, Notices
@@ -229,10 +230,27 @@ def _hearing(notices: Notices, revocations: Revocations) -> Callable[[Notice], N
     return hear
 
 
+def lake_jobs(parts: Parts) -> tuple[Job, ...]:
+    """Merging, retention and sweeping of the results lake."""
+    keeping = LakeKeeping(
+        store=parts.fenced,
+        objects=parts.objects,
+        codec=parts.codec,
+        ids=parts.ids,
+        retention=parts.settings.result_retention,
+    )
+    now = parts.clock.now
+    return (
+        Job(name="lake", work=lambda: keeping.round(now()), seconds=limits.LAKE_TICK_SECONDS),
+        Job(name="lake_sweep", work=lambda: keeping.sweep(now()), seconds=limits.LAKE_SWEEP_SECONDS),
+    )
+
+
 def led_jobs(parts: Parts) -> tuple[Job, ...]:
     """What the controller that leads does by itself, beside rollouts and convergence."""
     now = parts.clock.now
     return (
+        *lake_jobs(parts),
         Job(name="drift", work=lambda: parts.led_drift.tick(now()), seconds=limits.DRIFT_TICK_SECONDS),
         Job(name="training", work=lambda: parts.training.ticks.tick(now()), seconds=limits.TRAINING_TICK_SECONDS),
         *judging_jobs(

@@ -91,6 +91,8 @@ class Settings:
     """Handed out to agents: when to send the next whole state."""
     agent_certificate_ttl: timedelta = limits.AGENT_CERTIFICATE_TTL_DEFAULT
     log_level: str = "INFO"
+    result_retention: timedelta | None = None
+    """Results that came longer ago are removed; None keeps them."""
 
     @property
     def pki_dir(self) -> Path:
@@ -132,6 +134,8 @@ class Settings:
             values[name] = Address(**values[name])
         values["dir"] = Path(values["dir"])
         values["agent_certificate_ttl"] = timedelta(seconds=values["agent_certificate_ttl"])
+        kept_seconds = values["result_retention"]
+        values["result_retention"] = None if kept_seconds is None else timedelta(seconds=kept_seconds)
         return cls(**values)
 
 

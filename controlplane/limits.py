@@ -442,8 +442,6 @@ DRIFT_TICK_SECONDS = 2.0
 DRIFT_BATCHES_A_TICK_MAX = 500
 """Batches looked at in one tick: at four models an agent some 2,000 windows, or half of a second of a core. 250 a second
 are a batch a minute of 10,000 agents and more."""
-DRIFT_WINDOWS_A_TURN = 10
-"""Windows looked at before the event loop has its turn: some 5 ms."""
 DRIFT_BACKLOG_MAX = 50_000
 """Batches that wait to be looked at. Above it the oldest are passed over, which costs power and no false alarm: which
 windows are looked at does not depend on what is in them."""
@@ -494,3 +492,26 @@ LAKE_SQL_CHARS_MAX = 100_000
 LAKE_REFUSAL_CHARS_MAX = 1_000
 """Of what DuckDB says is wrong with a question, which repeats it."""
 LABELS_GOOD_MAX = 1_000
+LAKE_TICK_SECONDS = 60.0
+"""Merging, retention and removal: none of it is urgent, each round is bounded."""
+LAKE_SWEEP_SECONDS = 6 * 3600.0
+"""A sweep lists the whole lake, and finds what a kill left, which is next to nothing."""
+LAKE_SETTLE_SECONDS = 300.0
+"""After the end of an hour before its files are merged: the last of them are in the index by then."""
+LAKE_MERGED_A_ROUND = 2_000
+"""Files of a round: an hour of twenty stations that seal a segment every few seconds online, in some seconds."""
+LAKE_MERGED_ROWS_MAX = 262_144
+"""Of a merged file: two groups of rows, and some 100 MB of memory while it is made."""
+LAKE_MERGED_BYTES_MAX = 64 << 20
+LAKE_REMOVED_A_ROUND = 1_000
+LAKE_WASTE_SECONDS = 900.0
+"""How long a file stays that was replaced: longer than any question or page takes."""
+LAKE_ORPHAN_SECONDS = 7_200.0
+"""An object that the index does not name is waste once it is so old: an upload is taken for an hour at most, and clocks
+may differ by another."""
+LAKE_ROWS_MOVED_A_ROUND = 10_000
+"""Out of the table before the lake: ten million rows are moved within a day."""
+RESULT_RETENTION_MIN = timedelta(days=1)
+"""Below it a weekend's results would be gone before anybody has seen them."""
+RESULT_RETENTION_MAX = timedelta(days=36_500)
+"""Whoever wants more wants them for good."""

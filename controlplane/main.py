@@ -81,6 +81,7 @@ def serve(
     artifact_url: Annotated[str | None, Parameter(env_var="LINESIDE_ARTIFACT_URL")] = None,
     sync_interval: str = "2s",
     agent_certificate_ttl: str = "30d",
+    result_retention: str | None = None,
     log_level: str = "INFO",
     metrics: str | None = None,
     allow_remote: Annotated[bool, Parameter(negative=())] = False,
@@ -105,6 +106,8 @@ def serve(
         How often agents send their whole state, for example 2s; 10s for thousands of agents.
     agent_certificate_ttl
         Lifetime of agents' certificates, for example 30d; agents renew at two thirds of it.
+    result_retention
+        How long results are kept, for example 365d; for good unless given. Metrics stay.
     log_level
         DEBUG, INFO, WARNING or ERROR.
     metrics
@@ -130,6 +133,11 @@ def serve(
             limits.AGENT_CERTIFICATE_TTL_MIN,
             limits.AGENT_CERTIFICATE_TTL_MAX,
             field="agent_certificate_ttl",
+        ),
+        result_retention=None
+        if result_retention is None
+        else _bounded(
+            result_retention, limits.RESULT_RETENTION_MIN, limits.RESULT_RETENTION_MAX, field="result_retention"
         ),
         log_level=_log_level(log_level),
     )

@@ -78,6 +78,9 @@ class ResultFile:
     first_part: str = ""
     """The least of the parts that are named; empty where none is."""
     last_part: str = ""
+    first_arrival: int = 0
+    """Where its rows have arrival numbers: the least."""
+    last_arrival: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +134,8 @@ def stored(file: ResultFile, *, key: str, create_time: datetime, level: int = 0)
         first_part=file.first_part,
         last_part=file.last_part,
         level=level,
+        first_arrival=file.first_arrival,
+        last_arrival=file.last_arrival,
     )
 
 

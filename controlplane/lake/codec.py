@@ -116,6 +116,7 @@ def _file(table: pa.Table, *, merged: bool = False, content: bytes | None = None
     times = pc.min_max(table["infer_time"]).as_py()
     named = table["part_id"].filter(pc.not_equal(table["part_id"], ""))
     parts = pc.min_max(named).as_py()
+    arrivals = pc.min_max(table[ARRIVAL.name]).as_py() if merged else {"min": 0, "max": 0}
     scopes = table.group_by(["agent", "model", "version"]).aggregate([]).to_pylist()
     return ResultFile(
         content=content,
@@ -130,6 +131,8 @@ def _file(table: pa.Table, *, merged: bool = False, content: bytes | None = None
         ),
         first_part=parts["min"] or "",
         last_part=parts["max"] or "",
+        first_arrival=arrivals["min"],
+        last_arrival=arrivals["max"],
     )
 
 

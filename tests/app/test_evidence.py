@@ -1,5 +1,8 @@
 """Evidence: each batch once, and nothing that cannot be a measurement."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +10,7 @@ import pytest
 
 from controlplane import limits
 from controlplane.app.evidence import Evidence
+from controlplane.app.ports import UnitOfWork
 from controlplane.app.results import Results
 from controlplane.artifacts.object_store import CloudObjectStore
 from controlplane.domain.errors import FieldInvalidError
@@ -150,3 +154,64 @@ async def test_what_cannot_be_a_measurement_is_refused_whole(
     assert refusal.value.field == field
     assert refusal.value.remedy
     assert (await results.list(ResultFilter())).items == []
+
+
+class Killed(Exception):  # noqa: N818 - no error: the process is gone
+    """The process ended here."""
+
+
+@pytest.mark.parametrize("before", ["put", "commit", "answer"])
+async def test_killed_between_any_two_steps_a_batch_is_stored_once(
+    store: MemoryStore, objects: CloudObjectStore, results: Results, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = memory_objects()
+    monkeypatch.setattr(dying, "_store", objects._store)
+    killed = make_evidence(store, dying)
+    if before == "put":
+        monkeypatch.setattr(dying, "put", _die)
+    elif before == "commit":
+        monkeypatch.setattr(killed, "_store", DyingStore(store))
+    if before == "answer":
+        assert await killed.report(make_batch()) is False  # and nobody hears of it
+    else:
+        with pytest.raises(Killed):
+            await killed.report(make_batch())
+        assert (await results.list(ResultFilter())).items == []
+    evidence = make_evidence(store, objects)
+    assert await evidence.report(make_batch()) is (before == "answer")
+    assert await evidence.report(make_batch()) is True
+    assert (await results.list(ResultFilter())).items == [make_result()]
+
+
+async def _die(*_: object) -> None:
+    raise Killed
+
+
+class DyingStore:
+    """Ends before the first commit."""
+
+    def __init__(self, inner: MemoryStore) -> None:
+        self._inner = inner
+
+    def read(self) -> object:
+        return self._inner.read()
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[UnitOfWork]:
+        async with self._inner.write() as work:
+            yield work
+            raise Killed
+
+
+async def test_who_loses_the_race_for_a_batch_leaves_no_object(
+    store: MemoryStore, objects: CloudObjectStore, results: Results
+) -> None:
+    evidence = make_evidence(store, objects)
+    assert sorted(await asyncio.gather(*(evidence.report(make_batch()) for _ in range(8)))) == [False] + [True] * 7
+    assert (await results.list(ResultFilter())).items == [make_result()]
+    assert len([one async for page in objects.list("results") for one in page]) == 1
+
+
+async def test_a_batch_without_results_has_no_object(evidence: Evidence, objects: CloudObjectStore) -> None:
+    assert await evidence.report(make_batch(results=())) is False
+    assert [page async for page in objects.list("results")] == []
