@@ -27,14 +27,14 @@ from math import exp, floor, inf, log, log1p
 
 from controlplane.domain.interval import share_interval
 
-STEPS = (0.1, 0.3, 0.7)
+STEPS = (0.15, 0.5)
 """Alternatives: so far from the edge of the band towards 0 or 1, as a share of the way."""
-_QUANTILES = (0.0, 0.02, 0.15, 0.35, 0.65, 0.85, 0.98, 1.0)
+_QUANTILES = (0.0, 0.05, 0.3, 0.7, 0.95, 1.0)
 """Edges of a histogram are tested where the reference has these shares below them. Those at 0 and 1 are for values that
 the reference never had."""
 _STAKES = 2.11
 """Sum of 1 / (j ln(j)^2) over all j from 2, rounded up: the stakes add up to no more than 1."""
-_SCALE = 1000
+LOG_SCALE = 1000
 """Logarithms are kept to a thousandth, rounded down."""
 
 
@@ -188,8 +188,10 @@ def add_block(test: StatisticTest, counts: Counts, *, log_stake: float) -> Stati
             below = carry(below, hits, check.low, [check.low * (1 - step) for step in STEPS])
         if check.high < 1:
             above = carry(above, hits, check.high, [check.high + (1 - check.high) * step for step in STEPS])
-        checks.append(replace(check, below=below, above=above))
-    return replace(test, checks=tuple(checks))
+        checks.append(
+            Check(event=check.event, share=check.share, low=check.low, high=check.high, below=below, above=above)
+        )
+    return StatisticTest(dispersion=test.dispersion, checks=tuple(checks))
 
 
 def log_stake(block: int) -> float:
@@ -240,4 +242,4 @@ def _log_add(one: float, other: float) -> float:
 
 def _rounded(value: float) -> float:
     """Down, so that nothing is gained by it."""
-    return floor(value * _SCALE) / _SCALE
+    return floor(value * LOG_SCALE) / LOG_SCALE

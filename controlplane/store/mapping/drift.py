@@ -4,7 +4,7 @@ from types import MappingProxyType
 from typing import Any
 
 from controlplane.domain.drift import Block, Drift, DriftState
-from controlplane.domain.drift_evidence import Check, Counts, StatisticTest
+from controlplane.domain.drift_evidence import LOG_SCALE, Check, Counts, StatisticTest
 from controlplane.domain.ids import AgentId, ModelId
 from controlplane.store.mapping.values import Row
 
@@ -78,17 +78,23 @@ def _block_from_json(value: list[Any]) -> Block:
 
 
 def _counts_to_json(counts: Counts) -> list[Any]:
-    return [list(counts.labels), counts.low, counts.high, list(counts.bins)]
+    """Without the empty bins at both ends: of 32 a third is used."""
+    bins = counts.bins
+    first = next((place for place, count in enumerate(bins) if count), len(bins))
+    last = next((place for place in range(len(bins), first, -1) if bins[place - 1]), first)
+    return [list(counts.labels), counts.low, counts.high, len(bins), first, list(bins[first:last])]
 
 
 def _counts_from_json(value: list[Any]) -> Counts:
-    labels, low, high, bins = value
-    return Counts(labels=tuple(labels), low=low, high=high, bins=tuple(bins))
+    labels, low, high, size, first, bins = value
+    whole = (*(0,) * first, *bins, *(0,) * (size - first - len(bins)))
+    return Counts(labels=tuple(labels), low=low, high=high, bins=whole)
 
 
 def _test_to_json(test: StatisticTest) -> list[Any]:
     checks = [
-        [check.event, check.share, check.low, check.high, list(check.below), list(check.above)] for check in test.checks
+        [check.event, check.share, check.low, check.high, _logs_to_json(check.below), _logs_to_json(check.above)]
+        for check in test.checks
     ]
     return [test.dispersion, checks]
 
@@ -100,4 +106,15 @@ def _test_from_json(value: list[Any]) -> StatisticTest:
 
 def _check_from_json(value: list[Any]) -> Check:
     event, share, low, high, below, above = value
-    return Check(event=event, share=share, low=low, high=high, below=tuple(below), above=tuple(above))
+    return Check(
+        event=event, share=share, low=low, high=high, below=_logs_from_json(below), above=_logs_from_json(above)
+    )
+
+
+def _logs_to_json(logs: tuple[float, ...]) -> list[int]:
+    """They are whole thousandths; as such they take half the space."""
+    return [round(log * LOG_SCALE) for log in logs]
+
+
+def _logs_from_json(value: list[int]) -> tuple[float, ...]:
+    return tuple([log / LOG_SCALE for log in value])
