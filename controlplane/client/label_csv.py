@@ -49,7 +49,7 @@ def rows_of(file: LabelFile) -> Iterable[tuple[int, Mapping[str, str]]]:
             else:
                 yield line, {key: value.strip() for key, value in row.items()}
     except csv.Error as error:
-        file.fault(f"line {reader.line_num}", str(error), "write it as RFC 4180 says")
+        file.fault(f"line {reader.reader.line_num}", str(error), "write it as RFC 4180 says")
 
 
 def entry_of(file: LabelFile, row: Mapping[str, str], line: int) -> Entry | None:
