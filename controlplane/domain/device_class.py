@@ -4,10 +4,14 @@ A class says what the box computes with: its architecture and the kinds of its d
 GPUs of one kind are one kind; names and memory do not matter.
 """
 
-from controlplane.domain.inventory import AgentRecord, Device
+from functools import lru_cache
+
+from controlplane.domain.inventory import AgentRecord
 
 UNKNOWN = "unknown"
 """Of an agent that has not told its devices yet."""
+KINDS_MAX = 1024
+"""Kinds whose names are kept: the boxes of a fleet have a few, and a tick asks for each agent's."""
 
 
 def device_class(record: AgentRecord) -> str:
@@ -17,10 +21,11 @@ def device_class(record: AgentRecord) -> str:
     if observation is None or not observation.devices:
         return UNKNOWN
     architecture = observation.host.architecture if observation.host is not None else ""
-    kinds = sorted({_kind(device) for device in observation.devices})
+    kinds = sorted({_kind(device.device, device.capabilities) for device in observation.devices})
     return f"{architecture or UNKNOWN}/{'+'.join(kinds)}"
 
 
-def _kind(device: Device) -> str:
-    name = device.device.partition(".")[0].upper()
-    return f"{name}({','.join(sorted(set(device.capabilities)))})"
+@lru_cache(maxsize=KINDS_MAX)
+def _kind(device: str, capabilities: tuple[str, ...]) -> str:
+    name = device.partition(".")[0].upper()
+    return f"{name}({','.join(sorted(set(capabilities)))})"

@@ -158,7 +158,11 @@ class ObservedState:
     sample_counts: SampleCounts = field(default_factory=SampleCounts)
 
     def slot(self, model_id: ModelId) -> ObservedSlot | None:
-        return next((slot for slot in self.slots if slot.slot == model_id), None)
+        # A plain loop: a tick asks half a million times over a fleet of ten thousand.
+        for slot in self.slots:
+            if slot.slot == model_id:
+                return slot
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
