@@ -19,7 +19,7 @@ from controlplane.app.windows import check_cron, parse_zone
 from controlplane.domain.audit import Happening
 from controlplane.domain.errors import FieldInvalidError, StaleWriteError
 from controlplane.domain.ids import ModelId
-from controlplane.domain.judgement import JudgementPolicy, Metric
+from controlplane.domain.judgement import JudgementPolicy
 from controlplane.domain.promotion import OPEN_STATES
 from controlplane.domain.training_policy import TrainingPolicy, TriggerFacts, TriggerFinding, find_trigger
 from controlplane.domain.training_run import ENDED_STATES, TrainingRun, TrainingState
@@ -108,10 +108,6 @@ class TrainingPolicies:
             check_cron(policy.cron, field=f"{POLICY_FIELD}.cron")
         _check_bounds(_counts(policy))
         _check_bounds(_shares(policy.judgement))
-        if policy.judgement.metric is Metric.RECALL:
-            raise FieldInvalidError(
-                "recall is of one class", field=f"{POLICY_FIELD}.judgement.metric", remedy="compare by auc or accuracy"
-            )
         try:
             check_strategy(policy.strategy)
         except FieldInvalidError as refusal:

@@ -34,6 +34,13 @@ class Metric(Enum):
     ACCURACY = Policy.METRIC_ACCURACY
 
 
+class ClassMetric(Enum):
+    """What each class is compared by."""
+
+    F1 = Policy.CLASS_METRIC_F1
+    RECALL = Policy.CLASS_METRIC_RECALL
+
+
 class Approval(Enum):
     """Who lets a proposal go out."""
 
@@ -70,8 +77,10 @@ class PolicyOptions:
     """Least gain in the metric: 0.01; else any that is real."""
     confidence: PartOption | None = None
     """How sure the gain must be: 0.95."""
+    class_metric: ClassMetric | None = None
+    """What a class is compared by: f1 or recall; else f1."""
     class_budget: PartOption | None = None
-    """What a class may lose of its recall: 0.05."""
+    """What a class may lose in that: 0.05."""
     class_budget_of: tuple[str, ...] = ()
     """The same of one class, LABEL=BUDGET; may be repeated. Replaces what was set."""
     line_budget: PartOption | None = None
@@ -165,28 +174,34 @@ def list_(*, limit: int | None = None, session: SessionArgument) -> None:
 
 def _apply(policy: Policy, options: PolicyOptions) -> None:
     """Put what was said into the policy. Raises InvalidInputError."""
-    for name in _PLAIN:
-        if getattr(options, name) is not None:
-            setattr(policy, name, getattr(options, name))
-    for name in _OF_JUDGEMENT:
-        if getattr(options, name) is not None:
-            setattr(policy.judgement, name, getattr(options, name))
+    _apply_plain(policy, options)
     if options.suspend is not None:
         policy.suspended = options.suspend
     if options.minimum_interval is not None:
         policy.minimum_interval.FromTimedelta(options.minimum_interval)
     if options.metric is not None:
         policy.judgement.metric = options.metric.value
+    if options.class_metric is not None:
+        policy.judgement.class_metric = options.class_metric.value
     if options.approval is not None:
         policy.approval = options.approval.value
     if options.deployment is not None:
         policy.deployment = deployment_name(options.deployment) if options.deployment else ""
     if options.strategy is not None:
         policy.strategy.CopyFrom(strategy_of(StrategyOptions(strategy=options.strategy)))
-    for name, option in _OF_DATASET.items():
-        if getattr(options, option) is not None:
-            setattr(policy.dataset_rule, name, getattr(options, option))
     _apply_lists(policy, options)
+
+
+def _apply_plain(policy: Policy, options: PolicyOptions) -> None:
+    """What is said as it is kept."""
+    for message, names in (
+        (policy, {name: name for name in _PLAIN}),
+        (policy.judgement, {name: name for name in _OF_JUDGEMENT}),
+        (policy.dataset_rule, _OF_DATASET),
+    ):
+        for name, option in names.items():
+            if getattr(options, option) is not None:
+                setattr(message, name, getattr(options, option))
 
 
 def _apply_lists(policy: Policy, options: PolicyOptions) -> None:
@@ -257,7 +272,8 @@ def _facts(policy: Policy) -> Iterable[tuple[str, str]]:
     yield "least gain", f"{judgement.minimum_gain:g}, {judgement.confidence:.0%} sure that there is one"
     named = (f"{label} {budget:g}" for label, budget in sorted(judgement.class_budgets.items()))
     budgets = ", ".join([f"{judgement.class_budget:g}", *named])
-    yield "a class may lose", f"{budgets}, {judgement.budget_confidence:.0%} sure"
+    kind = word(judgement, "class_metric").lower()
+    yield "a class may lose", f"{budgets} of its {kind}, {judgement.budget_confidence:.0%} sure"
     yield "a line may lose", f"{judgement.line_budget:g}" if judgement.HasField("line_budget") else "told, not judged"
     yield "least parts", f"{judgement.min_parts}, {judgement.min_class_parts} of each class"
     yield "approval", word(policy, "approval").lower()

@@ -9,11 +9,12 @@ What holds:
 
 Intervals are closed form and use no chance. A measure is a mean of what each item contributes, its influence: 1 or 0
 for a share, the placement of a score among those of the other kind for the area under the ROC curve (DeLong, DeLong,
-Clarke-Pearson, Biometrics 44, 1988). The variance of a difference of two such means on the same items is that of the
-differences of the contributions, added up part by part first (Obuchowski, Biometrics 53, 1997). Where hardly any item
-tells the two apart that variance is far too small, and 0 where none does; so an interval is widened by what may be
-there unseen: a kind of part of which none came among n may still be log(1 / miss) / n of all, and moves the difference
-by at most 1 + its size. Its square is added to that of the normal approximation's half width.
+Clarke-Pearson, Biometrics 44, 1988), its first-order share of a ratio for F1. The variance of a difference of two such
+means on the same items is that of the differences of the contributions, added up part by part first (Obuchowski,
+Biometrics 53, 1997). Where hardly any item tells the two apart that variance is far too small, and 0 where none does;
+so an interval is widened by what may be there unseen: a kind of part of which none came among n may still be log(1 /
+miss) / n of all, and moves the difference by at most 1 + its size. Its square is added to that of the normal
+approximation's half width.
 """
 
 from bisect import bisect_left, bisect_right
@@ -34,8 +35,16 @@ class Metric(StrEnum):
     """Area under the ROC curve of a class's score, one class against the rest, averaged over the classes."""
     ACCURACY = "ACCURACY"
     """Share of items whose highest score is that of their label."""
+
+
+class ClassMetric(StrEnum):
+    """Of one class, by what each item's highest score says."""
+
+    F1 = "F1"
+    """Harmonic mean of precision and recall: neither a version that calls everything by this class nor one that hardly
+    ever names it looks good."""
     RECALL = "RECALL"
-    """The same among the items of one class. Of classes alone; no policy asks for it over all."""
+    """Share of the class's items that are called by it."""
 
 
 class Verdict(StrEnum):
@@ -52,8 +61,9 @@ class JudgementPolicy:
     minimum_gain: float = 0.0
     confidence: float = 0.95
     """That the gain is above 0: one-sided, at least 0.5 and below 1."""
+    class_metric: ClassMetric = ClassMetric.F1
     class_budget: float = 0.05
-    """What a class may lose of its recall."""
+    """What a class may lose in its metric."""
     class_budgets: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     line_budget: float | None = None
     """What a line may lose in the metric; None tells of lines and judges none. A line with fewer parts than
@@ -83,10 +93,10 @@ class PairedComparison:
 
     subject: str
     """The class, or the line; empty over all."""
-    metric: Metric
+    metric: Metric | ClassMetric
     items: int
     parts: int
-    """Parts that it rests on: of the rarer kind where there are two."""
+    """Parts that it rests on: of the rarer kind where there are two, of the class where it is of one."""
     measured: bool = False
     candidate: float = 0.0
     champion: float = 0.0
@@ -127,8 +137,8 @@ def judge(
     """Compare and decide. `skipped_items` are items that neither was asked about."""
     overall = compare(items, policy.metric, subject="", confidence=policy.confidence)
     classes = tuple(
-        compare(of_class, Metric.RECALL, subject=label, confidence=policy.budget_confidence)
-        for label, of_class in _grouped(items, lambda item: item.label)
+        compare(items, policy.class_metric, subject=label, confidence=policy.budget_confidence)
+        for label in sorted({item.label for item in items})
     )
     lines = tuple(
         compare(of_line, policy.metric, subject=line, confidence=policy.budget_confidence)
@@ -152,10 +162,15 @@ def judge(
     )
 
 
-def compare(items: Sequence[JudgedItem], metric: Metric, *, subject: str, confidence: float) -> PairedComparison:
-    """Measure both on the items. Each end of the interval holds with probability `confidence`."""
-    candidate = _measure(items, metric, [item.candidate for item in items])
-    champion = _measure(items, metric, [item.champion for item in items])
+def compare(
+    items: Sequence[JudgedItem], metric: Metric | ClassMetric, *, subject: str, confidence: float
+) -> PairedComparison:
+    """Measure both on the items; `subject` is the class where the metric is of one. Each end of the interval holds with
+    probability `confidence`."""
+    if metric is ClassMetric.RECALL:
+        items = [item for item in items if item.label == subject]
+    candidate = _measure(items, metric, [item.candidate for item in items], subject)
+    champion = _measure(items, metric, [item.champion for item in items], subject)
     if candidate is None or champion is None:
         return PairedComparison(subject=subject, metric=metric, items=len(items), parts=_parts(items))
     by_part: dict[str, list[float]] = defaultdict(list)
@@ -200,12 +215,16 @@ class _Measure:
     parts: int
 
 
-def _measure(items: Sequence[JudgedItem], metric: Metric, scores: Sequence[Mapping[str, float]]) -> _Measure | None:
+def _measure(
+    items: Sequence[JudgedItem], metric: Metric | ClassMetric, scores: Sequence[Mapping[str, float]], subject: str
+) -> _Measure | None:
     match metric:
-        case Metric.ACCURACY | Metric.RECALL:
+        case Metric.ACCURACY | ClassMetric.RECALL:
             return _share_right(items, scores)
         case Metric.AUC:
             return _mean_auc(items, scores)
+        case ClassMetric.F1:
+            return _f1(items, scores, subject)
 
 
 def _share_right(items: Sequence[JudgedItem], scores: Sequence[Mapping[str, float]]) -> _Measure | None:
@@ -216,6 +235,22 @@ def _share_right(items: Sequence[JudgedItem], scores: Sequence[Mapping[str, floa
     value = fsum(right) / len(items)
     scale = sqrt(parts / (parts - 1)) / len(items)
     return _Measure(value, [(one - value) * scale for one in right], parts)
+
+
+def _f1(items: Sequence[JudgedItem], scores: Sequence[Mapping[str, float]], label: str) -> _Measure | None:
+    """A ratio of two sums: twice what is called by the class rightly, over what is called by it and what is of it. An
+    item moves it by its own share of the one less that of the other, to first order."""
+    parts, of_class = _parts(items), _parts(item for item in items if item.label == label)
+    if min(parts, of_class) < 2:
+        return None
+    called = [_best(of_item) == label for of_item in scores]
+    mine = [item.label == label for item in items]
+    right = [2.0 * (is_called and is_mine) for is_called, is_mine in zip(called, mine, strict=True)]
+    whole = [float(is_called + is_mine) for is_called, is_mine in zip(called, mine, strict=True)]
+    value = fsum(right) / fsum(whole)
+    scale = sqrt(parts / (parts - 1)) / fsum(whole)
+    influences = [(twice - value * one) * scale for twice, one in zip(right, whole, strict=True)]
+    return _Measure(value, influences, of_class)
 
 
 def _best(scores: Mapping[str, float]) -> str:

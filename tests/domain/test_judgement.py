@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, recall_score, roc_auc_score
 
 from controlplane.domain.ids import Digest
 from controlplane.domain.judgement import (
+    ClassMetric,
     JudgedItem,
     Judgement,
     JudgementPolicy,
@@ -79,6 +80,19 @@ def test_the_area_is_that_of_scikit_learn(drawn: list[JudgedItem]) -> None:
         ]
     )
     assert found.candidate == pytest.approx(expected, abs=1e-12)
+
+
+@given(items(least=4))
+def test_measures_of_a_class_are_those_of_scikit_learn(drawn: list[JudgedItem]) -> None:
+    truth = [one.label for one in drawn]
+    called = [min(one.candidate, key=lambda label: (-one.candidate[label], label)) for one in drawn]
+    for label in sorted(set(truth)):
+        for metric, oracle in ((ClassMetric.F1, f1_score), (ClassMetric.RECALL, recall_score)):
+            found = compare(drawn, metric, subject=label, confidence=0.9)
+            assert found.measured == (len({one.part for one in drawn if one.label == label}) >= 2)
+            if found.measured:
+                expected = oracle(truth, called, labels=[label], average="macro", zero_division=0.0)
+                assert found.candidate == pytest.approx(expected, abs=1e-12)
 
 
 def delong_variance(drawn: Sequence[JudgedItem], label: str) -> float:
@@ -189,13 +203,51 @@ def test_a_class_that_loses_is_a_reason_to_reject_a_gain() -> None:
         item("good", 0.8 if number % 5 == 0 else 0.1, 0.05, part=f"g{number}")
         for number in range(200)
     ]  # fmt: skip
-    policy = JudgementPolicy(metric=Metric.ACCURACY)
+    policy = JudgementPolicy(metric=Metric.ACCURACY, class_metric=ClassMetric.RECALL)
     found = judged(drawn, policy)
     assert found.verdict is Verdict.REJECTED
     assert found.reasons[0].startswith("class 'good' loses more than 0.050: recall 1.000 to 0.800")
     assert judged(drawn, replace(policy, class_budgets={"good": 0.2})).verdict is Verdict.PROPOSED
     unsure = replace(policy, class_budgets={"good": 0.2}, budget_confidence=0.95)
     assert judged(drawn, unsure).verdict is Verdict.INCONCLUSIVE
+
+
+def test_what_calls_everything_a_defect_keeps_no_candidate_out() -> None:
+    """The champion's recall of defects is perfect, and worth nothing."""
+    drawn = [
+        item("defect" if number < 50 else "good", 0.9 if number < 40 else 0.1, 0.9, part=str(number))
+        for number in range(150)
+    ]
+    assert judged(drawn, JudgementPolicy()).verdict is Verdict.PROPOSED
+    by_recall = judged(drawn, JudgementPolicy(class_metric=ClassMetric.RECALL))
+    assert by_recall.verdict is Verdict.REJECTED
+    assert by_recall.reasons[0].startswith("class 'defect' loses more than 0.050: recall 1.000 to 0.800")
+
+
+@pytest.mark.parametrize(("positives", "rest"), [(15, 15), (12, 60), (60, 60)])
+def test_the_interval_of_a_difference_of_f1_misses_hardly_more_than_it_says(positives: int, rest: int) -> None:
+    """Two versions that err independently, at rates that differ: the true F1 of each is known."""
+    rng, rounds = random.Random(11), 400
+    hits, alarms = {"ours": 0.8, "theirs": 0.7}, {"ours": 0.1, "theirs": 0.2}
+    share = positives / (positives + rest)
+    f1 = {
+        who: 2 * share * hits[who] / (share + share * hits[who] + (1 - share) * alarms[who])
+        for who in ("ours", "theirs")
+    }
+    truth = f1["ours"] - f1["theirs"]
+    above = below = 0
+    for _ in range(rounds):
+        drawn = []
+        for number in range(positives + rest):
+            is_defect = number < positives
+            ours, theirs = (rng.random() < (hits if is_defect else alarms)[who] for who in ("ours", "theirs"))
+            label = "defect" if is_defect else "good"
+            drawn.append(item(label, 0.9 if ours else 0.1, 0.9 if theirs else 0.1, part=str(number)))
+        found = compare(drawn, ClassMetric.F1, subject="defect", confidence=0.95).difference
+        above += found.low > truth
+        below += found.high < truth
+    # 5 % of 400, and three standard deviations of such a count.
+    assert max(above, below) <= 20 + 13
 
 
 def test_a_line_that_loses_is_told_and_judged_where_asked() -> None:

@@ -8,7 +8,7 @@ from lineside.v1 import training_policy_pb2, training_policy_service_pb2
 from controlplane.app.training_policies import POLICY_FIELD, TriggerView
 from controlplane.domain.errors import FieldInvalidError
 from controlplane.domain.ids import ModelId
-from controlplane.domain.judgement import JudgementPolicy, Metric
+from controlplane.domain.judgement import ClassMetric, JudgementPolicy, Metric
 from controlplane.domain.training_policy import DEFAULT_STRATEGY, Approval, TrainingPolicy
 from controlplane.rpc.convert.datasets import rule_from_proto, rule_to_proto
 from controlplane.rpc.convert.etags import etag_of
@@ -19,6 +19,9 @@ from controlplane.rpc.convert.training import parameters_from_proto, parameters_
 
 _Wire = training_policy_pb2.TrainingPolicy
 _METRICS = MappingProxyType({Metric.AUC: _Wire.METRIC_AUC, Metric.ACCURACY: _Wire.METRIC_ACCURACY})
+_CLASS_METRICS = MappingProxyType(
+    {ClassMetric.F1: _Wire.CLASS_METRIC_F1, ClassMetric.RECALL: _Wire.CLASS_METRIC_RECALL}
+)
 _APPROVALS = MappingProxyType({Approval.MANUAL: _Wire.APPROVAL_MANUAL, Approval.AUTO: _Wire.APPROVAL_AUTO})
 _SUFFIX = "/trainingPolicy"
 _DEFAULT = JudgementPolicy()
@@ -99,6 +102,7 @@ def _judgement_from_proto(message: training_policy_pb2.TrainingPolicy.JudgementP
         metric=Metric.ACCURACY if message.metric == _Wire.METRIC_ACCURACY else Metric.AUC,
         minimum_gain=message.minimum_gain,
         confidence=message.confidence or _DEFAULT.confidence,
+        class_metric=ClassMetric.RECALL if message.class_metric == _Wire.CLASS_METRIC_RECALL else ClassMetric.F1,
         class_budget=message.class_budget if message.HasField("class_budget") else _DEFAULT.class_budget,
         class_budgets=MappingProxyType(dict(message.class_budgets)),
         line_budget=message.line_budget if message.HasField("line_budget") else None,
@@ -113,6 +117,7 @@ def _judgement_to_proto(policy: JudgementPolicy) -> training_policy_pb2.Training
         metric=_METRICS[policy.metric],
         minimum_gain=policy.minimum_gain,
         confidence=policy.confidence,
+        class_metric=_CLASS_METRICS[policy.class_metric],
         class_budget=policy.class_budget,
         class_budgets=policy.class_budgets,
         line_budget=policy.line_budget,

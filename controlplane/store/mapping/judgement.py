@@ -1,13 +1,19 @@
 """Judgements and promotions."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from controlplane.domain.ids import DatasetId, DeploymentId, Digest, ModelId, RolloutId, TrainingRunId
 from controlplane.domain.interval import Interval
-from controlplane.domain.judgement import Judgement, Metric, PairedComparison, Verdict
+from controlplane.domain.judgement import ClassMetric, Judgement, Metric, PairedComparison, Verdict
 from controlplane.domain.promotion import Promotion, PromotionState
 from controlplane.store.mapping.strategy import strategy_from_json, strategy_to_json
 from controlplane.store.mapping.values import Row
+
+_METRICS: Mapping[str, Metric | ClassMetric] = MappingProxyType(
+    {metric.value: metric for metric in (*Metric, *ClassMetric)}
+)
 
 
 def promotion_to_row(promotion: Promotion) -> dict[str, Any]:
@@ -103,7 +109,7 @@ def _comparison_from_json(value: Row) -> PairedComparison:
     low, high = value["difference"]
     return PairedComparison(
         subject=value["subject"],
-        metric=Metric(value["metric"]),
+        metric=_METRICS[value["metric"]],
         items=value["items"],
         parts=value["parts"],
         measured=value["measured"],

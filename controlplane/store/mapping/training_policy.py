@@ -5,7 +5,7 @@ from typing import Any
 
 from controlplane.domain.dataset import rule_from_json, rule_to_json
 from controlplane.domain.ids import DeploymentId, ModelId
-from controlplane.domain.judgement import JudgementPolicy, Metric
+from controlplane.domain.judgement import ClassMetric, JudgementPolicy, Metric
 from controlplane.domain.training_policy import Approval, TrainingPolicy
 from controlplane.store.mapping.strategy import strategy_from_json, strategy_to_json
 from controlplane.store.mapping.values import Row
@@ -72,6 +72,7 @@ def _judgement_to_json(policy: JudgementPolicy) -> dict[str, Any]:
     return {
         **{name: getattr(policy, name) for name in _SAME_OF_JUDGEMENT},
         "metric": policy.metric.value,
+        "class_metric": policy.class_metric.value,
         "class_budgets": dict(policy.class_budgets),
     }
 
@@ -79,6 +80,7 @@ def _judgement_to_json(policy: JudgementPolicy) -> dict[str, Any]:
 def _judgement_from_json(value: Row) -> JudgementPolicy:
     return JudgementPolicy(
         metric=Metric(value["metric"]),
+        class_metric=ClassMetric(value.get("class_metric", ClassMetric.F1)),
         class_budgets=MappingProxyType(dict(value.get("class_budgets", {}))),
         **{name: value[name] for name in _SAME_OF_JUDGEMENT if name in value},
     )

@@ -219,7 +219,7 @@ class Judgement(_message.Message):
 
     @_builtins.property
     def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairedComparison]:
-        """The recall of each class, by class."""
+        """The policy's class metric of each class, by class."""
 
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairedComparison]:
@@ -268,7 +268,7 @@ class PairedComparison(_message.Message):
     subject: _builtins.str
     """The class, or `site/line`; empty over all."""
     metric: _builtins.str
-    """`auc`, `accuracy` or `recall`."""
+    """`auc`, `accuracy`, `f1` or `recall`."""
     items: _builtins.int
     """Items that it rests on."""
     candidate: _builtins.float

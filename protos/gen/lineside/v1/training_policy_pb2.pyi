@@ -76,6 +76,29 @@ class TrainingPolicy(_message.Message):
     METRIC_ACCURACY: TrainingPolicy.Metric.ValueType  # 2
     """Share of items whose highest score is that of their label."""
 
+    class _ClassMetric:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ClassMetricEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TrainingPolicy._ClassMetric.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CLASS_METRIC_UNSPECIFIED: TrainingPolicy._ClassMetric.ValueType  # 0
+        """F1."""
+        CLASS_METRIC_F1: TrainingPolicy._ClassMetric.ValueType  # 1
+        """Harmonic mean of precision and recall."""
+        CLASS_METRIC_RECALL: TrainingPolicy._ClassMetric.ValueType  # 2
+        """Share of the class's items that are called by it."""
+
+    class ClassMetric(_ClassMetric, metaclass=_ClassMetricEnumTypeWrapper):
+        """What a class is compared by, as the highest score of each item says."""
+
+    CLASS_METRIC_UNSPECIFIED: TrainingPolicy.ClassMetric.ValueType  # 0
+    """F1."""
+    CLASS_METRIC_F1: TrainingPolicy.ClassMetric.ValueType  # 1
+    """Harmonic mean of precision and recall."""
+    CLASS_METRIC_RECALL: TrainingPolicy.ClassMetric.ValueType  # 2
+    """Share of the class's items that are called by it."""
+
     @_typing.final
     class JudgementPolicy(_message.Message):
         """What a candidate must show."""
@@ -111,6 +134,7 @@ class TrainingPolicy(_message.Message):
         BUDGET_CONFIDENCE_FIELD_NUMBER: _builtins.int
         MIN_PARTS_FIELD_NUMBER: _builtins.int
         MIN_CLASS_PARTS_FIELD_NUMBER: _builtins.int
+        CLASS_METRIC_FIELD_NUMBER: _builtins.int
         metric: Global___TrainingPolicy.Metric.ValueType
         """Optional. What is compared."""
         minimum_gain: _builtins.float
@@ -118,7 +142,7 @@ class TrainingPolicy(_message.Message):
         confidence: _builtins.float
         """Optional. How sure the gain must be, from 0.5 up to below 1; 0 means 0.95."""
         class_budget: _builtins.float
-        """Optional. What a class may lose of its recall, from 0 to 1; absent means 0.05."""
+        """Optional. What a class may lose in its metric, from 0 to 1; absent means 0.05."""
         line_budget: _builtins.float
         """Optional. What a line may lose in the metric; absent means that lines are told, not judged."""
         budget_confidence: _builtins.float
@@ -127,6 +151,8 @@ class TrainingPolicy(_message.Message):
         """Optional. Least parts in the holdout; 0 means 30."""
         min_class_parts: _builtins.int
         """Optional. Least parts of each class in the holdout; 0 means 10."""
+        class_metric: Global___TrainingPolicy.ClassMetric.ValueType
+        """Optional. What is compared of each class."""
         @_builtins.property
         def class_budgets(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
             """Optional. The same for named classes."""
@@ -143,10 +169,11 @@ class TrainingPolicy(_message.Message):
             budget_confidence: _builtins.float = ...,
             min_parts: _builtins.int = ...,
             min_class_parts: _builtins.int = ...,
+            class_metric: Global___TrainingPolicy.ClassMetric.ValueType = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["_class_budget", b"_class_budget", "_line_budget", b"_line_budget", "class_budget", b"class_budget", "line_budget", b"line_budget"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["_class_budget", b"_class_budget", "_line_budget", b"_line_budget", "budget_confidence", b"budget_confidence", "class_budget", b"class_budget", "class_budgets", b"class_budgets", "confidence", b"confidence", "line_budget", b"line_budget", "metric", b"metric", "min_class_parts", b"min_class_parts", "min_parts", b"min_parts", "minimum_gain", b"minimum_gain"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_class_budget", b"_class_budget", "_line_budget", b"_line_budget", "budget_confidence", b"budget_confidence", "class_budget", b"class_budget", "class_budgets", b"class_budgets", "class_metric", b"class_metric", "confidence", b"confidence", "line_budget", b"line_budget", "metric", b"metric", "min_class_parts", b"min_class_parts", "min_parts", b"min_parts", "minimum_gain", b"minimum_gain"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         _WhichOneofReturnType__class_budget: _TypeAlias = _typing.Literal["class_budget"]  # noqa: Y015
         _WhichOneofArgType__class_budget: _TypeAlias = _typing.Literal["_class_budget", b"_class_budget"]  # noqa: Y015
