@@ -97,6 +97,25 @@ def _trained(nodes: list[Any]) -> set[str]:
 
 def _operations(torch: Any) -> Mapping[str, Callable[..., Any]]:
     functional = torch.nn.functional
+    return {
+        **_layers(torch),
+        **_shapes(torch),
+        "Add": lambda _, first, second: first + second,
+        "Subtract": lambda _, first, second: first - second,
+        "Multiply": lambda _, first, second: first * second,
+        "Divide": lambda _, first, second: first / second,
+        "Relu": lambda _, inputs: functional.relu(inputs),
+        "Sigmoid": lambda _, inputs: torch.sigmoid(inputs),
+        "HSwish": lambda _, inputs: functional.hardswish(inputs),
+        "HSigmoid": lambda _, inputs: functional.hardsigmoid(inputs),
+        "HardSigmoid": lambda _, inputs, alpha, beta: torch.clamp(alpha * inputs + beta, 0.0, 1.0),
+        "Clamp": lambda node, inputs: torch.clamp(inputs, node.get_attributes()["min"], node.get_attributes()["max"]),
+        "Identity": lambda _, inputs: inputs,
+    }
+
+
+def _layers(torch: Any) -> Mapping[str, Callable[..., Any]]:
+    functional = torch.nn.functional
 
     def convolution(node: Any, inputs: Any, weights: Any) -> Any:
         given = node.get_attributes()
@@ -113,18 +132,26 @@ def _operations(torch: Any) -> Mapping[str, Callable[..., Any]]:
         epsilon = node.get_attributes()["epsilon"]
         return functional.batch_norm(inputs, mean, variance, gamma, beta, training=False, eps=epsilon)
 
-    def reduce(kind: str) -> Callable[..., Any]:
-        def apply(node: Any, inputs: Any, axes: Any) -> Any:
-            keep = node.get_attributes()["keep_dims"]
-            named = [int(axis) for axis in axes.reshape(-1)]
-            return (torch.mean if kind == "mean" else torch.amax)(inputs, dim=named, keepdim=keep)
-
-        return apply
-
     def matmul(node: Any, first: Any, second: Any) -> Any:
         given = node.get_attributes()
         first = first.transpose(-1, -2) if given["transpose_a"] else first
         return first @ (second.transpose(-1, -2) if given["transpose_b"] else second)
+
+    return {
+        "Convolution": convolution,
+        "GroupConvolution": convolution,
+        "BatchNormInference": normalise,
+        "MatMul": matmul,
+    }
+
+
+def _shapes(torch: Any) -> Mapping[str, Callable[..., Any]]:
+    def reduce(apply: Callable[..., Any]) -> Callable[..., Any]:
+        def reduced(node: Any, inputs: Any, axes: Any) -> Any:
+            named = [int(axis) for axis in axes.reshape(-1)]
+            return apply(inputs, dim=named, keepdim=node.get_attributes()["keep_dims"])
+
+        return reduced
 
     def reshape(node: Any, inputs: Any, shape: Any) -> Any:
         wanted = [int(size) for size in shape]
@@ -138,32 +165,18 @@ def _operations(torch: Any) -> Mapping[str, Callable[..., Any]]:
             return inputs.squeeze()
         return inputs.squeeze(tuple(int(axis) for axis in axes[0].reshape(-1)))
 
+    def convert(node: Any, inputs: Any) -> Any:
+        return inputs.long() if node.get_attributes()["destination_type"] in _INTEGERS else inputs.float()
+
     return {
-        "Convert": lambda node, inputs: (
-            inputs.long() if node.get_attributes()["destination_type"] in _INTEGERS else inputs.float()
-        ),
+        "Convert": convert,
         "Transpose": lambda _, inputs, order: inputs.permute([int(axis) for axis in order]),
-        "Convolution": convolution,
-        "GroupConvolution": convolution,
-        "BatchNormInference": normalise,
-        "Add": lambda _, first, second: first + second,
-        "Subtract": lambda _, first, second: first - second,
-        "Multiply": lambda _, first, second: first * second,
-        "Divide": lambda _, first, second: first / second,
-        "Relu": lambda _, inputs: functional.relu(inputs),
-        "Sigmoid": lambda _, inputs: torch.sigmoid(inputs),
-        "HSwish": lambda _, inputs: functional.hardswish(inputs),
-        "HSigmoid": lambda _, inputs: functional.hardsigmoid(inputs),
-        "HardSigmoid": lambda _, inputs, alpha, beta: torch.clamp(alpha * inputs + beta, 0.0, 1.0),
-        "Clamp": lambda node, inputs: torch.clamp(inputs, node.get_attributes()["min"], node.get_attributes()["max"]),
-        "ReduceMean": reduce("mean"),
-        "ReduceMax": reduce("max"),
+        "ReduceMean": reduce(torch.mean),
+        "ReduceMax": reduce(torch.amax),
         "Concat": lambda node, *inputs: torch.cat(inputs, dim=node.get_attributes()["axis"]),
-        "MatMul": matmul,
         "Reshape": reshape,
         "Squeeze": squeeze,
         "Unsqueeze": lambda _, inputs, axes: inputs.unsqueeze(int(axes.reshape(-1)[0])),
-        "Identity": lambda _, inputs: inputs,
         "ShapeOf": lambda _, inputs: torch.tensor(inputs.shape),
         "Range": lambda _, start, stop, step: torch.arange(int(start), int(stop), int(step)),
     }
