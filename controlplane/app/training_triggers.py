@@ -37,8 +37,8 @@ log = structlog.get_logger(__name__)
 
 
 class TrainingTriggers:
-    """Looks at every policy, for the leader. What it writes is the same whoever writes it: a dataset is its content, and
-    a run is asked for once a dataset."""
+    """Looks at every policy, for the leader. What it writes is the same whoever writes it: a dataset is its content, a
+    run is asked for once a dataset."""
 
     def __init__(self, *, store: Store, datasets: Datasets, training: Training, clock: Clock) -> None:
         self._store = store
