@@ -172,7 +172,6 @@ def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None
         on_endpoints=_endpoint_keeper(folder, settings),
         traces=tracing or NO_TRACES,
     )
-    evidence = reporting.evidence_delivery(result_log, controller, conditions=told, clock=clock, rng=rng)
     samples = reporting.sample_delivery(sample_spool, controller, conditions=told, clock=clock, rng=rng)
     collector = SampleCollector(
         sample_spool,
@@ -187,6 +186,9 @@ def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None
     shadows = Shadows(results=result_log, samples=collector, traffic=traffic, clock=clock)
     new_serving = Serving if tracing is None else partial(TracedServing, tracing.tracer)
     serving = new_serving(clock=clock, results=result_log, samples=collector, shadows=shadows, traffic=traffic)
+    evidence = reporting.evidence_delivery(
+        result_log, controller, conditions=told, clock=clock, rng=rng, policy_of=serving.result_policy
+    )
     used_runtime = runtime or _open_runtime(folder)
     cache = DiskArtifactCache(folder.root, clock=clock)
     executor = Executor(

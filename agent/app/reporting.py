@@ -18,9 +18,11 @@ from agent import limits
 from agent.app import conditions
 from agent.app.conditions import Conditions
 from agent.app.ports import Clock, Controller, EvidenceSpool, SampleSpool
+from agent.app.result_selection import selected
 from agent.app.wakeup import Wakeup
 from agent.domain.backoff import delay_seconds
 from agent.domain.errors import ControllerError, Reason, StateError
+from agent.domain.result_policy import ResultPolicy
 
 _log = structlog.get_logger()
 
@@ -102,16 +104,22 @@ class Delivery(Generic[_Key]):
 
 
 def evidence_delivery(
-    spool: EvidenceSpool, controller: Controller, *, conditions: Conditions, clock: Clock, rng: random.Random
+    spool: EvidenceSpool,
+    controller: Controller,
+    *,
+    conditions: Conditions,
+    clock: Clock,
+    rng: random.Random,
+    policy_of: Callable[[str], ResultPolicy] = lambda _: ResultPolicy(),
 ) -> Delivery[int]:
-    """Delivers sealed segments."""
+    """Delivers sealed segments; `policy_of` gives a slot's policy, from any thread."""
 
     async def pending() -> Sequence[int]:
         return spool.pending()
 
     async def deliver(number: int) -> None:
         # Computing windows takes tens of milliseconds of a full segment: not in the loop that serves.
-        batch = await asyncio.to_thread(spool.read, number)
+        batch = await asyncio.to_thread(lambda: selected(spool.read(number), policy_of))
         await controller.report_evidence(batch)
         await asyncio.to_thread(spool.discard, number)
 

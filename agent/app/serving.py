@@ -32,6 +32,7 @@ from agent.domain.artifact import ModelSignature
 from agent.domain.errors import Reason, RequestError, StateError
 from agent.domain.interpretation import Reading, reading_of
 from agent.domain.result import LabelScore, Outcome, Result
+from agent.domain.result_policy import ResultPolicy
 from agent.domain.slot import DesiredSlot
 
 _log = structlog.get_logger()
@@ -265,6 +266,12 @@ class Serving:
         """Announced slots that do not answer yet."""
         with self._lock:
             return tuple(sorted(self._announced - self._slots.keys()))
+
+    def result_policy(self, slot: str) -> ResultPolicy:
+        """Which of the slot's results are reported; all of them of one that does not serve."""
+        with self._lock:
+            served = self._slots.get(slot)
+            return served.desired.result_policy if served is not None else ResultPolicy()
 
     def model(self, slot: str, version: int | None = None) -> ServedModel:
         """What answers for the slot. Raises RequestError (MODEL_NOT_FOUND, MODEL_NOT_READY, VERSION_NOT_LOADED)."""

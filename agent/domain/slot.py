@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from agent.domain.artifact import Artifact, ModelSignature
 from agent.domain.device import DeviceChoice, RuntimePolicy
+from agent.domain.result_policy import ResultPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,7 @@ class DesiredSlot:
     shadow: ShadowRun | None = None
     fetch_bytes_per_second_max: int = 0
     """Of this slot's downloads; 0 means no bound."""
+    result_policy: ResultPolicy = ResultPolicy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

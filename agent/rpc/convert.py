@@ -27,6 +27,7 @@ from agent.app.ports import EvidenceBatch, SpooledSample, SyncReply
 from agent.domain.artifact import Artifact, ArtifactFile, ModelSignature, TensorSpec, check_path, manifest_digest
 from agent.domain.device import Device, DeviceMeasurement, Host, Parity, PerformanceHint, RuntimePolicy
 from agent.domain.errors import ArtifactError
+from agent.domain.result_policy import ResultKeep, ResultPolicy
 from agent.domain.slot import (
     AgentCondition,
     CandidateVersion,
@@ -134,7 +135,26 @@ def desired_slot(message: slot_pb2.DesiredSlot) -> DesiredSlot:
         prefetch=candidate(message.slot, message.prefetch) if message.HasField("prefetch") else None,
         shadow=shadow_run(message.slot, message.shadow) if message.HasField("shadow") else None,
         fetch_bytes_per_second_max=message.fetch_bytes_per_second_max,
+        result_policy=result_policy(message.result_policy),
     )
+
+
+def result_policy(message: slot_pb2.ResultPolicy) -> ResultPolicy:
+    """What this agent does not know keeps all: too many results are a cost, missing ones are a loss."""
+    return ResultPolicy(
+        keep=_KEEPS.get(message.keep, ResultKeep.ALL),
+        good_labels=tuple(message.good_labels),
+        good_score_min=message.good_score_min,
+        one_in=message.one_in,
+    )
+
+
+_KEEPS = MappingProxyType(
+    {
+        slot_pb2.ResultPolicy.KEEP_DOUBTFUL: ResultKeep.DOUBTFUL,
+        slot_pb2.ResultPolicy.KEEP_ONE_IN: ResultKeep.ONE_IN,
+    }
+)
 
 
 def sample_policy(message: slot_pb2.SamplePolicy) -> SamplePolicy:

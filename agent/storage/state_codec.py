@@ -11,6 +11,7 @@ from agent.app.ports import FailureRecord, SavedState, ServingRecord, ShadowReco
 from agent.domain.artifact import Artifact, ArtifactFile, ModelSignature, TensorSpec
 from agent.domain.device import DeviceChoice, DeviceMeasurement, Parity, PerformanceHint, RuntimePolicy
 from agent.domain.errors import Reason
+from agent.domain.result_policy import ResultKeep, ResultPolicy
 from agent.domain.slot import (
     CandidateVersion,
     DesiredSlot,
@@ -104,6 +105,18 @@ def _desired_slot(value: Any) -> DesiredSlot:
         prefetch=_candidate(value.get("prefetch")),
         shadow=_shadow(value.get("shadow")),
         fetch_bytes_per_second_max=int(value.get("fetch_bytes_per_second_max", 0)),
+        result_policy=_result_policy(value.get("result_policy")),
+    )
+
+
+def _result_policy(value: Any) -> ResultPolicy:
+    if value is None:
+        return ResultPolicy()
+    return ResultPolicy(
+        keep=ResultKeep(value["keep"]),
+        good_labels=tuple(value["good_labels"]),
+        good_score_min=float(value["good_score_min"]),
+        one_in=int(value["one_in"]),
     )
 
 

@@ -26,6 +26,7 @@ from controlplane.domain.errors import (
     StaleWriteError,
 )
 from controlplane.domain.ids import DeploymentId, ModelId, RolloutId, check_resource_id
+from controlplane.domain.result_policy import ResultPolicy
 from controlplane.domain.selector import Selector, facts, parse_selector
 
 _DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,62}")
@@ -41,6 +42,7 @@ class DeploymentRequest:
     selector: str
     runtime_policy: RuntimePolicy
     sample_policy: SamplePolicy
+    result_policy: ResultPolicy = ResultPolicy()
     priority: int = 0
     allow_empty: bool = False
     request_id: str = ""
@@ -159,6 +161,7 @@ class Deployments:
             selector=request.selector.strip(),
             runtime_policy=request.runtime_policy,
             sample_policy=request.sample_policy,
+            result_policy=request.result_policy,
             priority=request.priority,
         )
 

@@ -13,6 +13,7 @@ from controlplane.cli.agents import condition_columns
 from controlplane.cli.document import document_of, word
 from controlplane.cli.output import Column, Printer
 from controlplane.cli.quantity import DurationOption, duration_text, time_text
+from controlplane.cli.result_options import NO_RESULT_OPTIONS, ResultOptions, result_policy_of, results_text
 from controlplane.cli.sample_options import NO_SAMPLE_OPTIONS, SampleOptions, sample_policy_of, samples_text
 from controlplane.cli.session import SessionArgument, resource_app
 from controlplane.client.names import parse_reference, short
@@ -44,6 +45,7 @@ def create(
     priority: Annotated[int, Parameter(validator=Number(gte=-(1 << 31), lt=1 << 31))] = 0,
     allow_empty: bool = False,
     samples: SampleOptions = NO_SAMPLE_OPTIONS,
+    results: ResultOptions = NO_RESULT_OPTIONS,
     session: SessionArgument,
 ) -> None:
     """Ask for a model on every agent that matches a selector, now and later.
@@ -81,6 +83,7 @@ def create(
         selector=selector,
         runtime_policy=runtime,
         sample_policy=sample_policy_of(samples),
+        result_policy=result_policy_of(results),
         allow_empty=allow_empty,
         priority=priority,
     )
@@ -159,6 +162,7 @@ def _show(printer: Printer, deployment: deployment_pb2.Deployment) -> None:
             ("devices", " ".join(runtime.devices) or "every one"),
             ("swap wait", duration_text(runtime.swap_wait.ToTimedelta())),
             ("samples", samples_text(deployment.sample_policy)),
+            ("results", results_text(deployment.result_policy)),
             *_times(deployment, now),
         ]
     )

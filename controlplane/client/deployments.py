@@ -27,12 +27,13 @@ class Deployments:
         version: int | None = None,
         runtime_policy: slot_pb2.RuntimePolicy | None = None,
         sample_policy: slot_pb2.SamplePolicy | None = None,
+        result_policy: slot_pb2.ResultPolicy | None = None,
         allow_empty: bool = False,
         priority: int = 0,
     ) -> deployment_pb2.Deployment:
         """Ask for `model` on every agent that matches `selector`, at `version`, or none until the first rollout.
 
-        Without a sample policy the controller's default holds. Where deployments of one model match one agent the
+        Without a sample policy the controller's default holds, without a result policy every result is kept. Where deployments of one model match one agent the
         higher priority holds it.
         """
         wanted = deployment_pb2.Deployment(
@@ -41,6 +42,7 @@ class Deployments:
             selector=selector,
             runtime_policy=runtime_policy,
             sample_policy=sample_policy,
+            result_policy=result_policy,
             priority=priority,
         )
         request = deployment_service_pb2.CreateDeploymentRequest(

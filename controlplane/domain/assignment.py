@@ -21,6 +21,7 @@ from controlplane.domain.deployment import Deployment, RuntimePolicy, SamplePoli
 from controlplane.domain.ids import AgentId, DeploymentId, ModelId
 from controlplane.domain.inventory import AgentRecord
 from controlplane.domain.pin import Pin
+from controlplane.domain.result_policy import ResultPolicy
 from controlplane.domain.rollout import (
     ACTIVE_STATES,
     Rollout,
@@ -63,6 +64,7 @@ class DesiredSlot:
     shadow: ShadowRun | None = None
     fetch_bytes_per_second_max: int = 0
     """0 means no bound."""
+    result_policy: ResultPolicy = ResultPolicy()
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -288,6 +290,7 @@ class Place:
             deployment_id=self.deployment.id,
             runtime_policy=self.deployment.runtime_policy,
             sample_policy=self.deployment.sample_policy,
+            result_policy=self.deployment.result_policy,
             offer=self.deployment.offer,
             prefetch_version=prefetch_version,
             shadow=shadow,

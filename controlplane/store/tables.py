@@ -223,6 +223,7 @@ deployment = Table(
     _integer("priority", default="0"),
     _json("kept_versions", default="{}"),
     _json("conditions", default="[]"),
+    _json("result_policy", default="{}"),
 )
 
 rollout = Table(
@@ -271,6 +272,7 @@ desired_slot = Table(
     _integer("prefetch_version", default="0"),
     _json("shadow", nullable=True),
     _integer("fetch_bytes_per_second_max", default="0"),
+    _json("result_policy", default="{}"),
     ForeignKeyConstraint(["agent_id"], ["desired_state.agent_id"]),
 )
 

@@ -9,6 +9,7 @@ from controlplane.domain.ids import ModelId
 from controlplane.rpc.convert.conditions import condition_to_proto
 from controlplane.rpc.convert.etags import etag_of
 from controlplane.rpc.convert.names import parse_model_name, parse_version_name, version_name
+from controlplane.rpc.convert.result_policies import result_policy_from_proto, result_policy_to_proto
 from controlplane.rpc.convert.sample_policies import sample_policy_from_proto, sample_policy_to_proto
 from controlplane.rpc.convert.slots import (
     runtime_policy_from_proto,
@@ -29,6 +30,7 @@ def deployment_request_from_proto(message: deployment_service_pb2.CreateDeployme
         selector=deployment.selector,
         runtime_policy=runtime_policy_from_proto(deployment.runtime_policy),
         sample_policy=sample_policy_from_proto(deployment.sample_policy) if has_samples else SamplePolicy(),
+        result_policy=result_policy_from_proto(deployment.result_policy),
         priority=deployment.priority,
         allow_empty=message.allow_empty,
         request_id=message.request_id,
@@ -62,6 +64,7 @@ def deployment_to_proto(view: DeploymentView) -> deployment_pb2.Deployment:
         selector=deployment.selector,
         runtime_policy=runtime_policy_to_proto(deployment.runtime_policy),
         sample_policy=sample_policy_to_proto(deployment.sample_policy),
+        result_policy=result_policy_to_proto(deployment.result_policy),
         active_rollout=f"rollouts/{view.active_rollout}" if view.active_rollout is not None else "",
         matched_agents=view.matched_agents,
         converged_agents=view.converged_agents,

@@ -25,6 +25,7 @@ from controlplane.domain.inventory import (
 from controlplane.rpc.convert.artifacts import artifact_to_proto, signature_to_proto
 from controlplane.rpc.convert.conditions import condition_from_proto
 from controlplane.rpc.convert.names import parse_version_name, version_name
+from controlplane.rpc.convert.result_policies import result_policy_to_proto
 from controlplane.rpc.convert.sample_policies import sample_policy_to_proto
 from controlplane.rpc.convert.times import (
     optional_time_to_proto,
@@ -145,6 +146,7 @@ def _desired_slot_to_proto(slot: DesiredSlot, versions: Mapping[VersionKey, Mode
         signature=signature_to_proto(version.signature),
         runtime_policy=runtime_policy_to_proto(slot.runtime_policy),
         sample_policy=sample_policy_to_proto(slot.sample_policy),
+        result_policy=result_policy_to_proto(slot.result_policy),
         offer=slot.offer,
         fetch_bytes_per_second_max=slot.fetch_bytes_per_second_max,
     )

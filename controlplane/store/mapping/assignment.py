@@ -9,6 +9,7 @@ from controlplane.store.mapping.deployment import (
     runtime_policy_from_json,
     runtime_policy_to_json,
 )
+from controlplane.store.mapping.result_policy import result_policy_from_json, result_policy_to_json
 from controlplane.store.mapping.sample_policy import sample_policy_from_json, sample_policy_to_json
 from controlplane.store.mapping.values import Row, float_from_json, float_to_json
 
@@ -26,6 +27,7 @@ def desired_to_slot_rows(desired: DesiredState) -> list[dict[str, Any]]:
             "deployment_id": slot.deployment_id,
             "runtime_policy": runtime_policy_to_json(slot.runtime_policy),
             "sample_policy": sample_policy_to_json(slot.sample_policy),
+            "result_policy": result_policy_to_json(slot.result_policy),
             "offer": slot.offer,
             "prefetch_version": slot.prefetch_version,
             "shadow": None if slot.shadow is None else _shadow_to_json(slot.shadow),
@@ -51,6 +53,7 @@ def _slot_from_row(row: Row) -> DesiredSlot:
         deployment_id=DeploymentId(row["deployment_id"]),
         runtime_policy=runtime_policy_from_json(row["runtime_policy"]),
         sample_policy=sample_policy_from_json(row["sample_policy"]),
+        result_policy=result_policy_from_json(row["result_policy"]),
         offer=row["offer"],
         prefetch_version=row["prefetch_version"],
         shadow=None if row["shadow"] is None else _shadow_from_json(row["shadow"]),

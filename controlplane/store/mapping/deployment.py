@@ -6,6 +6,7 @@ from typing import Any
 from controlplane.domain.deployment import Deployment, PerformanceHint, RuntimePolicy
 from controlplane.domain.ids import AgentId, DeploymentId, ModelId
 from controlplane.store.mapping.condition import condition_from_json, condition_to_json
+from controlplane.store.mapping.result_policy import result_policy_from_json, result_policy_to_json
 from controlplane.store.mapping.sample_policy import sample_policy_from_json, sample_policy_to_json
 from controlplane.store.mapping.values import Row
 
@@ -21,6 +22,7 @@ def deployment_to_row(deployment: Deployment) -> dict[str, Any]:
         "selector": deployment.selector,
         "runtime_policy": runtime_policy_to_json(deployment.runtime_policy),
         "sample_policy": sample_policy_to_json(deployment.sample_policy),
+        "result_policy": result_policy_to_json(deployment.result_policy),
         "offer": deployment.offer,
         "revision": deployment.revision,
         "priority": deployment.priority,
@@ -40,6 +42,7 @@ def deployment_from_row(row: Row) -> Deployment:
         selector=row["selector"],
         runtime_policy=runtime_policy_from_json(row["runtime_policy"]),
         sample_policy=sample_policy_from_json(row["sample_policy"]),
+        result_policy=result_policy_from_json(row["result_policy"]),
         offer=row["offer"],
         revision=row["revision"],
         priority=row["priority"],
