@@ -6,62 +6,44 @@ The end is a summary, on the screen and in `.demo/summary.json`. The exit status
 """
 
 import argparse
-import json
 import shutil
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from rich.console import Console
-
-from examples.solar import data, model, summary
+from examples.solar import data, loop, model, summary
 from examples.solar.fleet import Agent, DemoError, Fleet, stop_left_over
+from examples.solar.line import (
+    BEGIN,
+    CACHE,
+    DEPLOYMENT,
+    FOLDER,
+    LINE,
+    MODEL,
+    ROOT,
+    STATIONS,
+    Cameras,
+    console,
+    say,
+    wait_for,
+)
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / ".demo"
-CACHE = ROOT / ".cache"
-MODEL = "solar-defect"
-DEPLOYMENT = "solar"
 TRAINING_CELLS = {1: 120, 2: None}
 """Cells that each version is fitted on; None is every one that is not held out."""
 SPLIT_SEED = 2
-STATIONS = {"ls-1": "role=line-server", "st-1": "station=1", "st-2": "station=2"}
-PROTOCOLS = {"ls-1": "grpc", "st-1": "grpc", "st-2": "http"}
-RATE = 25.0
-"""Images a second at each station: a busy line, which still leaves two cores room to compile beside it."""
 WAVES = {1: "1,100%", 2: "1,50%,100%"}
 STRATEGY = ("--bake", "3s", "--max-errors-per-mille", "50")
 """116 images without an error show at 99 % that fewer than 50 of 1,000 fail: five seconds of one station."""
 ROLLOUT_SECONDS = 120.0
 COVER_SECONDS = 60.0
 DELIVERY_SECONDS = 60.0
-POLL_SECONDS = 0.5
-
-BEGIN = time.monotonic()
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
-def say(text: str) -> None:
-    console.print(f"[dim]{time.monotonic() - BEGIN:6.1f} s[/dim]  {text}", soft_wrap=True)
-
-
-def wait_for(what: str, holds: Callable[[], bool], fleet: Fleet, *, seconds: float) -> None:
-    """Return when `holds()`. Raises DemoError when it does not in time, or when a process has ended meanwhile."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        fleet.check_alive()
-        if time.monotonic() > deadline:
-            raise DemoError(f"{what}: not within {seconds:.0f} s")
-        time.sleep(POLL_SECONDS)
-
-
-def build_models() -> data.Cells:
-    """Write both versions and the held-out cells below FOLDER; return the held-out cells."""
+def build_models() -> tuple[data.Cells, data.Cells]:
+    """Write both versions below FOLDER; return the mono cells that they are fitted on, and those that are held out."""
     cells = data.load_cells(data.Product.MONO)
     training, held_out = data.split(cells, seed=SPLIT_SEED)
     backbone = data.fetch_backbone(CACHE)
@@ -69,37 +51,18 @@ def build_models() -> data.Cells:
         used = training.take(range(count or len(training)))
         model.build_version(backbone, used, FOLDER / "models" / f"v{version}")
         say(f"version {version}: head fitted on {len(used)} of {len(cells)} mono-crystalline cells")
-    np.savez(FOLDER / "held-out.npz", images=held_out.images, part_ids=np.array(held_out.part_ids))
-    return held_out
+    return training, held_out
 
 
 def start_agents(fleet: Fleet) -> dict[str, Agent]:
-    token = fleet.operate_text("tokens", "create", "--uses", str(len(STATIONS)), "--ttl", "1h", "--label", "line=3")
+    token = fleet.operate_text(
+        "tokens", "create", "--uses", str(len(STATIONS)), "--ttl", "1h", "--label", f"line={LINE}"
+    )
     agents = {}
     for name, label in STATIONS.items():
         agents[name] = fleet.start_agent(name, token=token.strip(), label=label)
         say(f"agent {name} serves gRPC at {agents[name].grpc} and REST at {agents[name].http}")
     return agents
-
-
-def start_load(fleet: Fleet, agents: Mapping[str, Agent], cells: int) -> None:
-    """Start the application of each station; the stations begin at different cells."""
-    for place, (name, agent) in enumerate(agents.items()):
-        protocol = PROTOCOLS[name]
-        endpoint = agent.grpc if protocol == "grpc" else agent.http
-        options = ["--protocol", protocol, "--endpoint", endpoint, "--model", MODEL, "--rate", str(RATE)]
-        files = ["--cells", str(FOLDER / "held-out.npz"), "--report", str(report_file(name))]
-        fleet.start_load(f"camera-{name}", [*options, *files, "--first-row", str(place * cells // len(agents))])
-
-
-def report_file(name: str) -> Path:
-    return FOLDER / f"camera-{name}.json"
-
-
-def report(name: str) -> dict[str, Any]:
-    """What the station's application has seen so far; nothing before its first image."""
-    path = report_file(name)
-    return dict(json.loads(path.read_text())) if path.exists() else {"parts_by_version": {}}
 
 
 def publish(fleet: Fleet, version: int) -> None:
@@ -131,19 +94,19 @@ def wave_text(wave: Mapping[str, Any]) -> str:
     return f"wave {wave['size']} ({agents}) is {wave['state']}"
 
 
-def wait_until_judged(fleet: Fleet, version: int, cells: int) -> None:
+def wait_until_judged(fleet: Fleet, cameras: Cameras, version: int, cells: int) -> None:
     """Wait until every station has sent every held-out cell to the version."""
 
     def judged() -> bool:
-        return all(report(name)["parts_by_version"].get(str(version), 0) == cells for name in STATIONS)
+        return all(cameras.judged(name, version) == cells for name in STATIONS)
 
     wait_for(f"every station's {cells} cells judged by version {version}", judged, fleet, seconds=COVER_SECONDS)
     say(f"every station has had its {cells} held-out cells judged by version {version}")
 
 
-def collect(fleet: Fleet, held_out: data.Cells) -> summary.Summary:
+def collect(fleet: Fleet, cameras: Cameras, story: loop.Story) -> summary.Summary:
     """Wait until everything has come back to the controller, and compute the summary from it."""
-    reports = {name: report(name) for name in STATIONS}
+    reports = cameras.reports()
     sent, answered = (sum(int(seen[key]) for seen in reports.values()) for key in ("sent", "answered"))
     for name, seen in reports.items():
         for error in seen["errors"]:
@@ -155,20 +118,20 @@ def collect(fleet: Fleet, held_out: data.Cells) -> summary.Summary:
     wait_for(f"the results of {answered} images at the controller", delivered, fleet, seconds=DELIVERY_SECONDS)
     samples = settled_samples(fleet)
     by_agent = metrics(fleet, "--by-agent")
-    results = fleet.operate("results", "list", "--model", MODEL, "--all")
     agents = {summary.resource_id(agent["name"]): agent for agent in fleet.operate("agents", "list")}
     rollouts = sorted(fleet.operate("rollouts", "list"), key=lambda rollout: str(rollout["create_time"]))
-    labels = dict(zip(held_out.part_ids, held_out.defective.tolist(), strict=True))
+    judged = loop.judged_cells(fleet, story)
     return summary.Summary(
         images_sent=sent,
         images_answered=answered,
         images_lost=sent - answered,
         agents=tuple(summary.agent_facts(agents[name], MODEL, reports[name], by_agent) for name in STATIONS),
-        versions=summary.version_facts(results, labels),
+        versions=summary.version_facts(judged),
         rollouts=tuple(summary.rollout_facts(rollout) for rollout in rollouts),
         samples_received=len(samples),
         samples_by_reason=dict(Counter(sample["reason"] for sample in samples)),
-        results_received=len(results),
+        results_received=loop.count_results(fleet),
+        loop=loop.loop_facts(fleet, story, judged),
         seconds=round(time.monotonic() - BEGIN, 1),
     )
 
@@ -191,24 +154,25 @@ def settled_samples(fleet: Fleet) -> Sequence[Mapping[str, Any]]:
 
 
 def run_demo(fleet: Fleet) -> summary.Summary:
-    held_out = build_models()
+    training, held_out = build_models()
     fleet.start_controller()
     say(f"controller at {fleet.controller}")
     agents = start_agents(fleet)
+    cameras = Cameras(fleet, agents)
     publish(fleet, 1)
     fleet.operate(
-        *["deployments", "create", DEPLOYMENT, "--model", MODEL, "--selector", "line=3", "--hint", "THROUGHPUT"]
+        *["deployments", "create", DEPLOYMENT, "--model", MODEL, "--selector", f"line={LINE}", "--hint", "THROUGHPUT"]
     )
-    start_load(fleet, agents, len(held_out))
+    story = loop.prepare(fleet, training=training, held_out=held_out, split_seed=SPLIT_SEED)
+    cameras.start("mono", dict.fromkeys(STATIONS, held_out))
     for version in TRAINING_CELLS:
         if version > 1:
             publish(fleet, version)
         roll_out(fleet, version)
-        wait_until_judged(fleet, version, len(held_out))
-    for name in STATIONS:
-        fleet.finish(f"camera-{name}")
+        wait_until_judged(fleet, cameras, version, len(held_out))
+    loop.close(fleet, cameras, story)
     say("images stopped; waiting for what is still on its way to the controller")
-    return collect(fleet, held_out)
+    return collect(fleet, cameras, story)
 
 
 def keep_running(fleet: Fleet) -> None:

@@ -12,9 +12,27 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
+from examples.solar.data import Product
+
 AUC_MIN = 0.8
 """Any head fitted on some hundred of these cells separates them this well; less means that scores were mixed up."""
 DEFECT = "defect"
+AUC_POLY_MIN = 0.83
+AUC_MONO_LOSS_MAX = 0.02
+"""What the loop has to reach with at most LABELS_MAX labels of the new product, and may cost on the old one."""
+LABELS_MAX = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """One result of a held-out cell. `score` is the probability of a defect that was answered."""
+
+    time: datetime
+    version: int
+    part_id: str
+    product: Product
+    score: float
+    defective: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +52,14 @@ class AgentFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionFacts:
-    """How well a version judged the held-out cells, from the results at the controller."""
+    """How well a version judged the held-out cells, from the results at the controller: `auc` is of mono-crystalline
+    ones, `auc_poly` of the product that came later, where it judged any."""
 
     version: int
     auc: float
     auc_images: int
+    auc_poly: float | None
+    auc_poly_images: int
     results: int
 
 
@@ -64,6 +85,41 @@ class RolloutFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoopFacts:
+    """From a product that the fielded version does not know to a version that knows it. Every AUC is of cells that no
+    training run saw, from their results at the controller."""
+
+    auc_before: float
+    auc_after: float
+    auc_mono_before: float
+    auc_mono_after: float
+    labels: int
+    """Of the new product; they come from the data set's own truth, through the public import."""
+    drift_flagged: tuple[str, ...]
+    """Agents."""
+    minutes: float
+    """From the drift's being flagged to the last station serving the version that answers it."""
+    judgement: str
+    lineage: Mapping[str, Any]
+    """As `lineside models lineage` has it."""
+
+    def failures(self) -> list[str]:
+        failures = []
+        if self.auc_after < AUC_POLY_MIN:
+            failures.append(f"The new version has an AUC of {self.auc_after:.3f} on poly cells, below {AUC_POLY_MIN}.")
+        if self.auc_mono_before - self.auc_mono_after > AUC_MONO_LOSS_MAX:
+            failures.append(
+                f"On mono cells the AUC fell from {self.auc_mono_before:.3f} to {self.auc_mono_after:.3f}, "
+                f"by more than {AUC_MONO_LOSS_MAX}."
+            )
+        if self.labels > LABELS_MAX:
+            failures.append(f"{self.labels} labels were used, more than {LABELS_MAX}.")
+        if not self.drift_flagged:
+            failures.append("No drift was flagged.")
+        return failures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """The facts of `.demo/summary.json`, under these names."""
 
@@ -76,6 +132,7 @@ class Summary:
     samples_received: int
     samples_by_reason: Mapping[str, int]
     results_received: int
+    loop: LoopFacts
     seconds: float
 
     def failures(self) -> list[str]:
@@ -103,7 +160,7 @@ class Summary:
         ]
         if not self.samples_received:
             failures.append("No sample came back to the controller.")
-        return failures
+        return [*failures, *self.loop.failures()]
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=2) + "\n")
@@ -128,26 +185,43 @@ def agent_facts(
     )
 
 
-def version_facts(results: Sequence[Mapping[str, Any]], defective: Mapping[str, bool]) -> tuple[VersionFacts, ...]:
-    """The AUC of each version over the parts that it judged; each part counts once, by its mean score."""
-    scores: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for result in results:
-        number = version_number(result["model_version"])
-        assert number is not None, f"{result['name']} names no version"
-        score = next(label["score"] for label in result["labels"] if label["label"] == DEFECT)
-        scores[number][result["part_id"]].append(score)
-    return tuple(_judged(number, scores[number], defective) for number in sorted(scores))
-
-
-def _judged(number: int, scores: Mapping[str, Sequence[float]], defective: Mapping[str, bool]) -> VersionFacts:
-    truth = [defective[part_id] for part_id in scores]
-    means = [sum(values) / len(values) for values in scores.values()]
-    return VersionFacts(
-        version=number,
-        auc=round(float(roc_auc_score(truth, means)), 4),
-        auc_images=len(truth),
-        results=sum(map(len, scores.values())),
+def version_facts(judged: Sequence[Judged]) -> tuple[VersionFacts, ...]:
+    """The AUC of each version over the cells that it judged, by product."""
+    return tuple(
+        VersionFacts(
+            version=version,
+            auc=mono.auc,
+            auc_images=mono.cells,
+            auc_poly=poly.auc if poly.cells else None,
+            auc_poly_images=poly.cells,
+            results=sum(each.version == version for each in judged),
+        )
+        for version in sorted({each.version for each in judged})
+        for mono in [quality(judged, version, Product.MONO)]
+        for poly in [quality(judged, version, Product.POLY)]
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    auc: float
+    """0 where no cell was judged."""
+    cells: int
+
+
+def quality(judged: Sequence[Judged], version: int, product: Product) -> Quality:
+    """How well a version told the defective cells of a product; each cell counts once, by its mean score."""
+    scores: dict[str, list[float]] = defaultdict(list)
+    truth: dict[str, bool] = {}
+    for each in judged:
+        if (each.version, each.product) == (version, product):
+            scores[each.part_id].append(each.score)
+            truth[each.part_id] = each.defective
+    if not scores:
+        return Quality(auc=0.0, cells=0)
+    means = [sum(values) / len(values) for values in scores.values()]
+    auc = float(roc_auc_score([truth[part_id] for part_id in scores], means))
+    return Quality(auc=round(auc, 4), cells=len(scores))
 
 
 def rollout_facts(rollout: Mapping[str, Any]) -> RolloutFacts:
@@ -197,9 +271,14 @@ def show(summary: Summary, console: Console) -> None:
                 *["-" if wave.inferences is None else str(wave.inferences), wave.state],
             )
     console.print(waves)
-    versions = _table("Versions, judged by the results at the controller", ["version", "AUC", "cells", "results"])
+    versions = _table(
+        "Versions, judged by the results at the controller",
+        ["version", "AUC mono", "cells", "AUC poly", "cells", "results"],
+    )
     for version in summary.versions:
-        versions.add_row(str(version.version), f"{version.auc:.3f}", str(version.auc_images), str(version.results))
+        poly = "-" if version.auc_poly is None else f"{version.auc_poly:.3f}"
+        cells = [f"{version.auc:.3f}", str(version.auc_images), poly, str(version.auc_poly_images or "-")]
+        versions.add_row(str(version.version), *cells, str(version.results))
     console.print(versions)
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.samples_by_reason.items()))
     console.print(
@@ -207,6 +286,13 @@ def show(summary: Summary, console: Console) -> None:
     )
     console.print(f"Results   {summary.results_received} at the controller")
     console.print(f"Samples   {summary.samples_received} at the controller ({reasons})")
+    told = summary.loop
+    console.print(
+        f"Loop      drift flagged at {', '.join(told.drift_flagged)}; {told.labels} labels, the data set's own truth; "
+        f"{told.minutes:.1f} min from drift to the last station\n"
+        f"          AUC on poly cells {told.auc_before:.3f} -> {told.auc_after:.3f}, "
+        f"on mono cells {told.auc_mono_before:.3f} -> {told.auc_mono_after:.3f}"
+    )
     console.print(f"Duration  {summary.seconds:.0f} s")
 
 

@@ -1,0 +1,300 @@
+"""The demo's second half: the line turns to a product that the fielded version does not know, and the loop answers.
+
+The drift is flagged, samples come back, labels come in, a candidate is trained, judged on what no trainer sees,
+approved and rolled out, all by the product's public commands. The labels are the data set's own truth, brought by
+`lineside samples import` as a person's would be. Cells that the summary judges by are never labelled.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from controlplane.client import Client
+from examples.solar import data, picture, summary
+from examples.solar.data import Cells, Product
+from examples.solar.fleet import DemoError, Fleet
+from examples.solar.line import DEPLOYMENT, FOLDER, LINE, MODEL, STATIONS, Cameras, each_its_own, say, wait_for
+from examples.solar.summary import LABELS_MAX, Judged, LoopFacts
+
+ARCHIVE = "archive"
+"""Station under which the cells stand that the first versions were fitted on."""
+LABELS_MIN = 300
+"""Of the new product, before a version is trained."""
+STRATEGY = """
+waves = "1,100%"
+bake = "3s"
+shadow = 40
+shadow-agreement = "0%"
+max-errors-per-mille = 50
+"""
+"""The candidate is to answer otherwise than the version in the field: the shadow run looks at errors and time alone."""
+DRIFT_SECONDS = 90.0
+SAMPLES_SECONDS = 90.0
+TRAINING_SECONDS = 420.0
+ROLLOUT_SECONDS = 120.0
+COVER_SECONDS = 90.0
+ROWS_A_PAGE = 10_000
+PICTURE = FOLDER / "loop.png"
+
+
+@dataclass(slots=True, kw_only=True)
+class Story:
+    """What the demo knows beforehand, and when things happened."""
+
+    held_out: Mapping[Product, Cells]
+    """Shown at the stations, judged, and never labelled."""
+    pool: Cells
+    """Cells of the new product whose labels are given when a station sends them as samples."""
+    archive_labels: int
+    before: int = 0
+    """Version in the field when the line turned."""
+    after: int = 0
+    labels: int = 0
+    run: str = ""
+    events: dict[str, datetime]
+
+    def mark(self, name: str) -> None:
+        self.events[name] = datetime.now(UTC)
+
+
+def prepare(fleet: Fleet, *, training: Cells, held_out: Cells, split_seed: int) -> Story:
+    """Bring the archive with its labels, and say when a model is to be trained anew."""
+    poly_training, poly_held_out = data.split(data.load_cells(Product.POLY), seed=split_seed)
+    archive = write_archive(training)
+    fleet.operate(
+        *["samples", "add", str(archive), "--model", MODEL, "--labels", str(archive / "labels.csv")],
+        *["--part-from-name", "--line", LINE, "--station", ARCHIVE],
+    )
+    say(f"brought the {len(training)} labelled mono-crystalline cells of the archive as samples")
+    strategy = FOLDER / "strategy.toml"
+    strategy.write_text(STRATEGY)
+    fleet.operate(
+        *["training", "policy", "set", MODEL, "--trainer", "head", "--on-drift"],
+        *["--drift-min-new-labels", str(len(training) + LABELS_MIN)],
+        *["--class-budget", "0.05", "--deployment", DEPLOYMENT, "--strategy", str(strategy)],
+    )
+    return Story(
+        held_out={Product.MONO: held_out, Product.POLY: poly_held_out},
+        pool=poly_training,
+        archive_labels=len(training),
+        events={},
+    )
+
+
+def write_archive(cells: Cells) -> Path:
+    """One PNG a cell, and labels.csv beside them."""
+    folder = FOLDER / "archive"
+    folder.mkdir(parents=True)
+    for part_id, image in zip(cells.part_ids, cells.images, strict=True):
+        Image.fromarray(image[..., 0]).save(folder / f"{part_id}.png", compress_level=1)
+    truth = zip(cells.part_ids, cells.defective, strict=True)
+    _write_csv(folder / "labels.csv", ("file", "label"), [(f"{part_id}.png", label(bad)) for part_id, bad in truth])
+    return folder
+
+
+def close(fleet: Fleet, cameras: Cameras, story: Story) -> None:
+    """Take the line from the new product to a version that knows it."""
+    story.before = _serving(fleet)
+    cameras.stop()
+    story.mark("the line turns to poly cells")
+    cameras.start("poly", each_its_own(data.together(story.pool, story.held_out[Product.POLY])))
+    say("the line turns to poly-crystalline cells, which no version has seen")
+    wait_for("drift", lambda: bool(_drifted(fleet)), fleet, seconds=DRIFT_SECONDS)
+    story.mark("drift is flagged")
+    say(f"drift is flagged at {', '.join(_drifted(fleet))}")
+    import_labels(fleet, story)
+    await_candidate(fleet, story)
+    await_rollout(fleet, story)
+    cameras.stop()
+    both = each_its_own(data.together(*story.held_out.values()))
+    cameras.start("both", both)
+
+    def judged() -> bool:
+        return all(cameras.judged(name, story.after) == len(both[name]) for name in STATIONS)
+
+    wait_for(f"the held-out cells judged by version {story.after}", judged, fleet, seconds=COVER_SECONDS)
+    say(f"the held-out cells of both products are judged by version {story.after}")
+    cameras.stop()
+
+
+def import_labels(fleet: Fleet, story: Story) -> None:
+    """Label what the stations sent of the new product, at most LABELS_MAX samples."""
+    truth = dict(zip(story.pool.part_ids, story.pool.defective.tolist(), strict=True))
+    chosen: dict[str, bool] = {}
+
+    def enough() -> bool:
+        samples = fleet.operate("samples", "list", "--model", MODEL)
+        own = [sample for sample in reversed(samples) if sample["agent"] and sample["result"]["part_id"] in truth]
+        chosen.clear()
+        chosen.update(
+            {summary.resource_id(each["name"]): truth[each["result"]["part_id"]] for each in own[:LABELS_MAX]}
+        )
+        return len(chosen) == LABELS_MAX
+
+    try:
+        wait_for(f"{LABELS_MAX} samples of poly cells", enough, fleet, seconds=SAMPLES_SECONDS)
+    except DemoError:
+        if len(chosen) < LABELS_MIN:
+            raise
+    file = FOLDER / "labels.csv"
+    _write_csv(file, ("sample", "label"), [(sample, label(bad)) for sample, bad in chosen.items()])
+    fleet.operate("samples", "import", str(file), "--model", MODEL, "--annotator", "elpv-dataset")
+    story.labels = len(chosen)
+    story.mark("labels are imported")
+    bad = sum(chosen.values())
+    say(f"imported {len(chosen)} labels of samples ({bad} defective), which are the data set's own truth")
+
+
+def await_candidate(fleet: Fleet, story: Story) -> None:
+    """Wait for the run that drift and labels trigger, and approve its candidate as a person would."""
+    found: list[Mapping[str, Any]] = []
+
+    def judged() -> bool:
+        found[:] = fleet.operate("training", "judgements", "--model", MODEL)
+        failed = [run for run in fleet.operate("training", "list", "--model", MODEL) if run["state"] == "FAILED"]
+        if failed:
+            raise DemoError(f"{failed[0]['name']} failed: {failed[0]['reason']}: {failed[0]['message']}")
+        return bool(found)
+
+    wait_for("a candidate", judged, fleet, seconds=TRAINING_SECONDS)
+    promotion = found[0]
+    story.run = promotion["name"].split("/")[1]
+    overall = promotion["judgement"]["overall"]
+    say(
+        f"run {story.run} made a candidate; on {overall['items']} cells of the holdout its {overall['metric']} is "
+        f"{overall['candidate']:.3f}, that of the version in the field {overall['champion']:.3f}: "
+        f"{promotion['judgement']['verdict']}"
+    )
+    story.mark("a candidate is judged")
+    if promotion["state"] != "PROPOSED":
+        raise DemoError(f"the candidate is not proposed: {'; '.join(promotion['judgement']['reasons'])}")
+    fleet.operate("training", "approve", story.run, "--reason", "a real gain on the new product")
+    story.mark("it is approved")
+
+
+def await_rollout(fleet: Fleet, story: Story) -> None:
+    """Wait until what was approved serves everywhere."""
+    rollout: list[str] = []
+
+    def started() -> bool:
+        rollout[:] = [summary.resource_id(fleet.operate("training", "judgement", story.run)["rollout"])]
+        return rollout != [""]
+
+    wait_for("the rollout of the candidate", started, fleet, seconds=ROLLOUT_SECONDS)
+    last = list(fleet.watch("rollouts", "watch", rollout[0], seconds=ROLLOUT_SECONDS))[-1]
+    if last["state"] != "SUCCEEDED":
+        raise DemoError(f"rollout {rollout[0]} ended {last['state']}: {last['reason']}: {last['message']}")
+    number = summary.version_number(last["target_version"])
+    assert number is not None, "every rollout has a target"
+    story.after = number
+    story.mark(f"version {number} serves everywhere")
+    say(f"rollout {rollout[0]} brought version {number} to every station, through shadow, canary and gates")
+
+
+# --- what the controller holds in the end ---
+
+
+def judged_cells(fleet: Fleet, story: Story) -> list[Judged]:
+    """Every result of a held-out cell in the lake, oldest first."""
+    truth = {
+        part_id: (product, bool(bad))
+        for product, cells in story.held_out.items()
+        for part_id, bad in zip(cells.part_ids, cells.defective, strict=True)
+    }
+    found: list[Judged] = []
+    with Client.from_config(fleet.operator_file) as client:
+        after = "(TIMESTAMPTZ '1970-01-01', '', 0, 0)"
+        while True:
+            answer: Any = client.results.query(
+                "SELECT version, part_id, epoch_us(infer_time) AS us, list_extract(scores, "
+                f"list_position(labels, '{summary.DEFECT}')) AS score, agent, batch, index FROM results "
+                f"WHERE (infer_time, agent, batch, index) > {after} ORDER BY infer_time, agent, batch, index",
+                model=MODEL,
+                row_limit=ROWS_A_PAGE,
+            )
+            for version, part_id, microseconds, score, agent, batch, index in answer.rows:
+                after = f"(make_timestamptz({int(microseconds)}), '{agent}', {int(batch)}, {int(index)})"
+                if part_id in truth:
+                    product, bad = truth[part_id]
+                    time = datetime.fromtimestamp(microseconds / 1e6, UTC)
+                    cell = {"part_id": part_id, "product": product, "defective": bad}
+                    found.append(Judged(time=time, version=int(version), score=score, **cell))
+            if not answer.truncated:
+                return found
+
+
+def count_results(fleet: Fleet) -> int:
+    (row,) = fleet.operate("results", "query", "SELECT count(*) AS results FROM results", "--model", MODEL)
+    return int(row["results"])
+
+
+def loop_facts(fleet: Fleet, story: Story, judged: Sequence[Judged]) -> LoopFacts:
+    """What the summary says of it; draws the picture too."""
+
+    def auc(version: int, product: Product) -> float:
+        return summary.quality(judged, version, product).auc
+
+    promotion = fleet.operate("training", "judgement", story.run)
+    flagged = sorted({agent for agent, _ in _flagged(fleet)})
+    draw(fleet, story, judged)
+    begin, end = story.events["drift is flagged"], story.events[f"version {story.after} serves everywhere"]
+    return LoopFacts(
+        auc_before=auc(story.before, Product.POLY),
+        auc_after=auc(story.after, Product.POLY),
+        auc_mono_before=auc(story.before, Product.MONO),
+        auc_mono_after=auc(story.after, Product.MONO),
+        labels=story.labels,
+        drift_flagged=tuple(flagged),
+        minutes=round((end - begin).total_seconds() / 60, 2),
+        judgement="; ".join(promotion["judgement"]["reasons"]),
+        lineage=fleet.operate("models", "lineage", f"{MODEL}:{story.after}"),
+    )
+
+
+def draw(fleet: Fleet, story: Story, judged: Sequence[Judged]) -> None:
+    distances = []
+    with Client.from_config(fleet.operator_file) as client:
+        for name in STATIONS:
+            for point in client.drifts.history(name, MODEL, points=1000).points:
+                time = point.end_time.ToDatetime(tzinfo=UTC)
+                furthest = max(point.distances.values(), default=0.0)
+                distances.append(picture.Distance(time=time, station=name, distance=furthest))
+    picture.draw(PICTURE, judged=judged, distances=distances, events=story.events)
+    say(f"drew AUC, drift and version over time into {PICTURE.relative_to(FOLDER.parent)}")
+
+
+def _flagged(fleet: Fleet) -> list[tuple[str, str]]:
+    """Agents where drift was ever flagged, with the version."""
+    drifts = fleet.operate("drift", "list", "--model", MODEL, "--all-versions")
+    return [
+        (summary.resource_id(drift["agent"]), drift["model_version"])
+        for drift in drifts
+        if int(drift["episode_count"]) > 0 or drift["state"] == "DRIFTED"
+    ]
+
+
+def _drifted(fleet: Fleet) -> list[str]:
+    drifts = fleet.operate("drift", "list", "--model", MODEL, "--state", "drifted")
+    return [summary.resource_id(drift["agent"]) for drift in drifts]
+
+
+def _serving(fleet: Fleet) -> int:
+    """The version that every station serves."""
+    slots = [slot for agent in fleet.operate("agents", "list") for slot in agent["slots"] if slot["slot"] == MODEL]
+    (number,) = {summary.version_number(slot["serving_version"]) for slot in slots}
+    assert number is not None, "something serves"
+    return number
+
+
+def label(defective: bool) -> str:
+    return summary.DEFECT if defective else "ok"
+
+
+def _write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
