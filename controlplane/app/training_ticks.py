@@ -10,6 +10,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import assert_never
@@ -33,6 +34,7 @@ from controlplane.domain.errors import (
     Reason,
     ResourceNotFoundError,
     StaleWriteError,
+    StorageError,
 )
 from controlplane.domain.ids import Digest
 from controlplane.domain.trainer import Trainer
@@ -97,6 +99,11 @@ class TrainingTicks:
         except StaleWriteError:
             # Somebody commanded it meanwhile; the next tick decides anew.
             log.info(observability.TRAINING_TICK_OVERTAKEN, run=run.id)
+        except StorageError as error:
+            # The next tick tries again; whoever looks at the run learns what it waits for.
+            failures.append(error)
+            with suppress(StaleWriteError, StorageError):
+                await self._store_step(run, TrainingStep(run=steps.delay(run, now, message=f"it waits: {error}")))
         except Exception as error:  # noqa: BLE001 - raised by the tick, after the other runs had their turn
             failures.append(error)
 

@@ -136,6 +136,12 @@ def report(run: TrainingRun, progress: Progress | None, now: datetime) -> Traini
     return replace(run, progress=progress, update_time=now)
 
 
+def delay(run: TrainingRun, now: datetime, *, message: str) -> TrainingRun:
+    """Say why the run does not move, though nothing is wrong with it; the same run where that is said already."""
+    _check(run, TrainingState.QUEUED, TrainingState.RUNNING)
+    return run if run.message == message else replace(run, message=message, update_time=now)
+
+
 def deliver(
     run: TrainingRun, candidate: Candidate, now: datetime, *, metrics: Mapping[str, float], log_digest: Digest | None
 ) -> TrainingStep:

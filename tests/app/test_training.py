@@ -337,7 +337,8 @@ async def test_inputs_that_are_gone_fail_the_run_and_a_store_that_is_away_only_d
     scene.datasets.refusal = StorageError("away", remedy="wait")
     with pytest.raises(ExceptionGroup):
         await scene.tick()
-    assert (await scene.get(run)).state is TrainingState.QUEUED
+    waiting = await scene.get(run)
+    assert (waiting.state, waiting.message) == (TrainingState.QUEUED, "it waits: away; wait")
     scene.datasets.refusal = ExceptionGroup("several", [ResourceNotFoundError("blobs/x is not stored")])
     await scene.tick()
     failed = await scene.get(run)

@@ -18,6 +18,7 @@ from controlplane.domain.training_run import (
     begin,
     cancel,
     cancelled,
+    delay,
     deliver,
     fail,
     judged,
@@ -35,6 +36,7 @@ Q, R, J, S, F, C = TrainingState
 STEPS: dict[str, Callable[[TrainingRun], TrainingStep]] = {
     "begin": lambda run: begin(run, NOW, runner="here", warnings=("w",)),
     "report": lambda run: TrainingStep(run=report(run, Progress(fraction=0.5, message="half"), NOW)),
+    "delay": lambda run: TrainingStep(run=delay(run, NOW, message="it waits: the disk is full")),
     "deliver": lambda run: deliver(run, make_candidate(), NOW, metrics={"auc": 0.9}, log_digest=digest_of("log")),
     "judge": lambda run: judged(run, NOW, reason="PROPOSED", message="better", actor="rules/judgement"),
     "fail": lambda run: fail(run, NOW, reason="CRASHED", message="it crashed"),
@@ -45,6 +47,8 @@ STEPS: dict[str, Callable[[TrainingRun], TrainingStep]] = {
 }
 TABLE: dict[tuple[TrainingState, str], set[TrainingState]] = {
     (Q, "begin"): {R},
+    (Q, "delay"): {Q},
+    (R, "delay"): {R},
     (Q, "fail"): {F},
     (Q, "cancel"): {C},
     (Q, "cancelled"): {C},
@@ -80,7 +84,7 @@ def test_only_transitions_of_the_table_happen_and_each_is_written_down(names: li
         assert step.run.attempt - run.attempt in {0, 1}
         assert (step.run.attempt > run.attempt) == (step.run.state is Q and run.state is not Q)
         assert (step.run.end_time is not None) == (step.run.state in ENDED_STATES)
-        assert bool(step.happenings) == (step.run != run and name != "report")
+        assert bool(step.happenings) == (step.run != run and name not in {"report", "delay"})
         assert all(happening.resource == run.name and happening.actor for happening in step.happenings)
         if step.run.state in {J, S}:
             assert step.run.candidate is not None
