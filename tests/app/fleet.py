@@ -1,7 +1,7 @@
 """A small fleet around the use cases of deployments and rollouts, in memory and in virtual time."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -242,6 +242,25 @@ class Fleet:
 
 class CrashError(Exception):
     """The process ended here."""
+
+
+class MeanwhileStore:
+    """A store on which, right before its first write begins, somebody else does something."""
+
+    def __init__(self, store: Store, act: Callable[[], Awaitable[object]]) -> None:
+        self._store = store
+        self._act: Callable[[], Awaitable[object]] | None = act
+
+    def read(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        return self._store.read()
+
+    @asynccontextmanager
+    async def write(self, *, lease: Lease | None = None) -> AsyncIterator[UnitOfWork]:
+        act, self._act = self._act, None
+        if act is not None:
+            await act()
+        async with self._store.write(lease=lease) as work:
+            yield work
 
 
 class CrashingStore:

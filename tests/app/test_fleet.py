@@ -223,6 +223,38 @@ async def test_a_change_whose_notice_was_lost_is_found_in_time(world: World, lin
     assert (await line.hear()).generation == 1
 
 
+async def test_a_silent_stream_looks_for_itself(world: World, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "DESIRED_AGE_SECONDS", 0.01)
+    line.say()
+    await line.hear()
+    async with world.store.write() as work:
+        await work.desired.save([make_desired(generation=1)])
+    world.clock.advance(1)
+    assert (await line.hear()).generation == 1
+
+
+async def test_reports_that_all_are_urgent_share_writes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "OBSERVATION_FLUSH_SECONDS", 1000.0)
+    monkeypatch.setattr(limits, "OBSERVATION_ROWS_MAX", 50)
+    agents = [AgentId(f"agent-{number}") for number in range(51)]
+    async with world.store.write() as work:
+        for agent_id in agents:
+            await work.agents.add(make_agent(id=agent_id, uid=f"uid-{agent_id}"))
+    writer = asyncio.create_task(world.observations.run())
+    writes = world.store.writes
+    for agent_id in agents:
+        world.store.written.clear()
+        world.observations.put(make_observation(agent_id=agent_id, host=None, devices=None), urgent=True)
+        if agent_id in (agents[0], agents[-1]):
+            async with asyncio.timeout(5):
+                await world.store.written.wait()
+        else:
+            await asyncio.sleep(0)
+    assert world.store.writes - writes == 2
+    writer.cancel()
+    await asyncio.gather(writer, return_exceptions=True)
+
+
 async def test_heartbeats_cost_no_transaction_each(world: World, line: Line) -> None:
     await world.desire(1)
     line.say(generation=1)

@@ -14,7 +14,7 @@ from controlplane.domain.gate import FailureAction, GatePolicy
 from controlplane.domain.ids import DeploymentId, ModelId
 from controlplane.domain.rollout import Rollout, RolloutState, RolloutStrategy, WaveState
 from controlplane.domain.wave import parse_wave_sizes
-from tests.app.fleet import ANNA, LINE_3, SOLAR, CrashError, CrashingStore, Fleet
+from tests.app.fleet import ANNA, LINE_3, SOLAR, CrashError, CrashingStore, Fleet, MeanwhileStore
 
 STATIONS = ("st-1", "st-2", "st-3")
 REQUEST_ID = "8c4ff0a6-6a3f-4d0e-9f38-0f6a3c1d2b11"
@@ -277,6 +277,19 @@ async def test_a_tick_that_finds_nothing_new_writes_nothing() -> None:
     assert await look(fleet, rollout) == before
     assert fleet.notices.rollouts == notices
     assert [await fleet.generation(station) for station in STATIONS] == generations
+
+
+async def test_what_an_operator_decides_during_a_tick_counts_in_it() -> None:
+    fleet = await make_fleet()
+    rollout = await fleet.roll_out()
+    await fleet.sync(*STATIONS)
+    whole = fleet.store
+    fleet.store = MeanwhileStore(whole, lambda: fleet.yank(2))
+    await fleet.tick()
+    fleet.store = whole
+    stopped = await look(fleet, rollout)
+    assert stopped.state is RolloutState.ROLLING_BACK
+    assert [len(wave.releases) for wave in stopped.waves] == [1, 0]
 
 
 @pytest.mark.parametrize("committed", [False, True])

@@ -1,9 +1,11 @@
 """What a deployment's conditions say, and when they change."""
 
+from dataclasses import replace
+
 from controlplane.domain.assignment import Standing, assign
 from controlplane.domain.condition import Condition, ConditionState
 from controlplane.domain.deployment import Deployment
-from controlplane.domain.deployment_conditions import find_reach, judge
+from controlplane.domain.deployment_conditions import find_reach, join_reach, judge
 from controlplane.domain.ids import ModelId
 from controlplane.domain.inventory import AgentRecord, ObservedState, SlotState
 from tests.support.factories import (
@@ -97,3 +99,16 @@ def test_conditions_that_say_nothing_new_are_the_ones_that_were_there() -> None:
 def test_a_message_stays_one_line_for_any_fleet() -> None:
     lagging = [serving(f"st-{number}", 2) for number in range(40)]
     assert found(make_deployment(), *lagging)["Converged"].message.endswith(" and 35 more")
+
+
+def test_a_fleet_in_parts_reaches_what_the_whole_does() -> None:
+    older, newer = make_deployment(id="old"), make_deployment(id="new", selector="site=x", create_time=after_seconds(1))
+    sites = ("x", "y", "x", "x", "y")
+    agents = [serving(f"st-{number}", 1 + number % 2, site=site) for number, site in enumerate(sites)]
+    standing = Standing(agents=agents, deployments=(older, newer))
+    wanted, whole = assign(standing), find_reach(standing, assign(standing))
+    parts = [find_reach(replace(standing, agents=agents[first : first + 2]), wanted) for first in (0, 2, 4)]
+    for deployment in (older, newer):
+        assert join_reach(part[deployment.id] for part in parts) == whole[deployment.id]
+    assert len(whole[older.id].held) == len(agents)
+    assert whole[newer.id].lost

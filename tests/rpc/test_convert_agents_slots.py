@@ -208,3 +208,42 @@ def test_an_agent_tells_its_pins_and_a_clock_that_is_off() -> None:
     (told,) = message.pins
     assert (told.model_version, told.reason, told.creator) == ("models/solar/versions/2", "glare", "operators/anna")
     assert [condition.type for condition in message.conditions] == ["ClockSkewed"]
+
+
+def test_what_an_agent_repeats_is_the_object_it_was_and_what_is_new_is_read() -> None:
+    reader = slots.ObservedStateReader()
+    old, moved = make_observed_slot(slot="a"), make_observed_slot(slot="b", state=SlotState.PREPARING)
+    first = reader.read(on_the_wire(*map(slots.observed_slot_to_proto, (old, moved))))
+    again = reader.read(on_the_wire(*map(slots.observed_slot_to_proto, (old, moved))))
+    assert again.slots is first.slots
+    serving = replace(moved, state=SlotState.SERVING)
+    after = reader.read(on_the_wire(*map(slots.observed_slot_to_proto, (serving, old))))
+    assert after.slots == (serving, old)
+    assert after.slots[1] is first.slots[0]
+
+
+def test_a_refused_message_does_not_spoil_the_next() -> None:
+    reader, slot = slots.ObservedStateReader(), slots.observed_slot_to_proto(make_observed_slot())
+    for _ in range(2):
+        with pytest.raises(FieldInvalidError):
+            reader.read(on_the_wire(slot, slot))
+    assert len(reader.read(on_the_wire(slot)).slots) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 2},
+        {"offer": 1},
+        {"prefetch_version": 2},
+        {"fetch_bytes_per_second_max": 5},
+        {"runtime_policy": RuntimePolicy(devices=("NPU",))},
+        {"shadow": ShadowRun(candidate_version=2, comparisons_max=7)},
+    ],
+)
+def test_a_slot_is_built_once_and_anew_when_anything_of_it_changes(changes: dict[str, object]) -> None:
+    versions = {(SOLAR, number): make_version(number=number) for number in (1, 2)}
+    writer, slot = slots.DesiredStateWriter(), make_desired_slot(version=1)
+    for each in (slot, replace(slot, **changes), slot):  # type: ignore[arg-type]
+        resolved = ResolvedState(desired=make_desired(slots=(each,)), versions=versions)
+        assert writer.write(resolved) == slots.desired_state_to_proto(resolved)

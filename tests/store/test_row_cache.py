@@ -129,6 +129,24 @@ async def test_a_cached_read_equals_a_full_one(database_url: str, seed: int) -> 
             await store.close()
 
 
+async def test_what_is_kept_of_a_write_has_what_another_controller_wrote_before(database_url: str) -> None:
+    stores = [open_store(database_url) for _ in range(2)]
+    try:
+        async with stores[0].write() as uow:
+            await uow.agents.add(make_agent(id=AGENTS[0]))
+            await uow.agents.record([make_observation(agent_id=AGENTS[0], host=make_host(hostname="old"))])
+        await read(stores[0])
+        async with stores[1].write() as uow:
+            await uow.agents.record([make_observation(agent_id=AGENTS[0], host=make_host(hostname="new"))])
+        async with stores[0].write() as uow:
+            later = make_observation(agent_id=AGENTS[0], receive_time=after_seconds(1), host=None, devices=None)
+            await uow.agents.record([later])
+        assert await read(stores[0]) == await read_anew(database_url)
+    finally:
+        for store in stores:
+            await store.close()
+
+
 async def test_a_reader_keeps_its_snapshot_while_others_write(database_url: str) -> None:
     store, writer = open_store(database_url), Writer(random.Random(1))
     try:
