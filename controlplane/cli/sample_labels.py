@@ -37,8 +37,8 @@ def add(
 ) -> None:
     """Bring pictures as samples of a model, with their labels if there are any.
 
-    The same file again is the sample that it was, so that a broken run is simply run again. What is no picture is
-    told, and the rest is stored.
+    The same file again is the sample that it was, with the part and the place that it had, so that a broken run is
+    simply run again. What is no picture is told, and the rest is stored.
 
     Parameters
     ----------
