@@ -43,6 +43,7 @@ from lineside.v1 import (
     sample_pb2,
     sample_service_pb2,
     sample_service_pb2_grpc,
+    training_run_pb2,
     upload_pb2,
     upload_service_pb2,
     upload_service_pb2_grpc,
@@ -54,6 +55,7 @@ from tests.client.fake_answers import Refusal as Refusal
 from tests.client.fake_answers import find, page
 from tests.client.fake_drift import Drifts
 from tests.client.fake_engine import Agents, Audit, Operators, Rollouts
+from tests.client.fake_training import Training
 
 TOKEN = "lso1.test"
 
@@ -113,6 +115,11 @@ class FakeController:
         default_factory=drift_service_pb2.QueryDriftHistoryResponse
     )
     drift_news: list[drift_service_pb2.WatchDriftsResponse] = field(default_factory=list)
+    training_runs: dict[str, training_run_pb2.TrainingRun] = field(default_factory=dict)
+    training_steps: list[training_run_pb2.TrainingRun] = field(default_factory=list)
+    """What becomes of a run, one each time that it is read."""
+    training_log: list[bytes | Refusal] = field(default_factory=list)
+    trainers: list[training_run_pb2.Trainer] = field(default_factory=list)
     port: int = 0
     bytes_port: int = 0
     _servers: list[grpc.Server] = field(default_factory=list)
@@ -132,6 +139,7 @@ class FakeController:
                 Audit,
                 Operators,
                 Drifts,
+                Training,
             ),
             port=self.port,
         )
