@@ -79,7 +79,7 @@ class DesiredSlot:
     shadow: ShadowRun | None = None
     fetch_bytes_per_second_max: int = 0
     """Of this slot's downloads; 0 means no bound."""
-    result_policy: ResultPolicy = ResultPolicy()
+    result_policy: ResultPolicy = field(default_factory=ResultPolicy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

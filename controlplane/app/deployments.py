@@ -5,7 +5,7 @@ What decides is written to the log of decisions in the same transaction; `actor`
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controlplane import limits
 from controlplane.app.audit import write_down
@@ -42,7 +42,7 @@ class DeploymentRequest:
     selector: str
     runtime_policy: RuntimePolicy
     sample_policy: SamplePolicy
-    result_policy: ResultPolicy = ResultPolicy()
+    result_policy: ResultPolicy = field(default_factory=ResultPolicy)
     priority: int = 0
     allow_empty: bool = False
     request_id: str = ""

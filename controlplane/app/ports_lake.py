@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from controlplane.domain.evidence import Result
 from controlplane.domain.ids import AgentId
@@ -159,7 +159,7 @@ class Answer:
 
     columns: Sequence[tuple[str, str]]
     """Name and type, as DuckDB names it."""
-    rows: Sequence[Sequence[object]]
+    rows: Sequence[Sequence[Any]]
     truncated: bool = False
     """More rows were found than were asked for, or than a message takes."""
 

@@ -33,8 +33,8 @@ class Deployments:
     ) -> deployment_pb2.Deployment:
         """Ask for `model` on every agent that matches `selector`, at `version`, or none until the first rollout.
 
-        Without a sample policy the controller's default holds, without a result policy every result is kept. Where deployments of one model match one agent the
-        higher priority holds it.
+        Without a sample policy the controller's default holds, without a result policy every result is kept. Where
+        deployments of one model match one agent the higher priority holds it.
         """
         wanted = deployment_pb2.Deployment(
             model=model_name(model),

@@ -64,7 +64,7 @@ class DesiredSlot:
     shadow: ShadowRun | None = None
     fetch_bytes_per_second_max: int = 0
     """0 means no bound."""
-    result_policy: ResultPolicy = ResultPolicy()
+    result_policy: ResultPolicy = field(default_factory=ResultPolicy)
 
     @property
     def versions(self) -> tuple[int, ...]:

@@ -151,7 +151,7 @@ class Deployment:
     kept_versions: Mapping[AgentId, int] = field(default_factory=lambda: MappingProxyType({}))
     """Agents that stay on another version than `version`: an ended rollout left them there on purpose. Only a rollout
     that succeeds clears them; one that returns its targets returns these to what they kept."""
-    result_policy: ResultPolicy = ResultPolicy()
+    result_policy: ResultPolicy = field(default_factory=ResultPolicy)
     conditions: tuple[Condition, ...] = ()
     """Found by the controller's rounds, stored apart: they do not count as a change of the deployment."""
 

@@ -3,7 +3,7 @@
 import json
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from lineside.v1 import evidence_pb2, result_service_pb2
+from lineside.v1 import evidence_pb2, result_service_pb2, slot_pb2
 
 from tests.cli.conftest import Lineside
 from tests.client.fake_controller import FakeController
@@ -81,3 +81,23 @@ def test_parts_that_another_version_judges_otherwise_are_listed_and_counted(
     assert (request.passed_version, request.judging_version) == ("models/solar/versions/1", "models/solar/versions/2")
     assert list(request.good_labels) == ["good", "ok"]
     assert lineside("results", "rejudge", "--version", "solar", "--with", "solar:2").status == 2
+
+
+def test_a_deployment_says_which_results_are_kept(lineside: Lineside, fake: FakeController) -> None:
+    def policy(*options: str) -> slot_pb2.ResultPolicy:
+        name = f"d{len(fake.requests('CreateDeployment'))}"
+        assert lineside("deployments", "create", name, "--model", "solar", "--selector", "line=3", *options).status == 0
+        asked: slot_pb2.ResultPolicy = fake.requests("CreateDeployment")[-1].deployment.result_policy
+        return asked
+
+    assert policy() == slot_pb2.ResultPolicy()
+    good = policy("--results-good", "good", "--results-good", "ok", "--results-good-score", "0.9")
+    assert (good.keep, list(good.good_labels), good.good_score_min) == (2, ["good", "ok"], 0.9)
+    thinned = policy("--results-one-in", "10")
+    assert (thinned.keep, thinned.one_in) == (3, 10)
+    shown = lineside("deployments", "show", "d2").out
+    assert "one in 10, and every failure" in shown
+    assert "all but good, ok from a score of 0.9" in lineside("deployments", "show", "d1").out
+    base = ("deployments", "create", "x", "--model", "solar", "--selector", "line=3")
+    assert lineside(*base, "--results-good", "good", "--results-one-in", "2").status == 2
+    assert lineside(*base, "--results-good-score", "0.5").status == 2
