@@ -79,6 +79,8 @@ DESIRED_AGE_SECONDS = 30.0
 """A stream looks for itself that often, should a notice have been lost or the change made elsewhere."""
 SHARED_READ_PAUSE_SECONDS = 0.01
 """Between two reads on behalf of many streams: a hundred transactions a second are what a reconnecting fleet costs."""
+ANSWERED_A_TURN = 200
+"""Streams that a broadcast wakes before the event loop has its turn: some 30 ms."""
 VERSIONS_CACHED_MAX = 1_000
 """A version's manifest is some kilobytes a gigabyte of weights."""
 SLOT_MESSAGES_CACHED_MAX = 1_000
@@ -337,6 +339,9 @@ MALLOC_MMAP_BYTES = 16 << 20
 
 GARBAGE_OBJECTS = 50_000
 """Allocations before cycles are looked for: more than a fleet of 1,000 takes while it is decoded."""
+GARBAGE_FULL_EVERY = 100
+"""Collections of the middle generation before the whole heap is looked through: with 10,000 agents that takes two
+seconds, in which nobody is answered, and what a stream leaves behind in cycles is some kilobytes."""
 BYTES_NICENESS = 19
 """The bytes process takes the processors that the control process leaves: a transfer never delays sync."""
 
@@ -439,9 +444,14 @@ CONTENTS_AT_ONCE_MAX = 8
 
 DRIFT_TICK_SECONDS = 2.0
 """Adds little to the seconds in which a line makes the images that show a drift; reads one empty table when idle."""
-DRIFT_BATCHES_A_TICK_MAX = 500
-"""Batches looked at in one tick: at four models an agent some 2,000 windows, or half of a second of a core. 250 a second
-are a batch a minute of 10,000 agents and more."""
+DRIFT_AGENTS_A_TICK_MAX = 100
+"""Agents looked at in one tick, those that have waited longest, each with all that waits: at four models and 1.5 ms a
+slot some 30 % of a core. Up to 100 agents are looked at every two seconds, 10,000 every 200."""
+DRIFT_BATCHES_A_TICK_MAX = 1_000
+"""Of those agents: decoding them takes some 0.2 s."""
+DRIFT_STRETCHES_MAX = 8
+"""Windows of one version that wait together are looked at as no more blocks than this, once its reference is whole: what
+costs is a block, not how many inferences are in it."""
 DRIFT_BACKLOG_MAX = 50_000
 """Batches that wait to be looked at. Above it the oldest are passed over, which costs power and no false alarm: which
 windows are looked at does not depend on what is in them."""

@@ -53,7 +53,7 @@ def collect_garbage_seldom() -> None:
     what a batch of work allocates should be gone before it is counted as long-lived."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(limits.GARBAGE_OBJECTS, 20, 20)
+    gc.set_threshold(limits.GARBAGE_OBJECTS, 20, limits.GARBAGE_FULL_EVERY)
 
 
 class Background:

@@ -41,8 +41,11 @@ class SharedReads(Generic[K, V]):
                 for futures in asked.values():
                     _answer(futures, error)
             else:
-                for key, futures in asked.items():
+                for count, (key, futures) in enumerate(asked.items(), start=1):
                     _answer(futures, found.get(key))
+                    if count % limits.ANSWERED_A_TURN == 0:
+                        # What comes in meanwhile has its turn.
+                        await asyncio.sleep(0)
             if self._asked:
                 await asyncio.sleep(limits.SHARED_READ_PAUSE_SECONDS)
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 
 import pytest
 
+from controlplane import limits
 from controlplane.app.batching import SharedReads
 from controlplane.domain.errors import StorageError
 
@@ -63,3 +64,17 @@ async def test_a_caller_that_gives_up_takes_nothing_from_the_others() -> None:
         await impatient
     rows.open.set()
     assert await patient == "one"
+
+
+async def test_a_broadcast_gives_others_their_turn() -> None:
+    rows = Rows()
+    rows.open.set()
+    reads: SharedReads[int, str] = SharedReads(rows.read)
+    streams = [asyncio.create_task(reads.find(key)) for key in range(3 * limits.ANSWERED_A_TURN)]
+    await asyncio.sleep(0)
+    counts = set()
+    while not all(stream.done() for stream in streams):
+        counts.add(sum(stream.done() for stream in streams))
+        await asyncio.sleep(0)
+    assert counts & set(range(1, len(streams)))
+    assert rows.reads == [set(range(len(streams)))]
