@@ -450,8 +450,8 @@ slot some 30 % of a core. Up to 100 agents are looked at every two seconds, 10,0
 DRIFT_BATCHES_A_TICK_MAX = 1_000
 """Of those agents: decoding them takes some 0.2 s."""
 DRIFT_STRETCHES_MAX = 8
-"""Windows of one version that wait together are looked at as no more blocks than this, once its reference is whole: what
-costs is a block, not how many inferences are in it."""
+"""Windows of one version that wait together are looked at as no more blocks than this, once its reference is whole:
+what costs is a block, not how many inferences are in it."""
 DRIFT_BACKLOG_MAX = 50_000
 """Batches that wait to be looked at. Above it the oldest are passed over, which costs power and no false alarm: which
 windows are looked at does not depend on what is in them."""

@@ -69,7 +69,7 @@ class DriftTicks:
         self._policy = policy
 
     async def tick(self, now: datetime) -> None:
-        """Look at the batches that wait, at most DRIFT_BATCHES_A_TICK_MAX of them."""
+        """Look at the batches of the agents that have waited longest, DRIFT_AGENTS_A_TICK_MAX of them."""
         happenings = await retry_stale(lambda: self._look(now))
         if not happenings:
             return
@@ -85,7 +85,9 @@ class DriftTicks:
 
     async def _look(self, now: datetime) -> Sequence[Happening]:
         async with self._store.read() as uow:
-            new = await uow.drifts.list_new(limit=limits.DRIFT_BATCHES_A_TICK_MAX)
+            new = await uow.drifts.list_new(
+                agents=limits.DRIFT_AGENTS_A_TICK_MAX, limit=limits.DRIFT_BATCHES_A_TICK_MAX
+            )
             if not new:
                 return ()
             windows = _by_slot(window for batch in new for window in batch.windows)
@@ -99,10 +101,8 @@ class DriftTicks:
             await uow.drifts.save([drift for one in followed for drift in one.changed])
             await uow.drifts.remove([_key(drift) for one in followed for drift in one.removed])
             await write_down(uow, happenings, clock=self._clock, ids=self._ids)
-            if len(new) == limits.DRIFT_BATCHES_A_TICK_MAX:
-                passed_over = await uow.drifts.forget_new(keep=limits.DRIFT_BACKLOG_MAX)
-                if passed_over:
-                    log.warning(observability.DRIFT_PASSED_OVER, batches=passed_over)
+            if passed_over := await uow.drifts.forget_new(keep=limits.DRIFT_BACKLOG_MAX):
+                log.warning(observability.DRIFT_PASSED_OVER, batches=passed_over)
         return happenings
 
     async def _follow(
@@ -114,7 +114,14 @@ class DriftTicks:
         followed = []
         for slot, measured in windows.items():
             followed.append(
-                follow(known.get(slot, ()), measured, self._policy, versions_max=limits.DRIFT_VERSIONS_MAX, now=now)
+                follow(
+                    known.get(slot, ()),
+                    measured,
+                    self._policy,
+                    versions_max=limits.DRIFT_VERSIONS_MAX,
+                    stretches_max=limits.DRIFT_STRETCHES_MAX,
+                    now=now,
+                )
             )
             # One that becomes whole takes 5 ms: streams have their turn after each.
             await asyncio.sleep(0)

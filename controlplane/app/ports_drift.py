@@ -38,8 +38,9 @@ class DriftRepository(Protocol):
         """Remember that the batch is to be looked at; in the transaction that stores it."""
         ...
 
-    async def list_new(self, *, limit: int) -> Sequence[NewBatch]:
-        """Batches that were noted and not done with, oldest first, each with its windows in order."""
+    async def list_new(self, *, agents: int, limit: int) -> Sequence[NewBatch]:
+        """Of the `agents` that have waited longest, the batches that were noted and not done with: the oldest `limit`
+        of them, oldest first, each with its windows in order."""
         ...
 
     async def done(self, arrivals: Collection[int]) -> None:

@@ -43,7 +43,8 @@ def draw(drift: drift_pb2.Drift, history: History, target: Path) -> None:
     _draw_history(figure.add_subplot(grid[0, :]), history)
     for place, one in enumerate(sorted(drift.statistics, key=lambda one: one.name)):
         _draw_statistic(figure.add_subplot(grid[1 + place // _COLUMNS, place % _COLUMNS]), one)
-    figure.suptitle(f"{short(drift.agent)} {short(drift.model_version)}: {word(drift, 'state')}")
+    state = word(drift, "state")
+    figure.suptitle(f"{short(drift.agent)} {short(drift.model_version)}: {state} (grey: reference, red: recent)")
     try:
         figure.savefig(target, format=format_, dpi=120)
     except OSError as error:
@@ -92,8 +93,8 @@ def _draw_statistic(axes: "Axes", one: drift_pb2.DriftStatistic) -> None:
         axes.bar([place + 0.2 for place in places], _shares(one.recent_bins, len(places)), 0.4, color=_RECENT)
         axes.set_xticks(list(places), [label or "other" for label in one.labels], fontsize=7)
     else:
-        axes.bar(edges, _shares(one.reference_bins), width, align="edge", color=_REFERENCE, label="reference")
-        axes.step(edges, _shares(one.recent_bins, len(places)), where="post", color=_RECENT, label="recent")
+        axes.bar(edges, _shares(one.reference_bins), width, align="edge", color=_REFERENCE)
+        axes.step(edges, _shares(one.recent_bins, len(places)), where="post", color=_RECENT)
     flagged = ", flagged" if one.drifted else ""
     axes.set_title(f"{one.name}: {one.distance:.2f} of {one.tolerated:.2f}{flagged}", fontsize=9)
     axes.tick_params(labelsize=7)

@@ -165,16 +165,20 @@ def begin(window: MetricWindow, *, now: datetime) -> Drift:
     )
 
 
-def take(drift: Drift, window: MetricWindow, policy: DriftPolicy, *, now: datetime) -> Drift:
-    """Return the drift with one more window of its version. A window without an answered inference changes nothing."""
-    block = block_of(window, drift.reference if drift.tests else {})
+def take(drift: Drift, windows: Sequence[MetricWindow], policy: DriftPolicy, *, now: datetime) -> Drift:
+    """Return the drift with more windows of its version, together one block. Windows without an answered inference
+    change nothing."""
+    reference = drift.reference if drift.tests else {}
+    block = add_blocks([block_of(window, reference) for window in windows])
     if not block.inferences:
         return drift
     pending = add_blocks([drift.pending, block])
     heard = replace(
         drift,
-        place=max(drift.place, (window.batch, window.end_time)),
-        start_time=min(drift.start_time, window.start_time) if not drift.tests else drift.start_time,
+        place=max(drift.place, *((window.batch, window.end_time) for window in windows)),
+        start_time=drift.start_time
+        if drift.tests
+        else min(drift.start_time, *(window.start_time for window in windows)),
         inference_count=drift.inference_count + block.inferences,
         pending=pending,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from controlplane.domain.audit import Happening
-from controlplane.domain.drift import Drift, DriftPolicy, begin, retire, serve_again, take, tell
+from controlplane.domain.drift import Drift, DriftPolicy, DriftState, begin, retire, serve_again, take, tell
 from controlplane.domain.evidence import MetricWindow
 from controlplane.domain.inventory import AgentRecord
 
@@ -25,15 +25,28 @@ class Followed:
 
 
 def follow(
-    known: Sequence[Drift], windows: Sequence[MetricWindow], policy: DriftPolicy, *, versions_max: int, now: datetime
+    known: Sequence[Drift],
+    windows: Sequence[MetricWindow],
+    policy: DriftPolicy,
+    *,
+    versions_max: int,
+    stretches_max: int,
+    now: datetime,
 ) -> Followed:
-    """Return what the windows, in the order in which they came, change about the slot's known drifts."""
+    """Return what the windows, in the order in which they came, change about the slot's known drifts. Of one version
+    they are taken in about `stretches_max` stretches at most, once its reference is whole."""
     before = {drift.version: drift for drift in known}
     after = dict(before)
-    for window in windows:
-        if window.inference_count > window.error_count:
-            drift = after.get(window.version) or begin(window, now=now)
-            after[window.version] = take(drift, window, policy, now=now)
+    answered = [window for window in windows if window.inference_count > window.error_count]
+    for version in dict.fromkeys(window.version for window in answered):
+        of_version = [window for window in answered if window.version == version]
+        drift = after.get(version) or begin(of_version[0], now=now)
+        size, first = -(-len(of_version) // stretches_max), 0
+        while first < len(of_version):
+            # How much windows vary shows only while they are apart.
+            end = first + (1 if drift.state is DriftState.LEARNING else size)
+            drift, first = take(drift, of_version[first:end], policy, now=now), end
+        after[version] = drift
     if not after:
         return Followed()
     newest = sorted(after.values(), key=lambda drift: (drift.place, drift.version), reverse=True)

@@ -31,7 +31,7 @@ def measured(product: Product) -> Mapping[str, Sequence[float]]:
 
 
 def look(drift: Drift | None, window: MetricWindow) -> Drift:
-    return take(drift or begin(window, now=NOW), window, POLICY, now=NOW)
+    return take(drift or begin(window, now=NOW), [window], POLICY, now=NOW)
 
 
 @pytest.mark.parametrize("seed", range(6))

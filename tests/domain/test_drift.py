@@ -19,12 +19,13 @@ from tests.support.drifting import BINS, Draw, Image, Line, fast_counts, shifted
 from tests.support.factories import NOW, after_seconds, make_window
 
 VERSIONS_MAX = 4
+STRETCHES_MAX = 100
 
 
 def look(drift: Drift | None, *windows: MetricWindow) -> Drift:
     """The drift after these windows of one version."""
     for window in windows:
-        drift = take(drift if drift is not None else begin(window, now=NOW), window, POLICY, now=NOW)
+        drift = take(drift if drift is not None else begin(window, now=NOW), [window], POLICY, now=NOW)
     assert drift is not None
     return drift
 
@@ -296,11 +297,25 @@ class TestSlots:
         line = Line()
         known = self._follow([], [*line.windows(30), *line.windows(20, shifted(0.3))])
         assert known[0].state is DriftState.DRIFTED
-        followed = follow(known, line.windows(1, shifted(0.3), version=2), POLICY, versions_max=VERSIONS_MAX, now=NOW)
+        followed = follow(
+            known,
+            line.windows(1, shifted(0.3), version=2),
+            POLICY,
+            versions_max=VERSIONS_MAX,
+            stretches_max=STRETCHES_MAX,
+            now=NOW,
+        )
         assert [(one.action, one.reason) for one in followed.happenings] == [("drift.end", "VERSION_REPLACED")]
         known = self._merge(known, followed.changed)
         assert [(one.serving, one.state) for one in known] == [(False, DriftState.STEADY), (True, DriftState.LEARNING)]
-        followed = follow(known, line.windows(20, shifted(0.3)), POLICY, versions_max=VERSIONS_MAX, now=NOW)
+        followed = follow(
+            known,
+            line.windows(20, shifted(0.3)),
+            POLICY,
+            versions_max=VERSIONS_MAX,
+            stretches_max=STRETCHES_MAX,
+            now=NOW,
+        )
         assert [(one.action, one.resource) for one in followed.happenings] == [
             ("drift.begin", "agents/st-1/drifts/solar@1")
         ]
@@ -322,16 +337,30 @@ class TestSlots:
     def test_only_the_last_versions_are_kept(self) -> None:
         line = Line()
         known = self._follow([], [line.window(version=version) for version in range(1, 5)])
-        followed = follow(known, [line.window(version=5)], POLICY, versions_max=VERSIONS_MAX, now=NOW)
+        followed = follow(
+            known, [line.window(version=5)], POLICY, versions_max=VERSIONS_MAX, stretches_max=STRETCHES_MAX, now=NOW
+        )
         assert [one.version for one in followed.removed] == [1]
         assert {one.version for one in followed.changed} == {4, 5}
+
+    def test_what_waited_together_is_looked_at_in_a_few_stretches(self) -> None:
+        line = Line()
+        windows = line.windows(90)
+        drift = follow([], windows, POLICY, versions_max=VERSIONS_MAX, stretches_max=4, now=NOW).changed[0]
+        assert (drift.inference_count, drift.reference_count) == (4500, 500), "a reference keeps its blocks apart"
+        assert drift.block_number == 4
+        late = line.windows(90, shifted(0.3))
+        drift = follow([drift], late, POLICY, versions_max=VERSIONS_MAX, stretches_max=4, now=NOW).changed[0]
+        assert (drift.state, drift.inference_count) == (DriftState.DRIFTED, 9000)
 
     def test_what_begins_and_ends_is_told_once(self) -> None:
         line = Line()
         known, told = list[Drift](), list[Happening]()
         for draw, count in ((usual, 30), (shifted(0.3), 30), (usual, 30)):
             for window in line.windows(count, draw):
-                followed = follow(known, [window], POLICY, versions_max=VERSIONS_MAX, now=NOW)
+                followed = follow(
+                    known, [window], POLICY, versions_max=VERSIONS_MAX, stretches_max=STRETCHES_MAX, now=NOW
+                )
                 known = self._merge(known, followed.changed)
                 told += followed.happenings
         assert [(one.action, one.reason) for one in told] == [
@@ -347,7 +376,7 @@ class TestSlots:
         return [merged[version] for version in sorted(merged)]
 
     def _follow(self, known: Sequence[Drift], windows: Sequence[MetricWindow]) -> list[Drift]:
-        followed = follow(known, windows, POLICY, versions_max=VERSIONS_MAX, now=NOW)
+        followed = follow(known, windows, POLICY, versions_max=VERSIONS_MAX, stretches_max=STRETCHES_MAX, now=NOW)
         return self._merge(known, followed.changed)
 
 
@@ -355,8 +384,10 @@ def test_a_restart_changes_nothing() -> None:
     """Looked at one by one or together, with any pauses in between, the same windows give the same drift."""
     line = Line()
     windows = [*line.windows(40), *line.windows(10, shifted(0.1))]
-    together = follow([], windows, POLICY, versions_max=VERSIONS_MAX, now=NOW).changed[0]
+    together = follow([], windows, POLICY, versions_max=VERSIONS_MAX, stretches_max=STRETCHES_MAX, now=NOW).changed[0]
     one_by_one: Sequence[Drift] = ()
     for window in windows:
-        one_by_one = follow(one_by_one, [window], POLICY, versions_max=VERSIONS_MAX, now=NOW).changed
+        one_by_one = follow(
+            one_by_one, [window], POLICY, versions_max=VERSIONS_MAX, stretches_max=STRETCHES_MAX, now=NOW
+        ).changed
     assert one_by_one[0] == replace(together, revision=0)

@@ -21,9 +21,11 @@ class MemoryDrifts:
         self._tables.drift_arrivals["last"] = last
         numbers[last] = (agent_id, batch)
 
-    async def list_new(self, *, limit: int) -> Sequence[NewBatch]:
+    async def list_new(self, *, agents: int, limit: int) -> Sequence[NewBatch]:
+        waiting = sorted(self._tables.drift_inbox.items())
+        longest = list(dict.fromkeys(agent_id for _, (agent_id, _) in waiting))[:agents]
         found = []
-        for arrival, place in sorted(self._tables.drift_inbox.items())[:limit]:
+        for arrival, place in [one for one in waiting if one[1][0] in longest][:limit]:
             batch = self._tables.batches.get(place)
             found.append(NewBatch(arrival, batch.windows if batch is not None else ()))
         return found

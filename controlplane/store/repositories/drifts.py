@@ -31,8 +31,12 @@ class SqlDriftRepository:
     async def note(self, agent_id: AgentId, batch: int) -> None:
         await self._transaction.insert_all(inbox, [{"agent_id": agent_id, "batch": batch}])
 
-    async def list_new(self, *, limit: int) -> Sequence[NewBatch]:
-        chosen = sa.select(inbox).order_by(inbox.c.arrival).limit(limit).subquery()
+    async def list_new(self, *, agents: int, limit: int) -> Sequence[NewBatch]:
+        longest = (
+            sa.select(inbox.c.agent_id).group_by(inbox.c.agent_id).order_by(sa.func.min(inbox.c.arrival)).limit(agents)
+        )
+        of_them = sa.select(inbox).where(inbox.c.agent_id.in_(longest)).order_by(inbox.c.arrival).limit(limit)
+        chosen = of_them.subquery()
         place = (metric_window.c.agent_id == chosen.c.agent_id) & (metric_window.c.batch == chosen.c.batch)
         statement = (
             sa.select(chosen.c.arrival, metric_window)

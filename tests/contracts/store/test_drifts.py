@@ -32,7 +32,7 @@ def make_drift(**overrides: Any) -> Drift:
 def followed(windows: Sequence[MetricWindow]) -> Drift:
     drift = begin(windows[0], now=NOW)
     for window in windows:
-        drift = take(drift, window, POLICY, now=NOW)
+        drift = take(drift, [window], POLICY, now=NOW)
     return drift
 
 
@@ -118,22 +118,39 @@ async def test_a_batch_waits_until_it_is_done_with(store: Store) -> None:
         for batch in (7, 3, 99):
             await work.drifts.note(ST_1, batch)
     async with store.read() as work:
-        first, second, third = await work.drifts.list_new(limit=10)
-        assert [len(await work.drifts.list_new(limit=limit)) for limit in (1, 2)] == [1, 2]
+        first, second, third = await work.drifts.list_new(agents=9, limit=10)
+        assert [len(await work.drifts.list_new(agents=9, limit=limit)) for limit in (1, 2)] == [1, 2]
     assert first.windows == windows
     assert [window.batch for window in second.windows] == [3]
     assert third.windows == (), "a batch that is not there any more waits for nothing"
     async with store.write() as work:
         await work.drifts.done([first.arrival, third.arrival])
     async with store.read() as work:
-        assert [one.arrival for one in await work.drifts.list_new(limit=10)] == [second.arrival]
+        assert [one.arrival for one in await work.drifts.list_new(agents=9, limit=10)] == [second.arrival]
+
+
+async def test_those_that_waited_longest_come_first_each_with_all_that_waits(store: Store) -> None:
+    async with store.write() as work:
+        for agent, batch in ((ST_2, 1), (ST_1, 1), (AgentId("st-3"), 1), (ST_2, 2), (ST_1, 2)):
+            windows = (make_window(agent_id=agent, batch=batch),)
+            await work.evidence.add(make_batch(agent_id=agent, batch=batch, windows=windows, results=()))
+            await work.drifts.note(agent, batch)
+
+    async def waiting(agents: int, limit: int) -> list[tuple[str, int]]:
+        async with store.read() as work:
+            found = await work.drifts.list_new(agents=agents, limit=limit)
+        return [(window.agent_id, window.batch) for one in found for window in one.windows]
+
+    assert await waiting(2, 10) == [(ST_2, 1), (ST_1, 1), (ST_2, 2), (ST_1, 2)]
+    assert await waiting(1, 10) == [(ST_2, 1), (ST_2, 2)]
+    assert await waiting(3, 3) == [(ST_2, 1), (ST_1, 1), ("st-3", 1)]
 
 
 async def test_a_batch_that_was_rolled_back_waits_for_nothing(store: Store) -> None:
     async with store.read() as work:
         await work.drifts.note(ST_1, 1)
     async with store.read() as work:
-        assert await work.drifts.list_new(limit=10) == []
+        assert await work.drifts.list_new(agents=9, limit=10) == []
 
 
 async def test_of_too_many_that_wait_the_oldest_are_forgotten(store: Store) -> None:
@@ -141,9 +158,9 @@ async def test_of_too_many_that_wait_the_oldest_are_forgotten(store: Store) -> N
         assert await work.drifts.forget_new(keep=3) == 0
         for batch in range(10):
             await work.drifts.note(ST_1, batch)
-        before = [one.arrival for one in await work.drifts.list_new(limit=20)]
+        before = [one.arrival for one in await work.drifts.list_new(agents=9, limit=20)]
         assert await work.drifts.forget_new(keep=3) == 7
-        assert [one.arrival for one in await work.drifts.list_new(limit=20)] == before[7:]
+        assert [one.arrival for one in await work.drifts.list_new(agents=9, limit=20)] == before[7:]
 
 
 async def test_windows_of_one_slot_are_read_oldest_first(store: Store) -> None:
