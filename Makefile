@@ -81,6 +81,10 @@ bench: $(INSTALLED) ## Measure against the limits of the machine; tables here, n
 bench-serving: $(INSTALLED) ## Images a second against benchmark_app and real Triton; ROUNDS=1 is quick; numbers in .bench/serving.json
 	$(BIN)/python -m tests.bench.serving $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS_EACH),--seconds $(SECONDS_EACH))
 
+.PHONY: bench-samples
+bench-samples: $(INSTALLED) ## What a label is worth by the policy that picked it; SEEDS=3 is quick; picture and numbers in .bench
+	$(BIN)/python -m tests.bench.sample_policies $(if $(SEEDS),--seeds $(SEEDS))
+
 .PHONY: bench-fleet
 bench-fleet: $(INSTALLED) ## What AGENTS=10000 cost a controller, and a tenth of them; table here, numbers in .bench/fleet.json
 	$(BIN)/python -m tests.bench.scale $(if $(AGENTS),--agents $(AGENTS))

@@ -88,7 +88,7 @@ class SamplePolicy:
     nothing: `make bench-samples` shows that what they pick teaches more than as many inputs at random."""
 
     random_fraction: float = 0.01
-    confidence_below: float = 0.6
+    confidence_below: float = 0.0
     budget_bytes_per_day: int = 64 << 20
     margin_below: float = 0.2
     entropy_above: float = 1.0
@@ -98,7 +98,7 @@ class SamplePolicy:
     outlier_above: float = 4.0
     """Standard deviations from what the version saw first; 0 keeps none."""
     shadow_disagreement: bool = True
-    near_duplicate_distance: int | None = 0
+    near_duplicate_distance: int | None = 2
     """Bits of a 64-bit difference hash; 0 is the same bytes only, None keeps duplicates."""
     budget_images_per_day: int = 0
     """0 means no bound."""

@@ -109,7 +109,13 @@ class Line:
         self, deployment: str, model: str, version: int | None, *, selector: str = "line=3", keep_samples: bool = False
     ) -> None:
         policy = slot_pb2.SamplePolicy(
-            random_fraction=1.0 if keep_samples else 0.0, confidence_below=0.0, budget_bytes_per_day=64 << 20
+            random_fraction=1.0 if keep_samples else 0.0,
+            confidence_below=0.0,
+            budget_bytes_per_day=64 << 20,
+            margin_below=0.0,
+            outlier_above=0.0,
+            shadow_disagreement=False,
+            near_duplicate_distance=-1,
         )
         with self.client() as client:
             client.deployments.create(
