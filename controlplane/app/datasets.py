@@ -193,9 +193,13 @@ class Datasets:
         images = folder / "images"
         await asyncio.to_thread(images.mkdir, parents=True, exist_ok=True)
         turns = asyncio.Semaphore(limits.CONTENTS_AT_ONCE_MAX)
-        async with asyncio.TaskGroup() as group:
-            for item in items:
-                group.create_task(self._fetch(item, images / item.file_name, turns))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for item in items:
+                    group.create_task(self._fetch(item, images / item.file_name, turns))
+        except ExceptionGroup as failures:
+            # One refusal says what to do; those that it cut off say nothing more.
+            raise failures.exceptions[0] from failures
         document = json.dumps(_document(dataset, items), indent=1, ensure_ascii=False)
         await asyncio.to_thread((folder / "dataset.json").write_text, document)
 

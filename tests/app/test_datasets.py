@@ -298,9 +298,10 @@ async def test_a_content_that_was_changed_is_not_trained_on(line: Line, tmp_path
     dataset = await line.freeze()
     item = (await line.datasets.items(dataset.id))[0]
     line.blobs.blobs[item.digest] = picture(999)
-    with pytest.raises(ExceptionGroup) as refusal:
+    with pytest.raises(PreconditionError) as refusal:
         await line.datasets.materialise(dataset.id, tmp_path)
-    assert refusal.value.subgroup(lambda error: isinstance(error, PreconditionError)) is not None
+    assert refusal.value.reason is Reason.DIGEST_MISMATCH
+    assert not (tmp_path / "dataset.json").exists()
 
 
 async def test_who_is_handed_the_holdout_is_written_down(line: Line) -> None:

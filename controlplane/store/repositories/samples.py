@@ -36,7 +36,9 @@ class SqlSampleRepository:
         matching: set[tuple[SampleId, Digest, str]] = set()
         columns = (samples.c.id, samples.c.digest, samples.c.part_id)
         for batch in batches(sorted(set(targets))):
-            for column in columns:
+            # There is no index of digests: only what may be one is looked for among them.
+            digests = [target for target in batch if target.startswith("sha256:")]
+            for column in columns if digests else (samples.c.id, samples.c.part_id):
                 statement = sa.select(*columns).where(samples.c.model_id == model_id, column.in_(batch))
                 matching.update(
                     (SampleId(row[0]), Digest(row[1]), row[2]) for row in await self._transaction.tuples(statement)
