@@ -458,10 +458,12 @@ windows are looked at does not depend on what is in them."""
 DRIFT_VERSIONS_MAX = 4
 """Versions of a slot whose references are kept: what a rollback may return to."""
 DRIFT_REFERENCE_COUNT = 500
-"""First inferences of a version that make its reference: a share is then known to some 10 points, at every look and
-for all shares together. A station at one part in ten seconds has it after an hour and a half."""
+"""First values of each statistic that make a version's reference: a share is then known to some 10 points, at every
+look and for all shares together. A station at one part in ten seconds has it after an hour and a half."""
 DRIFT_REFERENCE_FACTOR_MAX = 4
 """A reference whose inferences come in clusters takes up to 2,000."""
+DRIFT_SAMPLED_FACTOR_MAX = 40
+"""Agents look at 25 inputs a second: of up to 1,000 inferences a second each statistic gets its 500 values."""
 DRIFT_REFERENCE_BLOCKS_MAX = 40
 """Enough to see how much blocks vary; of each its histograms are kept until the reference is whole, some 2 kB."""
 DRIFT_TOLERANCE = 0.1

@@ -45,6 +45,7 @@ log = structlog.get_logger(__name__)
 POLICY = DriftPolicy(
     reference_count=limits.DRIFT_REFERENCE_COUNT,
     reference_factor_max=limits.DRIFT_REFERENCE_FACTOR_MAX,
+    sampled_factor_max=limits.DRIFT_SAMPLED_FACTOR_MAX,
     reference_blocks_max=limits.DRIFT_REFERENCE_BLOCKS_MAX,
     tolerance=limits.DRIFT_TOLERANCE,
     false_alarm=limits.DRIFT_FALSE_ALARM,

@@ -11,7 +11,7 @@ What holds:
   operator takes what is seen now as the reference.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -48,12 +48,16 @@ class DriftState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftPolicy:
-    """How drift is looked for. Counts are of inferences that did not fail."""
+    """How drift is looked for. Counts are of inferences that did not fail, or of the values of a statistic: an agent may
+    look at a share of its inputs."""
 
     reference_count: int
-    """First inferences that make a reference. Up to `reference_factor_max` times as many while clusters among them
-    leave it worth less than half of that."""
+    """First values of each statistic that make a reference. Up to `reference_factor_max` times as many while clusters
+    among them leave it worth less than half of that."""
     reference_factor_max: int
+    sampled_factor_max: int
+    """A statistic is waited for until it has as many values as are wanted of inferences, up to so many times as many
+    inferences."""
     reference_blocks_max: int
     """Blocks that are kept apart while a reference is learned, to see how much they vary."""
     tolerance: float
@@ -335,14 +339,18 @@ def _learn(drift: Drift, block: Block, policy: DriftPolicy, now: datetime) -> Dr
         learned = _in_pairs(learned)
     count = drift.reference_count + block.inferences
     grown = replace(drift, learned=learned, reference_count=count)
-    if count < policy.reference_count or len(learned) < 2:
-        return replace(grown, message=f"the reference has {count} of {policy.reference_count} inferences")
+    sums = add_blocks(learned)
+    values = _values(sums, sums.counts, policy)
+    if values < policy.reference_count or len(learned) < 2:
+        return replace(
+            grown, message=f"the reference has {values} of {policy.reference_count} values of each statistic"
+        )
     prepared = _with_few_labels(learned, policy.labels_max)
     tests = start_tests([one.counts for one in prepared], tolerance=policy.tolerance, miss=policy.false_alarm / 2)
     clustered = max((test.dispersion for test in tests.values()), default=1.0)
     most = policy.reference_factor_max * policy.reference_count
-    if count < most and count / clustered < policy.reference_count / 2:
-        return replace(grown, message=f"the reference has {count} inferences, in clusters; it takes up to {most}")
+    if values < most and values / clustered < policy.reference_count / 2:
+        return replace(grown, message=f"the reference has {values} values, in clusters; it takes up to {most}")
     whole = replace(grown, learned=(add_blocks(prepared),), tests=tests, block_number=0)
     return replace(
         whole, state=DriftState.STEADY, transition_time=now, message=f"the reference are its first {count} inferences"
@@ -359,8 +367,8 @@ def _test(drift: Drift, block: Block, policy: DriftPolicy, now: datetime) -> Dri
         for name, test in drift.tests.items()
     }
     older, newer = drift.recent
-    full = newer.inferences + block.inferences >= policy.recent_count
     stretch = add_blocks([newer, block])
+    full = _values(stretch, tests, policy) >= policy.recent_count
     tested = replace(
         drift,
         tests=MappingProxyType(tests),
@@ -380,6 +388,13 @@ def _test(drift: Drift, block: Block, policy: DriftPolicy, now: datetime) -> Dri
     if full and _is_within(tests, stretch.counts):
         return _steady(tested, f"the last {stretch.inferences} inferences lie within the band again", now)
     return replace(tested, message=_message(tested, policy))
+
+
+def _values(block: Block, names: Iterable[str], policy: DriftPolicy) -> int:
+    """How many values the block has of each of the statistics, of the one with the fewest; more than that of those that
+    have hardly any."""
+    counts = (block.counts[name].total if name in block.counts else 0 for name in names)
+    return max(min(counts, default=0), block.inferences // policy.sampled_factor_max)
 
 
 def _last(drift: Drift) -> tuple[Block, Block]:

@@ -244,6 +244,33 @@ def test_windows_that_come_late_change_nothing_but_the_order() -> None:
     assert late.place == max((window.batch, window.end_time) for window in windows)
 
 
+def test_statistics_of_a_share_of_the_inputs_are_waited_for() -> None:
+    """A fast line: of 200 inferences in a window the inputs of 20 are looked at."""
+    line = Line()
+
+    def window(draw: Draw) -> MetricWindow:
+        looked = line.window(draw, size=20)
+        return replace(
+            looked,
+            inference_count=200,
+            confidence_histogram=tuple(count * 10 for count in looked.confidence_histogram),
+            label_counts={label: count * 10 for label, count in looked.label_counts.items()},
+        )
+
+    drift = look(None, *[window(usual) for _ in range(24)])
+    assert (drift.state, drift.reference_count) == (DriftState.LEARNING, 4800)
+    while drift.state is DriftState.LEARNING:
+        drift = look(drift, window(usual))
+    assert drift.reference["sharpness"].total >= POLICY.reference_count
+    drift = look(drift, *[window(usual) for _ in range(100)])
+    assert drift.state is DriftState.STEADY
+    drift = look(drift, *[window(shifted(0.2)) for _ in range(40)])
+    assert drift.state is DriftState.DRIFTED
+    assert drift.recently.counts["sharpness"].total >= POLICY.recent_count
+    drift = look(drift, *[window(usual) for _ in range(30)])
+    assert drift.state is DriftState.STEADY
+
+
 def test_a_statistic_that_appears_later_waits_for_the_next_reference() -> None:
     line = Line()
     bare: dict[str, Any] = {"input_statistics": {}}
