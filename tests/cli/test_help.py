@@ -39,6 +39,7 @@ def example_of(text: str) -> list[str]:
 def test_the_tree_is_the_one_that_scripts_rely_on() -> None:
     assert {" ".join(path) for path in COMMANDS} == {
         "models publish", "models list", "models show", "models yank", "models unyank",
+        "models lineage",
         "agents list", "agents show", "agents explain", "agents label", "agents pin", "agents unpin", "agents revoke",
         "tokens create", "tokens list", "tokens revoke",
         "deployments create", "deployments list", "deployments show", "deployments delete",
@@ -50,7 +51,8 @@ def test_the_tree_is_the_one_that_scripts_rely_on() -> None:
         "datasets freeze", "datasets list", "datasets show", "datasets export", "datasets sheet",
         "results list", "results query", "results trace", "results rejudge",
         "training start", "training list", "training show", "training log", "training cancel", "training retry",
-        "training trainers",
+        "training trainers", "training approve", "training reject", "training judgement", "training judgements",
+        "training policy set", "training policy show", "training policy list",
         "metrics show",
         "drift list", "drift show", "drift plot", "drift watch", "drift relearn",
         "audit list",
