@@ -85,6 +85,14 @@ bench-serving: $(INSTALLED) ## Images a second against benchmark_app and real Tr
 bench-samples: $(INSTALLED) ## What a label is worth by the policy that picked it; SEEDS=3 is quick; picture and numbers in .bench
 	$(BIN)/python -m tests.bench.sample_policies $(if $(SEEDS),--seeds $(SEEDS))
 
+.PHONY: bench-lake
+bench-lake: $(INSTALLED) ## Questions over RESULTS=10000000 results, as they come and merged; numbers in .bench/lake.json
+	$(BIN)/python -m tests.bench.lake $(if $(RESULTS),--results $(RESULTS))
+
+.PHONY: bench-ingest
+bench-ingest: $(INSTALLED) ## Results and samples into a controller, against curl to nginx and the disk; numbers in .bench/ingest.json
+	$(BIN)/python -m tests.bench.ingest
+
 .PHONY: bench-fleet
 bench-fleet: $(INSTALLED) ## What AGENTS=10000 cost a controller, and a tenth of them; table here, numbers in .bench/fleet.json
 	$(BIN)/python -m tests.bench.scale $(if $(AGENTS),--agents $(AGENTS))
