@@ -271,8 +271,9 @@ asyncio.run(main())
 async def test_a_job_whose_warden_was_killed_is_lost_and_nothing_of_it_runs(
     runner: LocalRunner, tmp_path: Path
 ) -> None:
-    body = "if os.fork() == 0: time.sleep(600)\nprogress(0.1); time.sleep(600)"
-    await runner.start(job(tmp_path, trainer(body)))
+    body = 'open(output / "starts", "a").write("x")\nif os.fork() == 0: time.sleep(600)\nprogress(0.1); time.sleep(600)'
+    lost = job(tmp_path, trainer(body))
+    await runner.start(lost)
     await until(runner, lambda report: report.progress is not None)
     started = Started.read(tmp_path / "jobs" / "run-1")
     assert started is not None
@@ -282,6 +283,9 @@ async def test_a_job_whose_warden_was_killed_is_lost_and_nothing_of_it_runs(
     async with asyncio.timeout(10):
         while leftovers(tmp_path):
             await asyncio.to_thread(os.sched_yield)
+    await runner.start(lost)
+    assert (await runner.look("run-1")).state is JobState.LOST
+    assert (tmp_path / "jobs" / "run-1" / "output" / "starts").read_text() == "x"
 
 
 @needs_landlock
