@@ -30,6 +30,7 @@ def add(line: Line, folder: Path, count: int, *, seed: int) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.timeout(500)
 def test_what_is_labelled_becomes_the_next_version_once_somebody_approves(line: Line) -> None:
     line.publish(MODEL, scratch_model(line.folder / "v1"))
     line.deploy("d", MODEL, 1)
