@@ -54,12 +54,18 @@ clean: ## Remove what the other targets made, but .cache
 # --- what people run ------------------------------------------------------------------------------
 
 .PHONY: demo
-demo: $(INSTALLED) ## Controller, three agents, a real model in two rollouts; KEEP=1 leaves it running
+demo: $(INSTALLED) ## Controller, three agents, two rollouts, then drift and retraining; KEEP=1 leaves it running
 	$(BIN)/python -m examples.solar.demo $(if $(KEEP),--keep)
 
 .PHONY: demo-stop
 demo-stop: $(INSTALLED) ## End what `make demo KEEP=1` left running
 	$(BIN)/python -m examples.solar.demo --stop
+
+.PHONY: loop
+loop: ROUNDS ?= 5
+loop: $(INSTALLED) ## The loop of the demo for ROUNDS=5 rounds, then what labels are worth by how they were chosen
+	$(BIN)/python -m examples.solar.rounds --rounds $(ROUNDS)
+	$(BIN)/python -m tests.bench.sample_policies
 
 .PHONY: test
 test: $(INSTALLED) ## Run every test but those of test-nightly and test-peers
