@@ -33,7 +33,6 @@ from examples.solar.line import (
 
 TRAINING_CELLS = {1: 120, 2: None}
 """Cells that each version is fitted on; None is every one that is not held out."""
-SPLIT_SEED = 2
 WAVES = {1: "1,100%", 2: "1,50%,100%"}
 STRATEGY = ("--bake", "3s", "--max-errors-per-mille", "50")
 """116 images without an error show at 99 % that fewer than 50 of 1,000 fail: five seconds of one station."""
@@ -42,12 +41,14 @@ COVER_SECONDS = 60.0
 DELIVERY_SECONDS = 60.0
 
 
-def build_models() -> tuple[data.Cells, data.Cells]:
-    """Write both versions below FOLDER; return the mono cells that they are fitted on, and those that are held out."""
+def build_models(*, only: int | None = None) -> tuple[data.Cells, data.Cells]:
+    """Write both versions below FOLDER, or only one as version 1; return the mono cells that they are fitted on, and
+    those that are held out."""
     cells = data.load_cells(data.Product.MONO)
-    training, held_out = data.split(cells, seed=SPLIT_SEED)
+    training, held_out = data.split(cells, seed=data.SPLIT_SEED)
     backbone = data.fetch_backbone(CACHE)
-    for version, count in TRAINING_CELLS.items():
+    versions = TRAINING_CELLS if only is None else {1: TRAINING_CELLS[only]}
+    for version, count in versions.items():
         used = training.take(range(count or len(training)))
         model.build_version(backbone, used, FOLDER / "models" / f"v{version}")
         say(f"version {version}: head fitted on {len(used)} of {len(cells)} mono-crystalline cells")
@@ -63,6 +64,11 @@ def start_agents(fleet: Fleet) -> dict[str, Agent]:
         agents[name] = fleet.start_agent(name, token=token.strip(), label=label)
         say(f"agent {name} serves gRPC at {agents[name].grpc} and REST at {agents[name].http}")
     return agents
+
+
+def create_deployment(fleet: Fleet) -> None:
+    selector = ["--model", MODEL, "--selector", f"line={LINE}"]
+    fleet.operate("deployments", "create", DEPLOYMENT, *selector, "--hint", "THROUGHPUT")
 
 
 def publish(fleet: Fleet, version: int) -> None:
@@ -160,10 +166,8 @@ def run_demo(fleet: Fleet) -> summary.Summary:
     agents = start_agents(fleet)
     cameras = Cameras(fleet, agents)
     publish(fleet, 1)
-    fleet.operate(
-        *["deployments", "create", DEPLOYMENT, "--model", MODEL, "--selector", f"line={LINE}", "--hint", "THROUGHPUT"]
-    )
-    story = loop.prepare(fleet, training=training, held_out=held_out, split_seed=SPLIT_SEED)
+    create_deployment(fleet)
+    story = loop.prepare(fleet, training=training, held_out=held_out)
     cameras.start("mono", dict.fromkeys(STATIONS, held_out))
     for version in TRAINING_CELLS:
         if version > 1:

@@ -53,6 +53,7 @@ class Cameras:
 
     def start(self, shift: str, cells: Mapping[str, Cells]) -> None:
         """Let each station's camera show its cells, over and over, until `stop`."""
+        shift = f"{len(self._shifts) + 1}-{shift}"
         self._shifts.append(shift)
         for name, agent in self._agents.items():
             protocol = PROTOCOLS[name]

@@ -7,7 +7,7 @@ approved and rolled out, all by the product's public commands. The labels are th
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,17 +54,20 @@ class Story:
     before: int = 0
     """Version in the field when the line turned."""
     after: int = 0
-    labels: int = 0
-    run: str = ""
-    events: dict[str, datetime]
+    labelled: set[str] = field(default_factory=set)
+    """Samples of the new product."""
+    runs: list[str] = field(default_factory=list)
+    """Training runs that were judged, the newest last."""
+    events: dict[str, datetime] = field(default_factory=dict)
 
     def mark(self, name: str) -> None:
         self.events[name] = datetime.now(UTC)
 
 
-def prepare(fleet: Fleet, *, training: Cells, held_out: Cells, split_seed: int) -> Story:
-    """Bring the archive with its labels, and say when a model is to be trained anew."""
-    poly_training, poly_held_out = data.split(data.load_cells(Product.POLY), seed=split_seed)
+def prepare(fleet: Fleet, *, training: Cells, held_out: Cells, new_labels: int = LABELS_MIN) -> Story:
+    """Bring the archive with its labels, and say that a model is to be trained anew when inputs have drifted and there
+    are `new_labels` beside those of the archive."""
+    poly_training, poly_held_out = data.split(data.load_cells(Product.POLY), seed=data.SPLIT_SEED)
     archive = write_archive(training)
     fleet.operate(
         *["samples", "add", str(archive), "--model", MODEL, "--labels", str(archive / "labels.csv")],
@@ -75,15 +78,29 @@ def prepare(fleet: Fleet, *, training: Cells, held_out: Cells, split_seed: int) 
     strategy.write_text(STRATEGY)
     fleet.operate(
         *["training", "policy", "set", MODEL, "--trainer", "head", "--on-drift"],
-        *["--drift-min-new-labels", str(len(training) + LABELS_MIN)],
+        *["--drift-min-new-labels", str(len(training) + new_labels)],
         *["--class-budget", "0.05", "--deployment", DEPLOYMENT, "--strategy", str(strategy)],
     )
     return Story(
         held_out={Product.MONO: held_out, Product.POLY: poly_held_out},
         pool=poly_training,
         archive_labels=len(training),
-        events={},
     )
+
+
+def train_on_labels(fleet: Fleet, count: int) -> None:
+    """From now on train whenever there are so many new labels."""
+    fleet.operate("training", "policy", "set", MODEL, "--no-on-drift", "--min-new-labels", str(count))
+
+
+def await_reference(fleet: Fleet) -> None:
+    """Wait until every station has learned what the version in the field sees."""
+
+    def learned() -> bool:
+        drifts = fleet.operate("drift", "list", "--model", MODEL)
+        return len(drifts) == len(STATIONS) and all(drift["state"] != "LEARNING" for drift in drifts)
+
+    wait_for("what the stations see to be learned", learned, fleet, seconds=DRIFT_SECONDS)
 
 
 def write_archive(cells: Cells) -> Path:
@@ -99,17 +116,35 @@ def write_archive(cells: Cells) -> Path:
 
 def close(fleet: Fleet, cameras: Cameras, story: Story) -> None:
     """Take the line from the new product to a version that knows it."""
-    story.before = _serving(fleet)
+    turn(fleet, cameras, story)
+    import_labels(fleet, story)
+    promotion = await_judgement(fleet, story)
+    if promotion["state"] != "PROPOSED":
+        raise DemoError(f"the candidate is not proposed: {'; '.join(promotion['judgement']['reasons'])}")
+    approve(fleet, story)
+    await_rollout(fleet, story)
+    judge_held_out(fleet, cameras, story)
+
+
+def turn(fleet: Fleet, cameras: Cameras, story: Story) -> None:
+    """Show the new product at the stations, and wait until drift is flagged."""
+    story.before = story.after = _serving(fleet)
     cameras.stop()
     story.mark("the line turns to poly cells")
-    cameras.start("poly", each_its_own(data.together(story.pool, story.held_out[Product.POLY])))
+    show_new_product(cameras, story)
     say("the line turns to poly-crystalline cells, which no version has seen")
     wait_for("drift", lambda: bool(_drifted(fleet)), fleet, seconds=DRIFT_SECONDS)
     story.mark("drift is flagged")
     say(f"drift is flagged at {', '.join(_drifted(fleet))}")
-    import_labels(fleet, story)
-    await_candidate(fleet, story)
-    await_rollout(fleet, story)
+
+
+def show_new_product(cameras: Cameras, story: Story) -> None:
+    """Each cell passes one station, those that are held out among them."""
+    cameras.start("poly", each_its_own(data.together(story.pool, story.held_out[Product.POLY])))
+
+
+def judge_held_out(fleet: Fleet, cameras: Cameras, story: Story) -> None:
+    """Let the newest version judge every held-out cell of both products once at least, then stop the cameras."""
     cameras.stop()
     both = each_its_own(data.together(*story.held_out.values()))
     cameras.start("both", both)
@@ -122,40 +157,43 @@ def close(fleet: Fleet, cameras: Cameras, story: Story) -> None:
     cameras.stop()
 
 
-def import_labels(fleet: Fleet, story: Story) -> None:
-    """Label what the stations sent of the new product, at most LABELS_MAX samples."""
+def import_labels(fleet: Fleet, story: Story, *, least: int = LABELS_MIN, most: int = LABELS_MAX) -> None:
+    """Label what the stations sent of the new product and nobody has labelled yet, at most `most` samples. Raises
+    DemoError when fewer than `least` come."""
     truth = dict(zip(story.pool.part_ids, story.pool.defective.tolist(), strict=True))
     chosen: dict[str, bool] = {}
 
     def enough() -> bool:
         samples = fleet.operate("samples", "list", "--model", MODEL)
         own = [sample for sample in reversed(samples) if sample["agent"] and sample["result"]["part_id"] in truth]
+        new = [sample for sample in own if sample["name"] not in story.labelled]
         chosen.clear()
-        chosen.update(
-            {summary.resource_id(each["name"]): truth[each["result"]["part_id"]] for each in own[:LABELS_MAX]}
-        )
-        return len(chosen) == LABELS_MAX
+        for sample in new[:most]:
+            chosen[sample["name"]] = truth[sample["result"]["part_id"]]
+        return len(chosen) == most
 
     try:
-        wait_for(f"{LABELS_MAX} samples of poly cells", enough, fleet, seconds=SAMPLES_SECONDS)
+        wait_for(f"{most} samples of poly cells", enough, fleet, seconds=SAMPLES_SECONDS)
     except DemoError:
-        if len(chosen) < LABELS_MIN:
+        if len(chosen) < least:
             raise
     file = FOLDER / "labels.csv"
-    _write_csv(file, ("sample", "label"), [(sample, label(bad)) for sample, bad in chosen.items()])
+    _write_csv(file, ("sample", "label"), [(summary.resource_id(name), label(bad)) for name, bad in chosen.items()])
     fleet.operate("samples", "import", str(file), "--model", MODEL, "--annotator", "elpv-dataset")
-    story.labels = len(chosen)
+    story.labelled.update(chosen)
     story.mark("labels are imported")
     bad = sum(chosen.values())
     say(f"imported {len(chosen)} labels of samples ({bad} defective), which are the data set's own truth")
 
 
-def await_candidate(fleet: Fleet, story: Story) -> None:
-    """Wait for the run that drift and labels trigger, and approve its candidate as a person would."""
+def await_judgement(fleet: Fleet, story: Story) -> Mapping[str, Any]:
+    """Wait until the run that is triggered next has been judged; return its promotion."""
+    known = set(story.runs)
     found: list[Mapping[str, Any]] = []
 
     def judged() -> bool:
-        found[:] = fleet.operate("training", "judgements", "--model", MODEL)
+        promotions = fleet.operate("training", "judgements", "--model", MODEL)
+        found[:] = [promotion for promotion in promotions if _run_of(promotion) not in known]
         failed = [run for run in fleet.operate("training", "list", "--model", MODEL) if run["state"] == "FAILED"]
         if failed:
             raise DemoError(f"{failed[0]['name']} failed: {failed[0]['reason']}: {failed[0]['message']}")
@@ -163,17 +201,20 @@ def await_candidate(fleet: Fleet, story: Story) -> None:
 
     wait_for("a candidate", judged, fleet, seconds=TRAINING_SECONDS)
     promotion = found[0]
-    story.run = promotion["name"].split("/")[1]
+    story.runs.append(_run_of(promotion))
     overall = promotion["judgement"]["overall"]
     say(
-        f"run {story.run} made a candidate; on {overall['items']} cells of the holdout its {overall['metric']} is "
+        f"run {story.runs[-1]} made a candidate; on {overall['items']} cells of the holdout its {overall['metric']} is "
         f"{overall['candidate']:.3f}, that of the version in the field {overall['champion']:.3f}: "
         f"{promotion['judgement']['verdict']}"
     )
     story.mark("a candidate is judged")
-    if promotion["state"] != "PROPOSED":
-        raise DemoError(f"the candidate is not proposed: {'; '.join(promotion['judgement']['reasons'])}")
-    fleet.operate("training", "approve", story.run, "--reason", "a real gain on the new product")
+    return promotion
+
+
+def approve(fleet: Fleet, story: Story) -> None:
+    """Let the candidate of the newest run go out, as a person would."""
+    fleet.operate("training", "approve", story.runs[-1], "--reason", "a real gain on the new product")
     story.mark("it is approved")
 
 
@@ -182,7 +223,7 @@ def await_rollout(fleet: Fleet, story: Story) -> None:
     rollout: list[str] = []
 
     def started() -> bool:
-        rollout[:] = [summary.resource_id(fleet.operate("training", "judgement", story.run)["rollout"])]
+        rollout[:] = [summary.resource_id(fleet.operate("training", "judgement", story.runs[-1])["rollout"])]
         return rollout != [""]
 
     wait_for("the rollout of the candidate", started, fleet, seconds=ROLLOUT_SECONDS)
@@ -239,7 +280,7 @@ def loop_facts(fleet: Fleet, story: Story, judged: Sequence[Judged]) -> LoopFact
     def auc(version: int, product: Product) -> float:
         return summary.quality(judged, version, product).auc
 
-    promotion = fleet.operate("training", "judgement", story.run)
+    promotion = fleet.operate("training", "judgement", story.runs[-1])
     flagged = sorted({agent for agent, _ in _flagged(fleet)})
     draw(fleet, story, judged)
     begin, end = story.events["drift is flagged"], story.events[f"version {story.after} serves everywhere"]
@@ -248,7 +289,7 @@ def loop_facts(fleet: Fleet, story: Story, judged: Sequence[Judged]) -> LoopFact
         auc_after=auc(story.after, Product.POLY),
         auc_mono_before=auc(story.before, Product.MONO),
         auc_mono_after=auc(story.after, Product.MONO),
-        labels=story.labels,
+        labels=len(story.labelled),
         drift_flagged=tuple(flagged),
         minutes=round((end - begin).total_seconds() / 60, 2),
         judgement="; ".join(promotion["judgement"]["reasons"]),
@@ -276,6 +317,11 @@ def _flagged(fleet: Fleet) -> list[tuple[str, str]]:
         for drift in drifts
         if int(drift["episode_count"]) > 0 or drift["state"] == "DRIFTED"
     ]
+
+
+def _run_of(promotion: Mapping[str, Any]) -> str:
+    """ "trainingRuns/r1/promotion" -> "r1"."""
+    return str(promotion["name"]).split("/")[1]
 
 
 def _drifted(fleet: Fleet) -> list[str]:
