@@ -83,9 +83,8 @@ def run_rounds(fleet: Fleet, count: int) -> list[Round]:
                 seconds=round(time.monotonic() - begin, 1),
             )
         )
-        say(
-            f"round {number}: {rounds[-1].labels} labels, {verdict}, version {story.after}, poly {rounds[-1].auc_poly:.3f}"
-        )
+        auc = rounds[-1].auc_poly
+        say(f"round {number}: {len(story.labelled)} labels, {verdict}, version {story.after}, AUC on poly {auc:.3f}")
     return rounds
 
 
