@@ -48,8 +48,8 @@ class DriftState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftPolicy:
-    """How drift is looked for. Counts are of inferences that did not fail, or of the values of a statistic: an agent may
-    look at a share of its inputs."""
+    """How drift is looked for. Counts are of inferences that did not fail, or of the values of a statistic: an agent
+    may look at a share of its inputs."""
 
     reference_count: int
     """First values of each statistic that make a reference. Up to `reference_factor_max` times as many while clusters
