@@ -165,22 +165,10 @@ def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None
     )
     sample_spool = DiskSampleSpool(folder.samples, clock=clock, bytes_max=options.spool_bytes)
     tracing = open_tracing(settings.agent)
-    controller = GrpcController(
-        settings.endpoints,
-        certificates,
-        agent=settings.agent,
-        on_endpoints=_endpoint_keeper(folder, settings),
-        traces=tracing or NO_TRACES,
-    )
+    controller = _open_controller(folder, settings, certificates, tracing)
     samples = reporting.sample_delivery(sample_spool, controller, conditions=told, clock=clock, rng=rng)
-    collector = SampleCollector(
-        sample_spool,
-        InputWatch(result_log, JsonBaselineFile(folder.samples), clock=clock, rng=rng),
-        conditions=told,
-        clock=clock,
-        rng=rng,
-        redactors=installed_redactors(),
-        on_sample=samples.hurry,
+    collector = _open_collector(
+        folder, sample_spool, result_log, told=told, clock=clock, rng=rng, on_sample=samples.hurry
     )
     traffic = Traffic()
     shadows = Shadows(results=result_log, samples=collector, traffic=traffic, clock=clock)
@@ -202,18 +190,9 @@ def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None
         clock=clock,
         rng=rng,
     )
-    sync_loop = SyncLoop(
-        controller=controller,
-        executor=executor,
-        runtime=used_runtime,
-        conditions=told,
-        clock=clock,
-        rng=rng,
-        sample_counts=collector.counts,
-    )
-    sync_loop.subscribe(evidence.hurry)
-    sync_loop.subscribe(samples.hurry)
-    sync_loop.subscribe(executor.hurry)
+    sync_loop = _new_sync_loop(controller, executor, used_runtime, collector, told=told, clock=clock, rng=rng)
+    for hurried in (evidence.hurry, samples.hurry, executor.hurry):
+        sync_loop.subscribe(hurried)
     renewal = Renewal(certificates=certificates, controller=controller, conditions=told, clock=clock, rng=rng)
     vitals = Vitals(
         serving=serving,
@@ -241,6 +220,60 @@ def compose(folder: AgentFolder, options: RunOptions, *, runtime: Runtime | None
         collector=collector,
         evidence=evidence,
         samples=samples,
+    )
+
+
+def _open_controller(
+    folder: AgentFolder, settings: AgentSettings, certificates: IdentityFiles, tracing: Tracing | None
+) -> GrpcController:
+    return GrpcController(
+        settings.endpoints,
+        certificates,
+        agent=settings.agent,
+        on_endpoints=_endpoint_keeper(folder, settings),
+        traces=tracing or NO_TRACES,
+    )
+
+
+def _new_sync_loop(
+    controller: GrpcController,
+    executor: Executor,
+    runtime: Runtime,
+    collector: SampleCollector,
+    *,
+    told: Conditions,
+    clock: Clock,
+    rng: random.Random,
+) -> SyncLoop:
+    return SyncLoop(
+        controller=controller,
+        executor=executor,
+        runtime=runtime,
+        conditions=told,
+        clock=clock,
+        rng=rng,
+        sample_counts=collector.counts,
+    )
+
+
+def _open_collector(
+    folder: AgentFolder,
+    spool: DiskSampleSpool,
+    log: DiskResultLog,
+    *,
+    told: Conditions,
+    clock: Clock,
+    rng: random.Random,
+    on_sample: Callable[[], None],
+) -> SampleCollector:
+    return SampleCollector(
+        spool,
+        InputWatch(log, JsonBaselineFile(folder.samples), clock=clock, rng=rng),
+        conditions=told,
+        clock=clock,
+        rng=rng,
+        redactors=installed_redactors(),
+        on_sample=on_sample,
     )
 
 

@@ -71,12 +71,14 @@ class RedactedRegion:
             )
 
 
-_SHARES = {
-    "random_fraction": "use a share from 0 (keep none) to 1 (keep all)",
-    "confidence_below": "use a score from 0 (keep none) to 1 (keep all)",
-    "margin_below": "use a difference of scores from 0 (keep none) to 1 (keep all)",
-    "entropy_above": "use a normalised entropy from 0 (keep what is not certain) to 1 (keep none)",
-}
+_SHARES = MappingProxyType(
+    {
+        "random_fraction": "use a share from 0 (keep none) to 1 (keep all)",
+        "confidence_below": "use a score from 0 (keep none) to 1 (keep all)",
+        "margin_below": "use a difference of scores from 0 (keep none) to 1 (keep all)",
+        "entropy_above": "use a normalised entropy from 0 (keep what is not certain) to 1 (keep none)",
+    }
+)
 _COUNTS = ("budget_bytes_per_day", "budget_images_per_day")
 NEAR_DUPLICATE_BITS_MAX = 64
 """Of the hash that says how near two images are."""
