@@ -134,11 +134,7 @@ def serve(
             limits.AGENT_CERTIFICATE_TTL_MAX,
             field="agent_certificate_ttl",
         ),
-        result_retention=None
-        if result_retention is None
-        else _bounded(
-            result_retention, limits.RESULT_RETENTION_MIN, limits.RESULT_RETENTION_MAX, field="result_retention"
-        ),
+        result_retention=_retention(result_retention),
         log_level=_log_level(log_level),
     )
     scraped = None if metrics is None else _metrics_address(metrics, allow_remote=allow_remote)
@@ -202,6 +198,13 @@ class Listeners:
 def _following(api: Address, place: int) -> Address:
     port = api.port + place
     return api.with_port(port if api.port and port <= 65535 else 0)
+
+
+def _retention(text: str | None) -> timedelta | None:
+    """None keeps results for good."""
+    if text is None:
+        return None
+    return _bounded(text, limits.RESULT_RETENTION_MIN, limits.RESULT_RETENTION_MAX, field="result_retention")
 
 
 def _bounded(text: str, least: timedelta, most: timedelta, *, field: str) -> timedelta:

@@ -111,7 +111,7 @@ async def test_results_of_the_table_before_the_lake_come_first(
     store: MemoryStore, evidence: Evidence, results: Results
 ) -> None:
     async with store.write() as work:
-        work.result_index._tables.result_rows |= {  # type: ignore[attr-defined]
+        work.result_index._tables.result_rows |= {
             number: make_result(batch=0, index=number, part_id=f"old-{number}") for number in (1, 2, 3, 5)
         }
     await report(evidence, 1, "a", "b")

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tests.bench.missing import MissingToolError
@@ -27,7 +27,7 @@ http {{
         ssl_certificate_key {key};
         ssl_protocols TLSv1.3;
         root {root};
-    }}
+{more}    }}
 }}
 """
 
@@ -46,15 +46,27 @@ def require() -> None:
         raise MissingToolError(f"needs {' and '.join(missing)}; on Debian: apt-get install {' '.join(missing)}")
 
 
+_STORING = """        client_body_temp_path {folder}/incoming;
+        client_max_body_size 64m;
+        dav_methods PUT;
+        create_full_put_path on;
+"""
+
+
+def storing(root: Path, *, folder: Path, certificate: Path, key: Path) -> AbstractContextManager[int]:
+    """As `serving`, and take files by WebDAV's PUT."""
+    return serving(root, folder=folder, certificate=certificate, key=key, more=_STORING.format(folder=folder))
+
+
 @contextmanager
-def serving(root: Path, *, folder: Path, certificate: Path, key: Path) -> Iterator[int]:
+def serving(root: Path, *, folder: Path, certificate: Path, key: Path, more: str = "") -> Iterator[int]:
     """Serve the files below `root` over TLS 1.3 with one worker; yield the port."""
     folder.mkdir(parents=True, exist_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     configuration = folder / "nginx.conf"
     configuration.write_text(
-        _CONFIGURATION.format(folder=folder, port=port, certificate=certificate, key=key, root=root)
+        _CONFIGURATION.format(folder=folder, port=port, certificate=certificate, key=key, root=root, more=more)
     )
     # As root, nginx gives its worker to another user, who cannot read a folder of ours.
     user = ["-g", "user root;"] if os.geteuid() == 0 else []
