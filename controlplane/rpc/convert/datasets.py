@@ -22,7 +22,7 @@ _NUMBERS = ("holdout_percent", "validation_percent", "near_duplicate_distance", 
 
 def rule_from_proto(message: dataset_pb2.DatasetRule) -> DatasetRule:
     """Return the rule; what is absent has the default."""
-    given = {name: getattr(message, name) for name in _NUMBERS if message.HasField(name)}
+    given = {field.name: value for field, value in message.ListFields() if field.name in _NUMBERS}
     return DatasetRule(**given, weights=tuple(map(_weight_from_proto, message.weights)))
 
 
