@@ -128,6 +128,7 @@ def close(fleet: Fleet, cameras: Cameras, story: Story) -> None:
 
 def turn(fleet: Fleet, cameras: Cameras, story: Story) -> None:
     """Show the new product at the stations, and wait until drift is flagged."""
+    await_reference(fleet)
     story.before = story.after = _serving(fleet)
     cameras.stop()
     story.mark("the line turns to poly cells")

@@ -54,7 +54,6 @@ def run_rounds(fleet: Fleet, count: int) -> list[Round]:
     story = loop.prepare(fleet, training=training, held_out=held_out, new_labels=LABELS_MIN)
     cameras.start("mono", dict.fromkeys(STATIONS, held_out))
     roll_out(fleet, 1)
-    loop.await_reference(fleet)
     loop.turn(fleet, cameras, story)
     rounds: list[Round] = []
     for number in range(1, count + 1):
