@@ -30,10 +30,12 @@ from lineside.v1 import (
     join_token_pb2,
     join_token_service_pb2,
     join_token_service_pb2_grpc,
+    lineage_service_pb2,
     model_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
     operator_pb2,
+    promotion_pb2,
     result_service_pb2,
     result_service_pb2_grpc,
     rollout_pb2,
@@ -43,6 +45,7 @@ from lineside.v1 import (
     sample_pb2,
     sample_service_pb2,
     sample_service_pb2_grpc,
+    training_policy_pb2,
     training_run_pb2,
     upload_pb2,
     upload_service_pb2,
@@ -55,6 +58,7 @@ from tests.client.fake_answers import Refusal as Refusal
 from tests.client.fake_answers import find, page
 from tests.client.fake_drift import Drifts
 from tests.client.fake_engine import Agents, Audit, Operators, Rollouts
+from tests.client.fake_promotion import Lineages, Promotions, TrainingPolicies
 from tests.client.fake_training import Training
 
 TOKEN = "lso1.test"
@@ -120,6 +124,9 @@ class FakeController:
     """What becomes of a run, one each time that it is read."""
     training_log: list[bytes | Refusal] = field(default_factory=list)
     trainers: list[training_run_pb2.Trainer] = field(default_factory=list)
+    promotions: dict[str, promotion_pb2.Promotion] = field(default_factory=dict)
+    training_policies: dict[str, training_policy_pb2.TrainingPolicy] = field(default_factory=dict)
+    lineages: dict[str, lineage_service_pb2.Lineage] = field(default_factory=dict)
     port: int = 0
     bytes_port: int = 0
     _servers: list[grpc.Server] = field(default_factory=list)
@@ -140,6 +147,9 @@ class FakeController:
                 Operators,
                 Drifts,
                 Training,
+                Promotions,
+                TrainingPolicies,
+                Lineages,
             ),
             port=self.port,
         )
