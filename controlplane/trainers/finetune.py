@@ -1,8 +1,9 @@
 """`python -m controlplane.trainers.finetune`: trains every layer of the base version. Needs torch.
 
 The head is refitted first, as `head` does, and from there all layers are trained with a small step; of the epochs the
-one that is best on the validation items is the candidate. Parameters: `epochs`, `step` (of the layers; the head's is
-ten times that), `batch`, `seed`, `flips` (whether mirrored pictures count as the same; true), and those of `weighting`.
+one that is best on the validation items, if it beats the head alone, is the candidate. Parameters: `epochs`, `step`
+(the share of its size by which a weight moves at once), `batch`, `seed`, `flips` (whether mirrored pictures count as
+the same; true), and those of `weighting`.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from controlplane.trainers.torch_graph import TorchGraph
 
 _PARAMETERS = weighting.PARAMETERS | {"epochs", "step", "batch", "seed", "flips"}
 _HEAD_REGULARISATION = 0.01
-_HEAD_STEP = 10.0
+_SIZE_MIN = 1e-3
 _GRADIENT_NORM_MAX = 1.0
 
 
@@ -87,7 +88,7 @@ def _plan(task: Task) -> _Plan:
         raise TrainerError(f"parameter flips is {flips!r}; give true or false")
     return _Plan(
         epochs=int(task.number("epochs", 8, least=1, most=1000)),
-        step=task.number("step", 1e-4, least=1e-7, most=1.0),
+        step=task.number("step", 1e-3, least=1e-7, most=1.0),
         batch=int(task.number("batch", 16, least=1, most=1024)),
         seed=int(task.number("seed", 0, least=0, most=1 << 31)),
         flips=flips,
@@ -115,7 +116,8 @@ class _Tuning:
         optimiser = self.torch.optim.AdamW(self._groups(), weight_decay=1e-4)
         steps = plan.epochs * -(-len(self.training.items) // plan.batch)
         schedule = self.torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        best, best_score = _copy(self.graph), -1.0
+        # The head alone is what it has to beat.
+        best, best_score = _copy(self.graph), self._score(-1)
         for epoch in range(plan.epochs):
             order = draw.permutation(len(self.training.items))
             for start in range(0, len(order), plan.batch):
@@ -126,11 +128,15 @@ class _Tuning:
                 self.torch.nn.utils.clip_grad_norm_(list(self.graph.weights.values()), _GRADIENT_NORM_MAX)
                 optimiser.step()
                 schedule.step()
-            score = mean_auc(self.network, self.numbers(), _truth(self.validation)) if len(self.held) else float(epoch)
+            score = self._score(epoch)
             if score > best_score:
                 best, best_score = _copy(self.graph), score
             tell((epoch + 1) / plan.epochs, f"epoch {epoch + 1} of {plan.epochs}: {score:.4f}")
         return best
+
+    def _score(self, epoch: int) -> float:
+        """By which epochs are compared: where nothing validates, the later the better."""
+        return mean_auc(self.network, self.numbers(), _truth(self.validation)) if len(self.held) else float(epoch)
 
     def numbers(self) -> npt.NDArray[np.float64]:
         """Of the head, for the validation items."""
@@ -143,13 +149,12 @@ class _Tuning:
         return np.concatenate(parts).astype(np.float64)
 
     def _groups(self) -> list[dict[str, Any]]:
-        network, weights = self.network, self.graph.weights
-        own = {network.matmul.input_value(1).get_node().get_friendly_name()}
-        if network.bias is not None:
-            own |= {source.get_node().get_friendly_name() for source in network.bias.input_values()}
+        """Each weight moves by a share of its own size: the head's may be thousands of times those of the layers."""
+        weights = self.graph.weights.values()
+        sizes = [float(weight.detach().square().mean().sqrt()) for weight in weights]
         return [
-            {"params": [weight for name, weight in weights.items() if name not in own], "lr": self.plan.step},
-            {"params": [weight for name, weight in weights.items() if name in own], "lr": self.plan.step * _HEAD_STEP},
+            {"params": [weight], "lr": self.plan.step * max(size, _SIZE_MIN)}
+            for weight, size in zip(weights, sizes, strict=True)
         ]
 
     def _loss(self, inputs: Array, rows: npt.NDArray[np.intp]) -> Any:

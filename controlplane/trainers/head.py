@@ -31,6 +31,7 @@ _PARAMETERS = weighting.PARAMETERS | {"regularisation"}
 _REGULARISATION = 0.01
 """Features outnumber items, so strongly regularised; weaker or stronger by ten costs what the base version could do."""
 _SKIPPED_SHARE_MAX = 0.5
+_DEVIATION_SHARE_MIN = 0.02
 _ITERATIONS = 3000
 
 
@@ -88,10 +89,9 @@ def class_labels(network: Network) -> tuple[str, ...]:
 
 def fit(network: Network, examples: Examples, regularisation: float) -> Head:
     """Logistic regression on standardised features, folded into a linear layer on the raw ones."""
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler().fit(examples.features)
-    scaled = scaler.transform(examples.features)
+    features = examples.features.astype(np.float64)
+    mean, scale = features.mean(axis=0), _scale(features)
+    scaled = (features - mean) / scale
     if network.outputs > 1 and network.activation is Activation.SIGMOID:
         # Each number answers for itself whether it is this class.
         fitted = [
@@ -106,11 +106,20 @@ def fit(network: Network, examples: Examples, regularisation: float) -> Head:
         # Of two classes one set is fitted: the difference of theirs.
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercepts = np.concatenate([-intercepts, intercepts]) / 2
-    weights = coefficients / scaler.scale_
+    weights = coefficients / scale
     return Head(
         weights=np.ascontiguousarray(weights.T, dtype=np.float32),
-        bias=(intercepts - weights @ scaler.mean_).astype(np.float32),
+        bias=(intercepts - weights @ mean).astype(np.float32),
     )
+
+
+def _scale(features: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """What each feature is divided by: its deviation, yet never so little that what a station's processor rounds away
+    (bf16 keeps a 256th of a number) would be taken for news."""
+    size = np.sqrt((features**2).mean(axis=0))
+    scale: npt.NDArray[np.float64] = np.maximum(features.std(axis=0), _DEVIATION_SHARE_MIN * size)
+    scale[scale == 0] = 1.0
+    return scale
 
 
 def logits(head: Head, features: Floats) -> npt.NDArray[np.float64]:

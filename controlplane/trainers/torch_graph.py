@@ -40,7 +40,7 @@ class TorchGraph:
                 if value.is_floating_point():
                     value = value.float()
                 self._constants[name] = value
-                if name in trained and value.is_floating_point() and value.numel() > 1:
+                if name in trained and value.is_floating_point() and value.dim() > 0:
                     self.weights[name] = value.requires_grad_()
 
     def __call__(self, inputs: Any) -> Any:
