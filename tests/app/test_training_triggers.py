@@ -1,5 +1,6 @@
 """Training policies and their triggers: one run a set of labels, whatever is killed in between."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from controlplane.app.datasets import Datasets
 from controlplane.app.ports import Store
-from controlplane.app.training import Training
+from controlplane.app.training import Training, TrainingRequest
 from controlplane.app.training_policies import TrainingPolicies
 from controlplane.app.training_triggers import TrainingTriggers
 from controlplane.domain.dataset import DatasetRule
@@ -28,7 +29,7 @@ from tests.support.factories import SOLAR, WELD, digest_of, make_deployment, mak
 from tests.support.judging import ALL_AT_ONCE, make_policy, make_promotion
 from tests.support.memory_blobs import MemoryBlobStore
 from tests.support.memory_store import MemoryStore
-from tests.support.training import MemoryRunner
+from tests.support.training import MemoryRunner, make_run
 from tests.support.virtual_time import CountingIds, VirtualClock
 from tests.training.trainers import trainer
 
@@ -181,6 +182,34 @@ async def test_a_crash_anywhere_leaves_one_run(scene: Scene, at_write: int, comm
     (run,) = await scene.runs()
     await scene.end(run)
     await scene.restarted().tick()
+    assert len(await scene.runs()) == 1
+
+
+async def test_two_that_both_believe_to_lead_start_one_run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    await scene.prepare()
+    await scene.label(3)
+    both, create = asyncio.Barrier(2), Training.create
+
+    async def create_together(self: Training, request: TrainingRequest) -> TrainingRun:
+        await both.wait()
+        return await create(self, request)
+
+    monkeypatch.setattr(Training, "create", create_together)
+    await asyncio.gather(scene.restarted().tick(), scene.restarted().tick())
+    assert len(await scene.runs()) == 1
+
+
+async def test_what_a_person_trained_on_is_not_trained_on_again(scene: Scene) -> None:
+    await scene.prepare(replace(POLICY, min_new_labels=1))
+    await scene.label(3)
+    datasets = Datasets(store=scene.store, blobs=scene.blobs, reader=PillowReader(), clock=scene.clock, ids=scene.ids)
+    frozen = await datasets.freeze(SOLAR, rule=POLICY.dataset_rule, actor="operators/anna")
+    async with scene.store.write() as work:
+        run = make_run(dataset_id=frozen.id, state=TrainingState.SUCCEEDED, create_time=scene.clock.now())
+        await work.training_runs.add(run)
+        scene.clock.advance(60)
+        await work.labels.add([await scene._opinion(SampleId("lost"), "good")])
+    await scene.triggers.tick()
     assert len(await scene.runs()) == 1
 
 
