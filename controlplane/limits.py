@@ -148,6 +148,8 @@ JUDGING_TICK_SECONDS = 2.0
 """A look at a few rows; what is found takes minutes."""
 PROMOTION_TICK_SECONDS = 2.0
 """An operator who has approved waits for it."""
+PROMOTION_RETRY_SECONDS = 20.0
+"""What could not go out is tried again: each try reads the fleet, and what it waits for takes people minutes."""
 LINEAGE_DEPTH_MAX = 100
 """Versions back: a new one a week for two years."""
 LINEAGE_ROLLOUTS_MAX = 100
@@ -527,3 +529,5 @@ RESULT_RETENTION_MIN = timedelta(days=1)
 """Below it a weekend's results would be gone before anybody has seen them."""
 RESULT_RETENTION_MAX = timedelta(days=36_500)
 """Whoever wants more wants them for good."""
+LAKE_PARTS_REJUDGED_MAX = 500
+"""Parts of a page whose samples a version is asked about: half a minute of a small model."""

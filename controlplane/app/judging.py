@@ -8,6 +8,7 @@ What holds:
   tries again.
 """
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,7 +124,9 @@ class Judging:
             for item, mine, theirs in zip(items, ours, champion, strict=True)
             if mine is not None and theirs is not None
         ]
-        return judge(
+        # Seconds of arithmetic for the largest holdouts: the event loop goes on meanwhile.
+        return await asyncio.to_thread(
+            judge,
             both,
             case.policy.judgement if case.policy is not None else JudgementPolicy(),
             champion_version=case.champion.number,

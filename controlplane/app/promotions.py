@@ -10,11 +10,11 @@ What holds:
 
 import uuid
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
-from controlplane import observability
+from controlplane import limits, observability
 from controlplane.app.audit import write_down
 from controlplane.app.paging import Page, clamp_page_size, decode_page_token, encode_page_token, page_of
 from controlplane.app.pins import check_reason
@@ -106,18 +106,26 @@ class PromotionTicks:
         self._rollouts = rollouts
         self._clock = clock
         self._ids = ids
+        self._next_tries: dict[TrainingRunId, datetime] = {}
+        """Of promotions that could go no further: each try reads the fleet. That a restart forgets it costs one try."""
 
     async def tick(self) -> None:
-        """Take every open promotion as far as it goes, oldest first."""
+        """Take every open promotion as far as it goes, oldest first; one that could go no further every
+        PROMOTION_RETRY_SECONDS."""
         async with self._store.read() as uow:
             open_ones = await uow.promotions.list_in([PromotionState.APPROVED, PromotionState.PUBLISHED])
+        now = self._clock.now()
         for promotion in open_ones:
-            await self._carry(promotion)
+            if now >= self._next_tries.get(promotion.run_id, now):
+                await self._carry(promotion)
 
     async def _carry(self, promotion: Promotion) -> None:
         try:
             cause = await self._try(promotion)
+            self._next_tries.pop(promotion.run_id, None)
             if cause:
+                pause = timedelta(seconds=limits.PROMOTION_RETRY_SECONDS)
+                self._next_tries[promotion.run_id] = self._clock.now() + pause
                 await self._wait(promotion, cause)
         except StaleWriteError:
             # Somebody else was faster: the next tick looks at what there is then.

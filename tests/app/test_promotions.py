@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from controlplane import limits
 from controlplane.app.ports import Store
 from controlplane.app.promotions import Promotions, PromotionTicks
 from controlplane.app.registry import Registry
@@ -152,14 +153,19 @@ async def test_a_policy_that_changes_after_the_judgement_changes_nothing_of_it(s
 
 async def test_what_cannot_go_out_now_says_why_and_goes_when_it_can(scene: Scene) -> None:
     await scene.prepare(make_promotion(state=PromotionState.APPROVED, decider="operators/anna"), agents=False)
-    await scene.ticks().tick()
+    ticks = scene.ticks()
+    await ticks.tick()
     waiting = await scene.promotion()
     assert (waiting.state, waiting.version) == (PromotionState.PUBLISHED, 2)
     assert "holds no agent that it could move" in waiting.message
-    await scene.ticks().tick()
+    scene.fleet.clock.advance(limits.PROMOTION_RETRY_SECONDS)
+    await ticks.tick()
     assert (await scene.promotion()).revision == waiting.revision, "it is said once"
     await scene.fleet.enrol("st-3")
-    await scene.ticks().tick()
+    await ticks.tick()
+    assert (await scene.promotion()).state is PromotionState.PUBLISHED, "it is not tried at every tick"
+    scene.fleet.clock.advance(limits.PROMOTION_RETRY_SECONDS)
+    await ticks.tick()
     released = await scene.promotion()
     assert (released.state, released.message) == (PromotionState.RELEASED, "")
 
