@@ -48,6 +48,7 @@ from controlplane.app.ports import BlobStore, Store
 from controlplane.app.ports_lake import ObjectStore, ResultCodec
 from controlplane.app.registry import Registry
 from controlplane.app.rehearsals import Rehearsals
+from controlplane.app.rejudging import SampleJudges
 from controlplane.app.result_questions import ResultQuestions
 from controlplane.app.results import Results
 from controlplane.app.revocations import Revocations
@@ -65,6 +66,7 @@ from controlplane.domain.ids import AgentId
 from controlplane.folder import clear_workspace, take_over
 from controlplane.identity.authority import LocalAuthority
 from controlplane.identity.peers import parse_peer
+from controlplane.inspection.evaluation import OpenVinoEvaluator
 from controlplane.inspection.inspector import OpenVinoInspector
 from controlplane.jobs import Job
 from controlplane.lake.codec import ParquetCodec
@@ -388,6 +390,12 @@ def _registry_services(parts: Parts) -> tuple[Registration, ...]:
             store=parts.store,
             objects=parts.objects,
             engine=DuckDbQuestions(),
+            judges=SampleJudges(
+                store=parts.store,
+                blobs=parts.blobs,
+                evaluator=OpenVinoEvaluator(),
+                workspace=parts.settings.work_dir,
+            ),
             workspace=parts.settings.work_dir,
         ),
         metrics=Metrics(store=parts.store, clock=parts.clock),

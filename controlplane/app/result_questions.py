@@ -16,6 +16,7 @@ from controlplane import limits
 from controlplane.app.paging import clamp_page_size, decode_page_token, encode_page_token
 from controlplane.app.ports import Store
 from controlplane.app.ports_lake import Answer, ObjectStore, QuestionEngine
+from controlplane.app.rejudging import SampleJudges
 from controlplane.domain.errors import FieldInvalidError, LimitExceededError
 from controlplane.domain.evidence import LabelScore, Result, ResultOutcome
 from controlplane.domain.ids import AgentId, ModelId
@@ -50,7 +51,7 @@ class RejudgedPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejudgement:
-    """A page of parts, by part, and counts over all pages."""
+    """A page of parts, and counts over all pages."""
 
     parts: Sequence[RejudgedPart]
     next_token: str
@@ -73,10 +74,19 @@ class RejudgeQuestion:
 class ResultQuestions:
     """Answers questions."""
 
-    def __init__(self, *, store: Store, objects: ObjectStore, engine: QuestionEngine, workspace: Path) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        objects: ObjectStore,
+        engine: QuestionEngine,
+        judges: SampleJudges,
+        workspace: Path,
+    ) -> None:
         self._store = store
         self._objects = objects
         self._engine = engine
+        self._judges = judges
         self._workspace = workspace
 
     async def query(self, sql: str, *, span: ResultSpan, row_limit: int = 0) -> QueryAnswer:
@@ -94,36 +104,49 @@ class ResultQuestions:
         return QueryAnswer(answer=answer, file_count=len(objects), file_bytes=sum(one.size_bytes for one in objects))
 
     async def rejudge(self, question: RejudgeQuestion, *, page_size: int = 0, page_token: str = "") -> Rejudgement:
-        """The parts that the other version judges otherwise, from the results that both gave."""
+        """The parts that the other version judges otherwise: first from the results that both gave, by part; then, of
+        parts that it has not judged, from kept samples on which it is run now, by part."""
         _check(question)
         size = clamp_page_size(page_size)
-        key = decode_page_token(page_token, str)
+        key = decode_page_token(page_token, str, str)
+        source, after = (JudgementSource(str(key[0])), str(key[1])) if key else (JudgementSource.RESULT, "")
         # A part may be judged again at any time after it was passed: only files of the two versions bound this.
         span = ResultSpan(
             model_id=question.model_id, versions=frozenset({question.passed_version, question.judging_version})
         )
-        parameters: list[object] = [
-            question.model_id,
-            question.passed_version,
-            question.judging_version,
-            list(question.good_labels),
-            question.start_time.isoformat() if question.start_time is not None else "-infinity",
-            question.end_time.isoformat() if question.end_time is not None else "infinity",
-        ]
+        of_results = source is JudgementSource.RESULT
+        limit = size + 1 if of_results else limits.LAKE_PARTS_REJUDGED_MAX
+        asked = [*_parameters(question), after, limit]
         async with self._files(span) as (_, files):
-            counts = await self._engine.ask(_COUNTS, files, row_limit=1, parameters=parameters)
+            counts = await self._engine.ask(_COUNTS, files, row_limit=1, parameters=asked[:-2])
             found = await self._engine.ask(
-                _PARTS, files, row_limit=size + 1, parameters=[*parameters, str(key[0]) if key else "", size + 1]
+                _PARTS if of_results else _UNJUDGED, files, row_limit=limit, parameters=asked
             )
-        parts = [_rejudged(row) for row in found.rows]
-        more = len(parts) > size or found.truncated
         passed, judged = (_whole(value) for value in counts.rows[0])
-        return Rejudgement(
-            parts=parts[:size],
-            next_token=encode_page_token(parts[:size][-1].part_id) if more and parts else "",
-            passed_parts=passed,
-            judged_parts=judged,
+        if of_results:
+            parts = [_rejudged(row) for row in found.rows][:size]
+            more = len(found.rows) > size or found.truncated
+            next_token = encode_page_token(source, parts[-1].part_id) if more else ""
+            if not more and passed > judged:
+                next_token = encode_page_token(JudgementSource.SAMPLE, "")
+        else:
+            parts = [*await self._from_samples(question, found.rows)]
+            more = len(found.rows) == limit or found.truncated
+            next_token = encode_page_token(source, str(found.rows[-1][0])) if more else ""
+        return Rejudgement(parts=parts, next_token=next_token, passed_parts=passed, judged_parts=judged)
+
+    async def _from_samples(
+        self, question: RejudgeQuestion, rows: Sequence[Sequence[object]]
+    ) -> Sequence[RejudgedPart]:
+        passed = {str(part_id): _result(one) for part_id, one in rows}
+        said = await self._judges.judge(
+            question.model_id, question.judging_version, list(passed), good_labels=question.good_labels
         )
+        return [
+            RejudgedPart(part_id=part_id, passed=passed[part_id], judged=judged, source=JudgementSource.SAMPLE)
+            for part_id, judged in sorted(said.items())
+            if judged.labels[0].label not in question.good_labels
+        ]
 
     @asynccontextmanager
     async def _files(self, span: ResultSpan) -> AsyncIterator[tuple[Sequence[ResultObject], Sequence[Path]]]:
@@ -203,6 +226,22 @@ SELECT count(*), count(judged.part_id) FROM passed LEFT JOIN judged USING (part_
 _PARTS = f"""{_JUDGED}
 SELECT part_id, passed.one, judged.one FROM passed JOIN judged USING (part_id)
 WHERE NOT still_good AND part_id > $7 ORDER BY part_id LIMIT $8"""  # noqa: S608 - as above
+
+
+_UNJUDGED = f"""{_JUDGED}
+SELECT part_id, passed.one FROM passed LEFT JOIN judged USING (part_id)
+WHERE judged.still_good IS NULL AND part_id > $7 ORDER BY part_id LIMIT $8"""  # noqa: S608 - as above
+
+
+def _parameters(question: RejudgeQuestion) -> Sequence[object]:
+    return [
+        question.model_id,
+        question.passed_version,
+        question.judging_version,
+        list(question.good_labels),
+        question.start_time.isoformat() if question.start_time is not None else "-infinity",
+        question.end_time.isoformat() if question.end_time is not None else "infinity",
+    ]
 
 
 def _rejudged(row: Sequence[object]) -> RejudgedPart:

@@ -1,6 +1,6 @@
 """Questions over the lake: which files they are about, and parts that another version would not have passed."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,15 +8,30 @@ import pytest
 
 from controlplane import limits
 from controlplane.app.evidence import Evidence
+from controlplane.app.ports_judging import SampleContent
 from controlplane.app.ports_lake import Answer
-from controlplane.app.result_questions import RejudgeQuestion, ResultQuestions
+from controlplane.app.rejudging import SampleJudges
+from controlplane.app.result_questions import JudgementSource, RejudgeQuestion, ResultQuestions
 from controlplane.artifacts.object_store import CloudObjectStore, LocalObjectStore
 from controlplane.domain.errors import FieldInvalidError, LimitExceededError
 from controlplane.domain.evidence import LabelScore, Result, ResultOutcome
 from controlplane.domain.lake import ResultSpan
 from controlplane.lake.query import DuckDbQuestions
-from tests.support.factories import NOW, SOLAR, WELD, after_seconds, make_batch, make_result
+from tests.support.factories import (
+    NOW,
+    SOLAR,
+    WELD,
+    after_seconds,
+    digest_of,
+    make_artifact,
+    make_batch,
+    make_model,
+    make_result,
+    make_sample,
+    make_version,
+)
 from tests.support.lake import make_evidence, memory_objects
+from tests.support.memory_blobs import MemoryBlobStore
 from tests.support.memory_store import MemoryStore
 
 Evidences = tuple[MemoryStore, Evidence, ResultQuestions]
@@ -36,9 +51,29 @@ class CountingEngine:
         return Answer(columns=[], rows=[])
 
 
-def open_questions(objects: CloudObjectStore, workspace: Path, engine: object = None) -> Evidences:
+class OneLabelEvaluator:
+    """Says the same of every input, and nothing of what it cannot read."""
+
+    def __init__(self, label: str = "defect") -> None:
+        self._label = label
+
+    async def evaluate(
+        self, folder: Path, contents: AsyncIterator[SampleContent], *, labels: Collection[str]
+    ) -> Sequence[Mapping[str, float] | None]:
+        assert (folder / "file-0").is_file()
+        return [
+            {**dict.fromkeys(labels, 0.1), self._label: 0.9} if content.content_type else None
+            async for content in contents
+        ]
+
+
+def open_questions(
+    objects: CloudObjectStore, workspace: Path, engine: object = None, *, says: str = "defect"
+) -> Evidences:
     store = MemoryStore()
+    judges = SampleJudges(store=store, blobs=MemoryBlobStore(), evaluator=OneLabelEvaluator(says), workspace=workspace)
     questions = ResultQuestions(
+        judges=judges,
         store=store,
         objects=objects,
         engine=engine or DuckDbQuestions(),  # type: ignore[arg-type]
@@ -142,14 +177,13 @@ async def test_parts_that_a_version_passed_and_another_does_not_are_told(tmp_pat
     question = RejudgeQuestion(model_id=SOLAR, passed_version=1, judging_version=2, good_labels=("good", "ok"))
     told = await questions.rejudge(question)
     assert [part.part_id for part in told.parts] == ["reworked", "wrongly-passed"]
-    assert (told.passed_parts, told.judged_parts, told.next_token) == (4, 3, "")
+    assert (told.passed_parts, told.judged_parts) == (4, 3)
     assert told.parts[1].passed == judged("wrongly-passed", 1, "good", batch=1, index=1)
     assert told.parts[1].judged == judged("wrongly-passed", 2, "defect", batch=2, index=1, seconds=60)
 
     first = await questions.rejudge(question, page_size=1)
     rest = await questions.rejudge(question, page_size=1, page_token=first.next_token)
     assert [part.part_id for part in (*first.parts, *rest.parts)] == ["reworked", "wrongly-passed"]
-    assert rest.next_token == ""
 
     later = RejudgeQuestion(
         model_id=SOLAR, passed_version=1, judging_version=2, good_labels=("good",), start_time=after_seconds(5)
@@ -159,6 +193,35 @@ async def test_parts_that_a_version_passed_and_another_does_not_are_told(tmp_pat
         RejudgeQuestion(model_id=WELD, passed_version=1, judging_version=2, good_labels=("good",))
     )
     assert (nothing.parts, nothing.passed_parts) == ([], 0)
+
+
+@pytest.mark.parametrize(("says", "expected"), [("defect", ["kept"]), ("good", [])])
+async def test_parts_that_the_other_version_never_judged_are_told_from_kept_samples(
+    tmp_path: Path, says: str, expected: list[str]
+) -> None:
+    objects = LocalObjectStore(tmp_path)
+    store, evidence, questions = open_questions(objects, tmp_path, says=says)
+    contents = {"file": b"model", "kept": b"an input", "lost": b"another"}
+    blobs = questions._judges._blobs
+    for name in ("file", "kept"):
+        await blobs.put_bytes(digest_of(contents[name]), contents[name])
+    async with store.write() as work:
+        await work.models.add(make_model())
+        await work.models.add_version(make_version(number=2, artifact=make_artifact("model")))
+        for name in ("kept", "lost"):
+            judged_then = judged(name, 1, "good", batch=-1, index=-1)
+            sample = make_sample(id=name, digest=digest_of(contents[name]), result=judged_then)
+            await work.samples.add(sample)
+    names = ("kept", "lost", "no-sample")
+    await report(evidence, 1, *(judged(name, 1, "good", batch=1, index=index) for index, name in enumerate(names)))
+    question = RejudgeQuestion(model_id=SOLAR, passed_version=1, judging_version=2, good_labels=("good",))
+    first = await questions.rejudge(question)
+    assert (first.parts, first.passed_parts, first.judged_parts) == ([], 3, 0)
+    told = await questions.rejudge(question, page_token=first.next_token)
+    assert [(part.part_id, part.source) for part in told.parts] == [(name, JudgementSource.SAMPLE) for name in expected]
+    assert told.next_token == ""
+    for part in told.parts:
+        assert (part.passed.version, part.judged.version, part.judged.labels[0].label) == (1, 2, "defect")
 
 
 @pytest.mark.parametrize(
