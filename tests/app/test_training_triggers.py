@@ -14,6 +14,7 @@ from controlplane.app.training import Training, TrainingRequest
 from controlplane.app.training_policies import TrainingPolicies
 from controlplane.app.training_triggers import TrainingTriggers
 from controlplane.domain.dataset import DatasetRule
+from controlplane.domain.drift import Drift, DriftState
 from controlplane.domain.errors import FieldInvalidError, ResourceNotFoundError, StaleWriteError
 from controlplane.domain.gate import GatePolicy
 from controlplane.domain.ids import DeploymentId, LabelId, ModelId, SampleId
@@ -25,7 +26,18 @@ from controlplane.imaging.reading import PillowReader
 from tests.app.fleet import CrashError, CrashingStore
 from tests.app.log import actions_of
 from tests.support.dataset_factories import make_label, picture
-from tests.support.factories import SOLAR, WELD, digest_of, make_deployment, make_model, make_sample, make_version
+from tests.support.factories import (
+    NOW,
+    SOLAR,
+    ST_1,
+    WELD,
+    digest_of,
+    make_agent,
+    make_deployment,
+    make_model,
+    make_sample,
+    make_version,
+)
 from tests.support.judging import ALL_AT_ONCE, make_policy, make_promotion
 from tests.support.memory_blobs import MemoryBlobStore
 from tests.support.memory_store import MemoryStore
@@ -247,6 +259,35 @@ async def test_cron_starts_a_run_once_a_time_in_its_zone(scene: Scene) -> None:
     scene.clock.advance(86400)
     await scene.triggers.tick()
     assert len(await scene.runs()) == 2
+
+
+async def test_drift_starts_a_run_once_something_new_is_labelled(scene: Scene) -> None:
+    await scene.prepare(replace(POLICY, min_new_labels=0, on_drift=True, drift_min_new_labels=2))
+    await scene.label(2)
+    await scene.triggers.tick()
+    assert await scene.runs() == [], "no drift is flagged"
+    drift = Drift(
+        agent_id=ST_1,
+        model_id=SOLAR,
+        version=1,
+        state=DriftState.DRIFTED,
+        transition_time=NOW,
+        place=(1, NOW),
+        start_time=NOW,
+    )
+    async with scene.store.write() as work:
+        await work.agents.add(make_agent(id=ST_1))
+        await work.drifts.save([drift])
+    scene.clock.advance(1)
+    await scene.triggers.tick()
+    (run,) = await scene.runs()
+    async with scene.store.read() as work:
+        description = (await work.datasets.get(run.dataset_id)).description
+    assert description == f"DRIFT: inputs have drifted at agents/{ST_1}, and 2 of 2 labelled samples are new"
+    await scene.end(run)
+    await scene.label(1)
+    await scene.triggers.tick()
+    assert len(await scene.runs()) == 1, "the drift goes on, and too little is new"
 
 
 async def test_a_run_starts_from_what_the_deployment_runs(scene: Scene) -> None:
