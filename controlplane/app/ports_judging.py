@@ -1,4 +1,4 @@
-"""What judging, triggers and lineage need from outside, as Protocols; `ports.py` says what holds for every repository."""
+"""What judging and triggers need from outside, as Protocols; `ports.py` says what holds for every repository."""
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
