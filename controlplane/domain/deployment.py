@@ -92,12 +92,12 @@ class SamplePolicy:
     random_fraction: float = 0.01
     confidence_below: float = 0.0
     budget_bytes_per_day: int = 64 << 20
-    margin_below: float = 0.2
+    margin_below: float = 0.1
     entropy_above: float = 1.0
     """Of the normalised entropy; 1 keeps none."""
     class_quota_per_day: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Inputs a day of each label; "" is every label that is not named."""
-    outlier_above: float = 4.0
+    outlier_above: float = 3.0
     """Standard deviations from what the version saw first; 0 keeps none."""
     shadow_disagreement: bool = True
     near_duplicate_distance: int | None = 2

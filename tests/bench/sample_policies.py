@@ -8,7 +8,8 @@ these, and cells of both products that nobody has seen tell the AUC. The policie
 - random: a uniform share of the mix, as large as the budget;
 - least confidence: the results below the confidence that as many of the mix are below, which no agent could know.
 Differences are paired: each seed gives all policies the same cells in the same order. The default's numbers were chosen
-on seeds from 100 on, none of which is reported.
+on seeds from 100 on, after those below 20 had shown that an earlier choice was no better than chance; the seeds that
+are reported had been looked at for neither.
 """
 
 import argparse
@@ -49,7 +50,7 @@ from tests.bench.report import FOLDER, ROOT
 from tests.support.clock import LoopClock
 
 CACHE = ROOT / ".cache"
-SEEDS = tuple(range(10))
+SEEDS = tuple(range(20, 32))
 BUDGETS = (50, 100, 200)
 MONO_FIRST, MONO_MIXED, POLY_MIXED = 200, 300, 300
 """Cells of the line: mono alone, as many as a baseline takes, and then the mix, half and half."""
@@ -281,7 +282,7 @@ def scores_of(pool: Pool, rows: Rows, weights: npt.NDArray[np.float64]) -> Float
     squares, axes = np.linalg.eigh(scaled @ scaled.T)
     spanned = squares > squares[-1] * SPAN_MIN
     sizes = np.sqrt(squares[spanned])
-    head = LogisticRegression(C=REGULARISATION, max_iter=2000)
+    head = LogisticRegression(C=REGULARISATION, solver="newton-cholesky")
     head.fit(axes[:, spanned] * sizes, pool.defective[rows], sample_weight=weights)
     direction = scaled.T @ (axes[:, spanned] @ (head.coef_[0] / sizes)) / scaler.scale_
     logits = pool.features @ direction.astype(np.float32) + (head.intercept_[0] - scaler.mean_ @ direction)
@@ -340,7 +341,7 @@ def summarise(found: Sequence[Outcomes], *, seeds: Sequence[int]) -> dict[str, A
                 {
                     "policy": policy,
                     "budget": budget,
-                    "labels": statistics.fmean(one.labels for one in own.values()),
+                    "labels": round(statistics.fmean(one.labels for one in own.values()), 1),
                     "poly_share": round(statistics.fmean(one.poly_share for one in own.values()), 3),
                     "auc_poly": round(statistics.fmean(one.auc_poly for one in own.values()), 4),
                     "auc_poly_deviation": round(_deviation([one.auc_poly for one in own.values()]), 4),
@@ -419,10 +420,10 @@ def run(*, seeds: Sequence[int] = SEEDS, folder: Path = FOLDER, cache: Path = CA
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.sample_policies", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many, from 0")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many, from 20")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where numbers and picture go")
     asked = parser.parse_args()
-    run(seeds=tuple(range(asked.seeds)), folder=asked.folder)
+    run(seeds=tuple(range(SEEDS[0], SEEDS[0] + asked.seeds)), folder=asked.folder)
 
 
 if __name__ == "__main__":
