@@ -271,8 +271,8 @@ def judged_cells(fleet: Fleet, story: Story) -> list[Judged]:
 
 
 def count_results(fleet: Fleet) -> int:
-    (row,) = fleet.operate("results", "query", "SELECT count(*) AS results FROM results", "--model", MODEL)
-    return int(row["results"])
+    answer = fleet.operate("results", "query", "SELECT count(*) FROM results", "--model", MODEL)
+    return int(answer["rows"][0][0])
 
 
 def loop_facts(fleet: Fleet, story: Story, judged: Sequence[Judged]) -> LoopFacts:
@@ -299,10 +299,10 @@ def loop_facts(fleet: Fleet, story: Story, judged: Sequence[Judged]) -> LoopFact
 
 
 def draw(fleet: Fleet, story: Story, judged: Sequence[Judged]) -> None:
-    distances = []
+    distances, begin = [], min(each.time for each in judged)
     with Client.from_config(fleet.operator_file) as client:
         for name in STATIONS:
-            for point in client.drifts.history(name, MODEL, points=1000).points:
+            for point in client.drifts.history(name, MODEL, start_time=begin, points=200).points:
                 time = point.end_time.ToDatetime(tzinfo=UTC)
                 furthest = max(point.distances.values(), default=0.0)
                 distances.append(picture.Distance(time=time, station=name, distance=furthest))

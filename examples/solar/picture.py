@@ -22,7 +22,7 @@ PIXELS_AN_INCH = 110
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distance:
-    """How far a station's inputs were from what its version had learned, in units of what is tolerated."""
+    """How far a station's inputs were from what its version had learned: the largest share that has moved."""
 
     time: datetime
     station: str
@@ -56,8 +56,7 @@ def draw(
     for station in sorted({each.station for each in distances}):
         own = sorted((each for each in distances if each.station == station), key=lambda each: each.time)
         drift.plot([minutes(each.time) for each in own], [each.distance for each in own], label=station)
-    drift.axhline(1.0, color="tab:red", linewidth=0.8, linestyle="--", label="tolerated")
-    drift.set(ylabel="distance of the inputs,\nas a multiple of what is tolerated")
+    drift.set(ylabel="share of the inputs\nthat has moved", ylim=(0, 1))
     drift.legend(loc="upper left", ncols=4, fontsize="small")
     _stack_versions(versions, judged, minutes)
     versions.set(ylabel="answers\nby version", ylim=(0, 1), xlabel="minutes since the first image")
@@ -72,14 +71,17 @@ def draw(
 
 
 def auc_over_time(judged: Sequence[Judged]) -> list[tuple[datetime, float]]:
-    """The AUC of each window that has cells enough of both kinds, at the window's middle."""
+    """The AUC of each window that has cells enough of both kinds, at the window's middle; NaN between windows that do not
+    follow each other, so that no line joins them."""
     from sklearn.metrics import roc_auc_score
 
-    points = []
+    points: list[tuple[datetime, float]] = []
     for begin, own in windows_of(judged):
         truth = [each.defective for each in own]
         if len(own) >= CELLS_MIN and any(truth) and not all(truth):
             middle = begin + timedelta(seconds=WINDOW_SECONDS / 2)
+            if points and middle - points[-1][0] > timedelta(seconds=1.5 * WINDOW_SECONDS):
+                points.append((middle, float("nan")))
             points.append((middle, float(roc_auc_score(truth, [each.score for each in own]))))
     return points
 
