@@ -71,8 +71,8 @@ def draw(
 
 
 def auc_over_time(judged: Sequence[Judged]) -> list[tuple[datetime, float]]:
-    """The AUC of each window that has cells enough of both kinds, at the window's middle; NaN between windows that do not
-    follow each other, so that no line joins them."""
+    """The AUC of each window that has cells enough of both kinds, at the window's middle; NaN between windows that do
+    not follow each other, so that no line joins them."""
     from sklearn.metrics import roc_auc_score
 
     points: list[tuple[datetime, float]] = []
@@ -102,5 +102,8 @@ def _stack_versions(axes: Any, judged: Sequence[Judged], minutes: Callable[[date
     windows = windows_of(judged)
     shares = [[sum(each.version == number for each in own) / len(own) for _, own in windows] for number in numbers]
     names = [f"version {number}" for number in numbers]
-    axes.stackplot([minutes(begin) for begin, _ in windows], shares, step="post", labels=names)
+    times = [minutes(begin) for begin, _ in windows]
+    # The last window reaches as far as the others.
+    times, shares = [*times, times[-1] + WINDOW_SECONDS / 60], [[*share, share[-1]] for share in shares]
+    axes.stackplot(times, shares, step="post", labels=names)
     axes.legend(loc="upper left", ncols=len(numbers), fontsize="small")
