@@ -21,18 +21,21 @@ import pyarrow.parquet as pq
 
 from controlplane import limits
 from controlplane.app.lake_keeping import LakeKeeping
+from controlplane.app.rejudging import SampleJudges
 from controlplane.app.result_questions import ResultQuestions
 from controlplane.app.results import Results
 from controlplane.artifacts.object_store import LocalObjectStore
 from controlplane.domain.evidence import EvidenceBatch
 from controlplane.domain.ids import AgentId
 from controlplane.domain.lake import Place, ResultSpan, batch_key, stored
+from controlplane.inspection.evaluation import OpenVinoEvaluator
 from controlplane.lake.codec import ParquetCodec
 from controlplane.lake.query import DuckDbQuestions
 from controlplane.lake.schema import COLUMNS, WRITING
 from controlplane.store import SqlStore, migrate, open_store
 from controlplane.system import SystemIds
 from tests.bench.report import Row, alone, publish
+from tests.support.memory_blobs import MemoryBlobStore
 
 FIRST_DAY = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS = 5
@@ -115,7 +118,8 @@ async def fill(store: SqlStore, objects: LocalObjectStore, total: int) -> int:
 
 async def measure(store: SqlStore, objects: LocalObjectStore, folder: Path, *, state: str) -> list[Row]:
     results = Results(store=store, objects=objects, codec=ParquetCodec())
-    questions = ResultQuestions(store=store, objects=objects, engine=DuckDbQuestions(), workspace=folder)
+    judges = SampleJudges(store=store, blobs=MemoryBlobStore(), evaluator=OpenVinoEvaluator(), workspace=folder)
+    questions = ResultQuestions(store=store, objects=objects, engine=DuckDbQuestions(), judges=judges, workspace=folder)
     async with store.read() as work:
         held = await work.result_index.list_span(ResultSpan(), limit=100_000)
     rows, size = sum(one.rows for one in held), sum(one.size_bytes for one in held)

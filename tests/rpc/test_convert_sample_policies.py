@@ -1,6 +1,7 @@
 """Sample policies, reasons and statistics of inputs on the wire."""
 
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -53,7 +54,8 @@ def test_what_a_policy_leaves_out_is_the_controllers_default() -> None:
         ("near_duplicate_distance", 3),
         ("budget_images_per_day", 9),
     ):
-        policy = sample_policy_from_proto(slot_pb2.SamplePolicy(**{name: value}))
+        given_one: Any = {name: value}
+        policy = sample_policy_from_proto(slot_pb2.SamplePolicy(**given_one))
         assert {field: getattr(policy, field) for field in SamplePolicy.__dataclass_fields__} == {
             **{field: getattr(default, field) for field in SamplePolicy.__dataclass_fields__},
             name: value,

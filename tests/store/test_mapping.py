@@ -350,7 +350,7 @@ def test_pins(one: Pin) -> None:
 
 
 def test_a_sample_policy_of_an_earlier_controller_asks_for_no_more_than_it_did() -> None:
-    row = {"random_fraction": 0.5, "confidence_below": 0.25, "budget_bytes_per_day": 7}
+    row: dict[str, Any] = {"random_fraction": 0.5, "confidence_below": 0.25, "budget_bytes_per_day": 7}
     assert sample_policy.sample_policy_from_json(row) == SamplePolicy(
         **row, margin_below=0.0, outlier_above=0.0, shadow_disagreement=False, near_duplicate_distance=None
     )
