@@ -27,7 +27,8 @@ from agent.app.input_watch import InputWatch
 from agent.app.ports import Clock, SampleSpool, SpooledSample, Tensor
 from agent.app.redaction import Redactor, Unredactable, redact
 from agent.app.sample_counts import BUDGET_SKIPS, SampleCounter, Skip
-from agent.app.sample_encoding import content_of, description, new_sample_id
+from agent.app.sample_encoding import content_of, description, fingerprint_of, new_sample_id
+from agent.domain.day_budget import Spent
 from agent.domain.duplicates import RecentlyKept
 from agent.domain.errors import StateError
 from agent.domain.input_statistics import InputStatistics
@@ -89,6 +90,9 @@ class SampleCollector:
         self._closed_quotas: dict[tuple[str, str], float] = {}
         """When quotas of slot and label that were full are looked at again. Written without a lock: a look too many
         does no harm."""
+        self._expected_bytes: dict[str, int] = {}
+        """What a sample of a slot took when there was no more room for it: what does not fit is not encoded again to
+        see that, which would cost as much as to keep it, all day."""
         self._recent: dict[str, RecentlyKept] = {}
         """The thread's own, by slot."""
         self._queue: queue.Queue[_Picked | None] = queue.Queue(limits.SAMPLE_QUEUE_MAX)
@@ -156,7 +160,11 @@ class SampleCollector:
     ) -> None:
         """Copy the input and put it in the queue, unless it cannot be kept anyway."""
         result = results[index]
-        lacking = self._spool.budget(result.slot).lacks(policy, by_chance=found.reason is SampleReason.RANDOM)
+        lacking = self._spool.budget(result.slot).lacks(
+            policy,
+            size_bytes=self._expected_bytes.get(result.slot, 1),
+            by_chance=found.reason is SampleReason.RANDOM,
+        )
         if lacking is not None:
             self._counter.skip(BUDGET_SKIPS[lacking])
             return
@@ -229,12 +237,14 @@ class SampleCollector:
         picture_hash = difference_hash(picked.tensor) if bits_max else None
         if not picked.by_chance and recent.near(picture_hash, bits_max or 0):
             return Skip.NEAR_DUPLICATE
+        # Of the input and not of the content: a line that stands still must not have each image encoded to see it.
+        fingerprint = fingerprint_of(picked.tensor)
+        if bits_max is not None and recent.same(fingerprint):
+            return Skip.DUPLICATE
         image = self._redacted(picked)
         if image is None:
             return Skip.NOT_REDACTABLE
         content = content_of(image)
-        if bits_max is not None and recent.same(content.digest):
-            return Skip.DUPLICATE
         if len(content.data) > limits.SAMPLE_BYTES_MAX:
             _log.warning("sample_too_large", slot=picked.result.slot, size_bytes=len(content.data))
             return Skip.TOO_LARGE
@@ -256,7 +266,7 @@ class SampleCollector:
             value=picked.pick.value,
         )
         if self._spool.add(sample):
-            recent.add(content.digest, picture_hash)
+            recent.add(fingerprint, picture_hash)
             self._counter.keep(picked.pick.reason)
             self._on_sample()
         return None
@@ -266,7 +276,11 @@ class SampleCollector:
         if picked.pick.reason is SampleReason.CLASS_QUOTA and not budget.quota_left(picked.policy, picked.label):
             return Skip.QUOTA
         lacking = budget.lacks(picked.policy, size_bytes=size_bytes, by_chance=picked.by_chance)
-        return None if lacking is None else BUDGET_SKIPS[lacking]
+        if lacking is None:
+            return None
+        if lacking is Spent.BYTES:
+            self._expected_bytes[picked.result.slot] = size_bytes
+        return BUDGET_SKIPS[lacking]
 
     def _redacted(self, picked: _Picked) -> Tensor | None:
         """The input as it may be kept; None where it may not be."""

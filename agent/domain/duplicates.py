@@ -13,7 +13,7 @@ class RecentlyKept:
     def __init__(self, remembered_max: int) -> None:
         self._remembered_max = remembered_max
         self._kept: OrderedDict[str, int | None] = OrderedDict()
-        """Difference hashes by digest, oldest first; None where the content is no image."""
+        """Difference hashes by fingerprint of the bytes, oldest first; None where the content is no image."""
 
     def near(self, picture_hash: int | None, bits_max: int) -> bool:
         """Whether an image that was kept differs in at most `bits_max` bits of its hash; 0 asks for no such thing."""
@@ -21,11 +21,11 @@ class RecentlyKept:
             return False
         return any(kept is not None and (kept ^ picture_hash).bit_count() <= bits_max for kept in self._kept.values())
 
-    def same(self, digest: str) -> bool:
-        return digest in self._kept
+    def same(self, fingerprint: str) -> bool:
+        return fingerprint in self._kept
 
-    def add(self, digest: str, picture_hash: int | None) -> None:
-        self._kept[digest] = picture_hash
-        self._kept.move_to_end(digest)
+    def add(self, fingerprint: str, picture_hash: int | None) -> None:
+        self._kept[fingerprint] = picture_hash
+        self._kept.move_to_end(fingerprint)
         if len(self._kept) > self._remembered_max:
             self._kept.popitem(last=False)

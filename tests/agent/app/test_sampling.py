@@ -283,3 +283,27 @@ def test_what_is_dropped_for_want_of_room_is_counted(tmp_path: Path, conditions:
     counts = collector.counts()
     assert counts.waiting + counts.skipped["spool_full"] == 20
     assert 0 < counts.waiting_bytes <= 12_000
+
+
+def test_what_does_not_fit_the_rest_of_a_budget_is_encoded_once_to_see_that(
+    tmp_path: Path, spool: DiskSampleSpool, conditions: Conditions, clock: LoopClock
+) -> None:
+    seen: list[str] = []
+
+    def noted(slot: str, image: Tensor) -> Tensor:
+        seen.append(slot)
+        return image
+
+    collector = SampleCollector(
+        spool, watch(tmp_path, clock), conditions=conditions, clock=clock, rng=random.Random(1), redactors=[noted]
+    )
+    idle = replace(POLICY, budget_bytes_per_day=1000)
+    collector.offer({"image": textured(1)}, [result(score=0.5)], idle)
+    collector.start()
+    collector.stop()
+    for n in range(50):
+        collector.offer({"image": textured(n)}, [result(score=0.5)], idle)
+    assert len(seen) == 1
+    assert collector.counts().skipped["budget_bytes"] == 51
+    clock.move(86_400.0)
+    assert spool.budget("cells").lacks(POLICY, size_bytes=1 << 20) is None
