@@ -137,7 +137,7 @@ def test_evidence_waits_at_the_agent_while_the_controllers_disk_is_full(disks: D
         disks.controller_disk.fill()
         try:
             load.wait_answers(400)
-            wait_until(lambda: "disk is full" in disks.agent.log(), what="a batch to be refused")
+            wait_until(lambda: "RESOURCE_EXHAUSTED" in disks.agent.log(), what="a batch to be refused")
         finally:
             disks.controller_disk.free()
         load.wait_answers(20)
