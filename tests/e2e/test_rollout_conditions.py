@@ -89,6 +89,7 @@ def test_agents_prepare_before_their_window_and_swap_in_it_at_once(plant: Plant)
     assert not {"artifact_fetched", "device_chosen"} & set(told), "nothing is fetched or measured at the swap"
 
 
+@pytest.mark.nightly  # mostly a minute of waiting
 def test_a_wave_waits_for_its_start_window(plant: Plant) -> None:
     window, opens = coming_window("", scope="start")
     rollout = plant.roll_out(2, *QUICK, "--window", window, waves="100%")
@@ -128,6 +129,7 @@ def test_redundant_stations_of_a_line_never_swap_together(plant: Plant) -> None:
     assert set().union(*groups) == set(STATIONS)
 
 
+@pytest.mark.nightly  # mostly a minute of waiting
 def test_no_more_agents_a_minute_than_the_pace(plant: Plant) -> None:
     rollout = plant.roll_out(2, *QUICK, "--agents-per-minute", "6", waves="100%")
     plant.wait_rollout(rollout, "SUCCEEDED")
