@@ -131,6 +131,8 @@ EVALUATION_MEMORY_BYTES_MAX = 4 << 30
 """Address space of the child besides the model: compiled code, and the tensors of one input."""
 EVALUATION_MEMORY_PER_MODEL_BYTE = 6
 """As in an inspection, and once more what compiling makes of the weights."""
+EVALUATION_LET_GO_SECONDS_MAX = 5.0
+"""A pipe whose every writer was killed ends at once."""
 EVALUATION_LINE_BYTES_MAX = 1 << 20
 """Scores of one input: 20 bytes each of tens of thousands of classes."""
 EVALUATION_PIXELS_MAX = 100_000_000

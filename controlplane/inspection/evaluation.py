@@ -57,7 +57,7 @@ class OpenVinoEvaluator:
                     # The whole group, whatever the child has started, also when nobody waits for it any more.
                     with suppress(ProcessLookupError):
                         os.killpg(child.pid, signal.SIGKILL)
-                    await child.wait()
+                    await _let_go(child)
 
     async def _start(self, folder: Path, memory_bytes: int, *, cwd: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
@@ -100,6 +100,20 @@ async def _converse(
             await child.stdin.drain()
         found.append(_kept(await _answer(child), names, labels))
     return found
+
+
+async def _let_go(child: asyncio.subprocess.Process) -> None:
+    """Wait for the end of a child that was killed. What it left in its pipe is read away: only then is the pipe closed,
+    unless something that has left the group holds it."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.close()
+    with suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(limits.EVALUATION_LET_GO_SECONDS_MAX):
+            while await child.stdout.read(1 << 16):
+                pass
+            await child.stdin.wait_closed()
+    await child.wait()
 
 
 async def _answer(child: asyncio.subprocess.Process) -> Any:
