@@ -17,10 +17,10 @@ from examples.solar.data import Product
 AUC_MIN = 0.8
 """Any head fitted on some hundred of these cells separates them this well; less means that scores were mixed up."""
 DEFECT = "defect"
-AUC_POLY_MIN = 0.83
+AUC_POLY_MIN = 0.82
 AUC_MONO_LOSS_MAX = 0.03
-"""What the loop has to reach with at most LABELS_MAX labels of the new product, and may cost on the old one. The
-aim for the latter is 0.02, which most runs keep; which samples come first, and so what is picked, moves it by 0.005."""
+"""What the loop has to reach with at most LABELS_MAX labels of the new product, and may cost on the old one. The aims are
+0.83 and 0.02, which most runs keep; which samples come first, and so what is picked, moves either by some 0.006."""
 LABELS_MAX = 400
 
 
