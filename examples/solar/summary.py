@@ -19,8 +19,8 @@ AUC_MIN = 0.8
 DEFECT = "defect"
 AUC_POLY_MIN = 0.82
 AUC_MONO_LOSS_MAX = 0.03
-"""What the loop has to reach with at most LABELS_MAX labels of the new product, and may cost on the old one. The aims are
-0.83 and 0.02, which most runs keep; which samples come first, and so what is picked, moves either by some 0.006."""
+"""What the loop has to reach with at most LABELS_MAX labels of the new product, and may cost on the old one. The aims
+are 0.83 and 0.02, which most runs keep; which samples come first, and so what is picked, moves either by some 0.006."""
 LABELS_MAX = 400
 
 
