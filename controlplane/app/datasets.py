@@ -10,7 +10,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,7 +17,14 @@ from controlplane import limits
 from controlplane.app.audit import write_down
 from controlplane.app.evidence import storable
 from controlplane.app.labels import consensus_of
-from controlplane.app.paging import Page, clamp_page_size, decode_page_token, encode_page_token, page_of
+from controlplane.app.paging import (
+    Page,
+    clamp_page_size,
+    decode_page_token,
+    decode_token_time,
+    encode_page_token,
+    page_of,
+)
 from controlplane.app.picture_reading import PictureReading
 from controlplane.app.ports import BlobStore, Clock, IdSource, Store, UnitOfWork
 from controlplane.app.ports_datasets import Picture, PictureReader
@@ -128,7 +134,7 @@ class Datasets:
     async def list(self, *, model_id: ModelId | None = None, page_size: int = 0, page_token: str = "") -> Page[Dataset]:
         """Newest first."""
         size, key = clamp_page_size(page_size), decode_page_token(page_token, str, str)
-        before = (_time(str(key[0])), DatasetId(str(key[1]))) if key else None
+        before = (decode_token_time(str(key[0])), DatasetId(str(key[1]))) if key else None
         async with self._store.read() as work:
             found = await work.datasets.list(model_id=model_id, before=before, limit=size + 1)
         return page_of(found, size, lambda dataset: encode_page_token(dataset.create_time.isoformat(), dataset.id))
@@ -392,16 +398,3 @@ def _guarded(dataset_id: DatasetId) -> ForbiddenError:
         remedy="ask for TRAIN and VALIDATION",
         reason=Reason.HOLDOUT_GUARDED,
     )
-
-
-def _time(text: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise FieldInvalidError(
-            "not a token of this list",
-            field="page_token",
-            remedy="pass next_page_token of the page before, unchanged",
-            reason=Reason.PAGE_TOKEN_INVALID,
-        ) from error
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

@@ -9,18 +9,18 @@ What holds:
 """
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from controlplane import limits, observability
+from controlplane.app.asking import ask
 from controlplane.app.audit import write_down
 from controlplane.app.ports import BlobStore, Clock, IdSource, Store, UnitOfWork
 from controlplane.app.ports_datasets import HoldoutReader
-from controlplane.app.ports_judging import Evaluator, SampleContent
+from controlplane.app.ports_judging import Evaluator
 from controlplane.app.retries import retry_stale
 from controlplane.domain.audit import Happening
 from controlplane.domain.catalog import Artifact, ModelVersion
@@ -138,30 +138,17 @@ class Judging:
         self, artifact: Artifact, items: Sequence[DatasetItem], reason: str
     ) -> Sequence[Mapping[str, float] | None]:
         """What the model says of each item. Raises _UnusableError with the reason where it cannot be asked."""
-        labels = {item.label for item in items}
-        with tempfile.TemporaryDirectory(prefix="judge-", dir=self._workspace) as name:
-            try:
-                folder = await self._put_together(artifact, Path(name))
-                return await self._evaluator.evaluate(folder, self._contents(items), labels=labels)
-            except (FieldInvalidError, ResourceNotFoundError) as error:
-                raise _UnusableError(reason, str(error)) from error
-
-    async def _put_together(self, artifact: Artifact, folder: Path) -> Path:
-        for file in artifact.files:
-            path = folder / file.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            await self._blobs.fetch(file.digest, path)
-        return folder
-
-    async def _contents(self, items: Sequence[DatasetItem]) -> AsyncIterator[SampleContent]:
-        for item in items:
-            try:
-                content = b"".join([piece async for piece in self._blobs.read(item.digest)])
-            except ResourceNotFoundError:
-                # Lost in the object store: it is left out, and counted with what cannot be read.
-                yield SampleContent(content_type="", content=b"")
-            else:
-                yield SampleContent(content_type=item.content_type, content=content)
+        try:
+            return await ask(
+                artifact,
+                items,
+                labels={item.label for item in items},
+                blobs=self._blobs,
+                evaluator=self._evaluator,
+                workspace=self._workspace,
+            )
+        except (FieldInvalidError, ResourceNotFoundError) as error:
+            raise _UnusableError(reason, str(error)) from error
 
     async def _store_judgement(self, case: _Case, judgement: Judgement) -> None:
         async def attempt() -> None:

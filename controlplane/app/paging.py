@@ -5,6 +5,7 @@ import binascii
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from controlplane import limits
@@ -49,13 +50,26 @@ def decode_page_token(token: str, *types: type[str] | type[int]) -> tuple[str | 
     except (binascii.Error, ValueError, RecursionError):
         key = None
     if not isinstance(key, list) or [type(part) for part in key] != list(types) or not all(map(_can_be_stored, key)):
-        raise FieldInvalidError(
-            "not a token of this list",
-            field="page_token",
-            remedy="pass next_page_token of the page before, unchanged",
-            reason=Reason.PAGE_TOKEN_INVALID,
-        )
+        raise _no_token()
     return tuple(key)
+
+
+def decode_token_time(text: str) -> datetime:
+    """Return the time in a token's key, aware; raise FieldInvalidError for a text that is none."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise _no_token() from error
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _no_token() -> FieldInvalidError:
+    return FieldInvalidError(
+        "not a token of this list",
+        field="page_token",
+        remedy="pass next_page_token of the page before, unchanged",
+        reason=Reason.PAGE_TOKEN_INVALID,
+    )
 
 
 def _can_be_stored(part: str | int) -> bool:

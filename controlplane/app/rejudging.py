@@ -1,14 +1,12 @@
 """Asking a version about kept samples of parts: what it says where it has given no result of its own."""
 
-import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from controlplane.app.asking import ask
 from controlplane.app.ports import BlobStore, Store
-from controlplane.app.ports_judging import Evaluator, SampleContent
-from controlplane.domain.catalog import Artifact
-from controlplane.domain.errors import ResourceNotFoundError
+from controlplane.app.ports_judging import Evaluator
 from controlplane.domain.evidence import LabelScore, Result
 from controlplane.domain.ids import ModelId
 from controlplane.domain.sample import Sample
@@ -35,9 +33,14 @@ class SampleJudges:
             samples = await work.samples.list_of([sample_id for sample_id, _, _ in named])
         if not samples:
             return {}
-        with tempfile.TemporaryDirectory(prefix="rejudge-", dir=self._workspace) as name:
-            folder = await self._put_together(artifact, Path(name))
-            told = await self._evaluator.evaluate(folder, self._contents(samples), labels=good_labels)
+        told = await ask(
+            artifact,
+            samples,
+            labels=good_labels,
+            blobs=self._blobs,
+            evaluator=self._evaluator,
+            workspace=self._workspace,
+        )
         worst: dict[str, Result] = {}
         for sample, scores in zip(samples, told, strict=True):
             if scores:
@@ -46,22 +49,6 @@ class SampleJudges:
                 if before is None or _is_good(before, good_labels) > _is_good(said, good_labels):
                     worst[sample.result.part_id] = said
         return worst
-
-    async def _put_together(self, artifact: Artifact, folder: Path) -> Path:
-        for file in artifact.files:
-            path = folder / file.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            await self._blobs.fetch(file.digest, path)
-        return folder
-
-    async def _contents(self, samples: Sequence[Sample]) -> AsyncIterator[SampleContent]:
-        for sample in samples:
-            try:
-                content = b"".join([piece async for piece in self._blobs.read(sample.digest)])
-            except ResourceNotFoundError:
-                yield SampleContent(content_type="", content=b"")
-            else:
-                yield SampleContent(content_type=sample.content_type, content=content)
 
 
 def _is_good(result: Result, good_labels: Sequence[str]) -> bool:

@@ -3,11 +3,17 @@
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from controlplane import limits
 from controlplane.app.evidence import storable, within_bounds
-from controlplane.app.paging import Page, clamp_page_size, decode_page_token, encode_page_token, page_of
+from controlplane.app.paging import (
+    Page,
+    clamp_page_size,
+    decode_page_token,
+    decode_token_time,
+    encode_page_token,
+    page_of,
+)
 from controlplane.app.ports import BlobStore, Clock, Store
 from controlplane.app.retries import retry_stale
 from controlplane.domain.errors import FieldInvalidError, ForbiddenError, Reason, ResourceNotFoundError
@@ -82,7 +88,7 @@ class Samples:
         """Newest first."""
         size = clamp_page_size(page_size)
         key = decode_page_token(page_token, str, str)
-        before = (_time(str(key[0])), SampleId(str(key[1]))) if key else None
+        before = (decode_token_time(str(key[0])), SampleId(str(key[1]))) if key else None
         async with self._store.read() as work:
             samples = await work.samples.list(
                 model_id=model_id, agent_id=agent_id, reason=reason, before=before, limit=size + 1
@@ -126,16 +132,3 @@ def check_sample(sample: Sample, content: bytes) -> None:
             remedy="send the sample again from the spool: nothing was kept",
             reason=Reason.DIGEST_MISMATCH,
         )
-
-
-def _time(text: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise FieldInvalidError(
-            "not a token of this list",
-            field="page_token",
-            remedy="pass next_page_token of the page before, unchanged",
-            reason=Reason.PAGE_TOKEN_INVALID,
-        ) from error
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

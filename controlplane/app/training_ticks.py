@@ -18,6 +18,7 @@ from typing import assert_never
 import structlog
 
 from controlplane import limits, observability
+from controlplane.app.model_files import fetch_files
 from controlplane.app.ports import BlobStore, Clock, IdSource, ModelInspector, Store
 from controlplane.app.ports_datasets import DatasetFolder
 from controlplane.app.ports_training import JobOutcome, JobReport, JobState, TrainingJob, TrainingRunner
@@ -135,10 +136,7 @@ class TrainingTicks:
         except ExceptionGroup as several:
             # Contents are fetched at once; one reason is enough.
             raise several.exceptions[0] from several
-        for file in base.artifact.files:
-            path = inputs / "base" / file.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            await self._blobs.fetch(file.digest, path)
+        await fetch_files(self._blobs, base.artifact, inputs / "base")
         await asyncio.to_thread((inputs / "parameters.json").write_text, json.dumps(dict(run.parameters)))
 
     async def _advance(self, run: TrainingRun, now: datetime) -> None:
