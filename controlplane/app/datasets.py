@@ -269,6 +269,9 @@ class Datasets:
                 raise StaleWriteError("another dataset was frozen meanwhile", remedy="freeze again")
             await work.datasets.add(dataset)
             await work.datasets.add_members(dataset.model_id, members)
+            sides = await work.datasets.find_sides(dataset.model_id, [member.candidate.sample_id for member in members])
+            if any(sides[member.candidate.sample_id] is not member.side for member in members):
+                raise StaleWriteError("an import gave sides meanwhile", remedy="freeze again")
             await write_down(work, [_happened(dataset)], clock=self._clock, ids=self._ids)
             return dataset
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from controlplane.domain.dataset import Dataset, DatasetItem
 from controlplane.domain.ids import DatasetId, Digest, LabelId, ModelId, SampleId
 from controlplane.domain.label import Label
-from controlplane.domain.split import SplitMember
+from controlplane.domain.split import Side, SplitMember
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class LabelRepository(Protocol):
 
 
 class DatasetRepository(Protocol):
-    """Datasets without their manifests, and which samples were ever on which side."""
+    """Datasets without their manifests, and which samples stand on which side."""
 
     async def add(self, dataset: Dataset) -> None:
         """Raises ResourceExistsError when the id is taken, StaleWriteError when the model has this number already."""
@@ -63,6 +63,10 @@ class DatasetRepository(Protocol):
 
     async def list_members(self, model_id: ModelId) -> Sequence[SplitMember]:
         """By sample."""
+        ...
+
+    async def find_sides(self, model_id: ModelId, sample_ids: Collection[SampleId]) -> Mapping[SampleId, Side]:
+        """The sides of those that have one."""
         ...
 
     async def add_members(self, model_id: ModelId, members: Sequence[SplitMember]) -> None:

@@ -17,7 +17,7 @@ from controlplane.client.label_files import Entry, LabelFile, LabelFileError
 from controlplane.client.label_studio import read_label_studio
 from controlplane.client.label_yolo import read_yolo
 from controlplane.client.names import short
-from controlplane.client.sample_imports import ImportedFolder, Place, find_pictures
+from controlplane.client.sample_imports import ImportedFolder, Place, Side, find_pictures
 
 _SHOWN = 5
 """Files or conflicts that are named on the screen."""
@@ -30,6 +30,7 @@ def add(
     model: str,
     labels: Path | None = None,
     part_from_name: bool = False,
+    side: Side | None = None,
     site: str = "",
     line: str = "",
     station: str = "",
@@ -50,6 +51,9 @@ def add(
         A CSV with the columns file and label, and if wanted part and annotator.
     part_from_name
         Take a file's name without its suffix for the part's id where the CSV names none.
+    side
+        Where they stand in every dataset of the model, for good: training for what a version that you publish was fitted
+        on, so that nothing is judged by it; holdout for what no version was fitted on. Otherwise a dataset's rule decides.
     site
         Where they were taken.
     line
@@ -64,7 +68,7 @@ def add(
         parts |= {path: row["part"] for path, (row, _) in told.rows.items() if row.get("part")}
     place = Place(site=site, line=line, station=station)
     with counting(session.printer, "bringing pictures", len(files)) as done:
-        outcome = session.client.sample_imports.add(model, files, place=place, parts=parts, done=done)
+        outcome = session.client.sample_imports.add(model, files, place=place, parts=parts, side=side, done=done)
     added = None
     if told is not None:
         added = session.client.labels.import_file(model, told.resolved(outcome))

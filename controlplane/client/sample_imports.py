@@ -3,7 +3,9 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from lineside.v1 import sample_import_service_pb2, sample_import_service_pb2_grpc
@@ -26,6 +28,22 @@ class Place:
     site: str = ""
     line: str = ""
     station: str = ""
+
+
+class Side(StrEnum):
+    """Where samples stand in every dataset of their model, for good."""
+
+    TRAINING = "training"
+    HOLDOUT = "holdout"
+
+
+_SIDES = MappingProxyType(
+    {
+        None: sample_import_service_pb2.ImportSamplesRequest.SIDE_UNSPECIFIED,
+        Side.TRAINING: sample_import_service_pb2.ImportSamplesRequest.SIDE_TRAINING,
+        Side.HOLDOUT: sample_import_service_pb2.ImportSamplesRequest.SIDE_HOLDOUT,
+    }
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,21 +96,28 @@ class SampleImports:
         *,
         place: Place,
         parts: Mapping[Path, str],
+        side: Side | None = None,
         done: Callable[[int], None] = lambda _: None,
     ) -> ImportedFolder:
-        """Store the files as samples of the model. What is stored already is not sent again; what cannot be read is
-        told and the rest is stored. `done` is told how many files are. Raises ClientError."""
+        """Store the files as samples of the model. What is stored already is not sent again; what cannot be read or
+        stands on another side is told and the rest is stored. `done` is told how many files are. Raises ClientError."""
         outcome = ImportedFolder()
         for batch in self._batches(files, outcome):
-            self._store(model, batch, place, parts, outcome)
+            self._store(model, batch, place, parts, side, outcome)
             done(len(outcome.samples) + len(outcome.errors))
         return outcome
 
     def _store(
-        self, model: str, batch: Sequence[_File], place: Place, parts: Mapping[Path, str], outcome: ImportedFolder
+        self,
+        model: str,
+        batch: Sequence[_File],
+        place: Place,
+        parts: Mapping[Path, str],
+        side: Side | None,
+        outcome: ImportedFolder,
     ) -> None:
         asked = sample_import_service_pb2.FindImportedSamplesRequest(
-            model=model_name(model), source_digests=[file.digest for file in batch]
+            model=model_name(model), source_digests=[file.digest for file in batch], side=_SIDES[side]
         )
         known = self._call(lambda stub: self._connection.call_bytes(stub.FindImportedSamples, asked)).samples
         missing = []
@@ -113,6 +138,7 @@ class SampleImports:
             site=place.site,
             line=place.line,
             station=place.station,
+            side=_SIDES[side],
         )
         stored = self._call(lambda stub: self._connection.call_bytes(stub.ImportSamples, request))
         for file, one in zip(missing, stored.samples, strict=True):

@@ -6,7 +6,8 @@ Rules kept here:
 - A group that was never in a dataset falls to its side by a keyed hash of its least atom: the same items fall the
   same way whatever came before them and in whatever order.
 - What was once held out is held out for good, and what a trainer was once given is never held out: an item keeps its
-  side over all datasets of its model. Where new items join groups of both sides, nobody who is not held out already is
+  side over all datasets of its model. Whoever brings it may give it its side: a version that came from elsewhere was
+  fitted on something too. Where new items join groups of both sides, nobody who is not held out already is
   in the dataset: a trainer would learn what it is judged by, or be judged by what it learnt.
 """
 
@@ -54,7 +55,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitMember:
-    """A sample that was in a dataset of the model, and on which side."""
+    """A sample that has a side, by a dataset that held it or by its import."""
 
     candidate: Candidate
     side: Side
@@ -85,7 +86,7 @@ class Assignment:
 def assign(
     candidates: Iterable[Candidate], members: Sequence[SplitMember], rule: SplitRule
 ) -> Mapping[SampleId, Assignment]:
-    """Return where each candidate falls. `members` are all that earlier datasets of the model held."""
+    """Return where each candidate falls. `members` are all that have a side already."""
     ordered = sorted(candidates, key=lambda candidate: candidate.sample_id)
     known = {candidate.sample_id for candidate in ordered}
     sides = {member.candidate.sample_id: member.side for member in members}

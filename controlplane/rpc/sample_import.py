@@ -5,6 +5,7 @@ from lineside.v1 import sample_import_service_pb2, sample_import_service_pb2_grp
 from controlplane.app.sample_imports import ImportedPicture, SampleImports
 from controlplane.domain.lake import Place
 from controlplane.rpc.authentication import Context
+from controlplane.rpc.convert.datasets import side_from_proto
 from controlplane.rpc.convert.names import parse_model_name
 from controlplane.rpc.convert.times import time_from_proto
 
@@ -19,7 +20,7 @@ class SampleImportServicer(sample_import_service_pb2_grpc.SampleImportServiceSer
         self, request: sample_import_service_pb2.FindImportedSamplesRequest, context: Context
     ) -> sample_import_service_pb2.FindImportedSamplesResponse:
         model_id = parse_model_name(request.model, field="model")
-        found = await self._imports.find(model_id, request.source_digests)
+        found = await self._imports.find(model_id, request.source_digests, side=side_from_proto(request.side))
         return sample_import_service_pb2.FindImportedSamplesResponse(
             samples=["" if sample_id is None else f"samples/{sample_id}" for sample_id in found]
         )
@@ -31,6 +32,7 @@ class SampleImportServicer(sample_import_service_pb2_grpc.SampleImportServiceSer
             parse_model_name(request.model, field="model"),
             [_picture(picture, index) for index, picture in enumerate(request.pictures)],
             place=Place(site=request.site, line=request.line, station=request.station),
+            side=side_from_proto(request.side),
         )
         return sample_import_service_pb2.ImportSamplesResponse(
             samples=[

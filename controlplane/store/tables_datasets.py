@@ -57,7 +57,7 @@ split_member = Table(
     Column("difference_hash", sa.Text(), nullable=True),
     _one_of("side", Side),
 )
-"""Every sample that was ever in a dataset of the model, and on which side: a row never changes."""
+"""On which side a sample stands, by the first dataset that held it or by its import: a row never changes."""
 
 picture = Table(
     "picture",

@@ -22,7 +22,7 @@ from examples.solar.line import DEPLOYMENT, FOLDER, LINE, MODEL, STATIONS, Camer
 from examples.solar.summary import LABELS_MAX, Judged, LoopFacts
 
 ARCHIVE = "archive"
-"""Station under which the cells stand that the first versions were fitted on."""
+"""Station under which the labelled cells stand that were there before."""
 LABELS_MIN = 300
 """Of the new product, before a version is trained."""
 STRATEGY = """
@@ -33,9 +33,6 @@ shadow-agreement = "0%"
 max-errors-per-mille = 50
 """
 """The candidate is to answer otherwise than the version in the field: the shadow run looks at errors and time alone."""
-CONFIDENCE = "0.9"
-"""That a gain is real. The version in the field was fitted on all of the archive, so it knows the archive's part of the
-holdout by heart: the comparison is hard on the candidate, and 200 cells are few."""
 DRIFT_SECONDS = 90.0
 SAMPLES_SECONDS = 90.0
 TRAINING_SECONDS = 420.0
@@ -43,6 +40,19 @@ ROLLOUT_SECONDS = 120.0
 COVER_SECONDS = 90.0
 ROWS_A_PAGE = 10_000
 PICTURE = FOLDER / "loop.png"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """Labelled cells that were there before."""
+
+    fitted: Cells
+    """On which the first versions were fitted."""
+    judging: Cells
+    """On which nothing is ever fitted."""
+
+    def __len__(self) -> int:
+        return len(self.fitted) + len(self.judging)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,7 +63,6 @@ class Story:
     """Shown at the stations, judged, and never labelled."""
     pool: Cells
     """Cells of the new product whose labels are given when a station sends them as samples."""
-    archive_labels: int
     before: int = 0
     """Version in the field when the line turned."""
     after: int = 0
@@ -67,36 +76,30 @@ class Story:
         self.events[name] = datetime.now(UTC)
 
 
-def prepare(fleet: Fleet, *, training: Cells, held_out: Cells, new_labels: int = LABELS_MIN) -> Story:
+def prepare(fleet: Fleet, *, archive: Archive, held_out: Cells, new_labels: int = LABELS_MIN) -> Story:
     """Bring the archive with its labels, and say that a model is to be trained anew when inputs have drifted and there
     are `new_labels` beside those of the archive."""
     poly_training, poly_held_out = data.split(data.load_cells(Product.POLY), seed=data.SPLIT_SEED)
-    archive = write_archive(training)
-    fleet.operate(
-        *["samples", "add", str(archive), "--model", MODEL, "--labels", str(archive / "labels.csv")],
-        *["--part-from-name", "--line", LINE, "--station", ARCHIVE],
+    for side, cells in (("training", archive.fitted), ("holdout", archive.judging)):
+        folder = write_archive(side, cells)
+        fleet.operate(
+            *["samples", "add", str(folder), "--model", MODEL, "--labels", str(folder / "labels.csv")],
+            *["--side", side, "--part-from-name", "--line", LINE, "--station", ARCHIVE],
+        )
+    say(
+        f"brought the {len(archive)} labelled mono-crystalline cells of the archive as samples; "
+        f"{len(archive.judging)} of them are left to judge candidates"
     )
-    say(f"brought the {len(training)} labelled mono-crystalline cells of the archive as samples")
     strategy = FOLDER / "strategy.toml"
     strategy.write_text(STRATEGY)
     fleet.operate(
         *["training", "policy", "set", MODEL, "--trainer", "head", "--on-drift"],
-        *["--drift-min-new-labels", str(len(training) + new_labels)],
-        *[
-            "--confidence",
-            CONFIDENCE,
-            "--class-budget",
-            "0.05",
-            "--deployment",
-            DEPLOYMENT,
-            "--strategy",
-            str(strategy),
-        ],
+        *["--drift-min-new-labels", str(len(archive) + new_labels)],
+        *["--class-budget", "0.05", "--deployment", DEPLOYMENT, "--strategy", str(strategy)],
     )
     return Story(
         held_out={Product.MONO: held_out, Product.POLY: poly_held_out},
         pool=poly_training,
-        archive_labels=len(training),
     )
 
 
@@ -115,9 +118,9 @@ def await_reference(fleet: Fleet) -> None:
     wait_for("what the stations see to be learned", learned, fleet, seconds=DRIFT_SECONDS)
 
 
-def write_archive(cells: Cells) -> Path:
+def write_archive(name: str, cells: Cells) -> Path:
     """One PNG a cell, and labels.csv beside them."""
-    folder = FOLDER / "archive"
+    folder = FOLDER / "archive" / name
     folder.mkdir(parents=True)
     for part_id, image in zip(cells.part_ids, cells.images, strict=True):
         Image.fromarray(image[..., 0]).save(folder / f"{part_id}.png", compress_level=1)

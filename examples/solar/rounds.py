@@ -46,12 +46,12 @@ class Round:
 
 
 def run_rounds(fleet: Fleet, count: int) -> list[Round]:
-    training, held_out = build_models(only=2)
+    archive, held_out = build_models(only=2)
     fleet.start_controller()
     cameras = Cameras(fleet, start_agents(fleet))
     publish(fleet, 1)
     create_deployment(fleet)
-    story = loop.prepare(fleet, training=training, held_out=held_out, new_labels=LABELS_MIN)
+    story = loop.prepare(fleet, archive=archive, held_out=held_out, new_labels=LABELS_MIN)
     cameras.start("mono", dict.fromkeys(STATIONS, held_out))
     roll_out(fleet, 1)
     loop.turn(fleet, cameras, story)

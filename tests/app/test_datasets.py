@@ -21,12 +21,12 @@ from controlplane.domain.errors import (
     ResourceExistsError,
     ResourceNotFoundError,
 )
-from controlplane.domain.ids import DatasetId, ModelId
+from controlplane.domain.ids import DatasetId, ModelId, SampleId
 from controlplane.domain.lake import Place
 from controlplane.domain.split import TRAINING_SPLITS, Candidate, Side, Split, SplitMember
 from controlplane.imaging.reading import PillowReader
 from controlplane.imaging.sheet import PillowSheets
-from tests.support.contended_store import ContendedStore
+from tests.support.contended_store import ContendedStore, OvertakenStore
 from tests.support.dataset_factories import picture
 from tests.support.factories import SOLAR, digest_of, make_agent, make_model, make_result, make_sample
 from tests.support.memory_blobs import MemoryBlobStore
@@ -291,6 +291,46 @@ async def test_the_second_guard_stops_what_the_rows_call_held_out(line: Line, tm
         await line.datasets.materialise(dataset.id, tmp_path / "out")
     assert refusal.value.reason is Reason.HOLDOUT_GUARDED
     assert not (tmp_path / "out").exists()
+
+
+async def test_a_side_that_was_given_holds_whatever_the_rule_says(line: Line) -> None:
+    """Another picture of a part follows it, and what nobody gave a side falls by the rule."""
+    await line.cells(40)
+    fitted, unseen = {f"s-{number:03}" for number in range(10)}, {f"s-{number:03}" for number in range(10, 20)}
+    async with line.store.write() as work:
+        for sample in await work.samples.list_of([SampleId(name) for name in fitted | unseen]):
+            side = Side.TRAINING if sample.id in fitted else Side.HOLDOUT
+            candidate = Candidate(sample_id=sample.id, digest=sample.digest, part_id=sample.result.part_id)
+            await work.datasets.add_members(SOLAR, [SplitMember(candidate=candidate, side=side)])
+    await line.sample("again", picture(900), part="cell-15")
+    splits = await line.split_of(await line.freeze())
+    assert {splits[name] for name in fitted} <= TRAINING_SPLITS
+    assert {splits[name] for name in unseen | {"again"}} == {Split.HOLDOUT}
+    rest = {split for name, split in splits.items() if name not in fitted | unseen}
+    assert rest == set(Split)
+
+
+async def test_a_side_that_is_given_while_a_dataset_is_frozen_is_not_contradicted(line: Line) -> None:
+    await line.cells(20)
+    name = SampleId(next(name for name, split in (await _trial()).items() if split is Split.HOLDOUT))
+
+    async def give() -> None:
+        async with line.store.write() as work:
+            (sample,) = await work.samples.list_of([name])
+            candidate = Candidate(sample_id=name, digest=sample.digest, part_id=sample.result.part_id)
+            await work.datasets.add_members(SOLAR, [SplitMember(candidate=candidate, side=Side.TRAINING)])
+
+    overtaken = line.over(OvertakenStore(line.store, give))
+    dataset = await overtaken.freeze(SOLAR, rule=RULE, actor="operators/anna")
+    assert (await line.split_of(dataset))[name] in TRAINING_SPLITS
+
+
+async def _trial() -> dict[str, Split]:
+    """Where the same cells fall on another line."""
+    other = Line()
+    await other.begin()
+    await other.cells(20)
+    return await other.split_of(await other.freeze())
 
 
 async def test_a_content_that_was_changed_is_not_trained_on(line: Line, tmp_path: Path) -> None:

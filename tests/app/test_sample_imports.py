@@ -12,6 +12,7 @@ from controlplane.domain.errors import FieldInvalidError, ResourceNotFoundError
 from controlplane.domain.ids import ModelId
 from controlplane.domain.lake import Place
 from controlplane.domain.sample import SampleReason
+from controlplane.domain.split import Side
 from controlplane.imaging.reading import PillowReader
 from tests.support.contended_store import ContendedStore
 from tests.support.dataset_factories import picture
@@ -133,3 +134,29 @@ async def test_an_unknown_model_and_too_many_pictures_are_refused(
         await imports.store(SOLAR, [ImportedPicture(content=b"x")] * (limits.IMPORT_PICTURES_MAX + 1), place=Place())
     assert refusal.value.field == "pictures"
     assert blobs.blobs == {}
+
+
+async def test_a_side_that_is_given_is_kept_and_another_is_told(imports: SampleImports, store: MemoryStore) -> None:
+    """Also for what was stored before without one."""
+    fitted, unseen, plain = (ImportedPicture(content=picture(number), part_id=f"cell-{number}") for number in range(3))
+    await imports.store(SOLAR, [fitted], place=Place())
+    stored = await imports.store(SOLAR, [fitted, plain], place=Place(), side=Side.TRAINING)
+    assert [(one.duplicate, one.error) for one in stored] == [(True, ""), (False, "")]
+    stored = await imports.store(SOLAR, [unseen, fitted], place=Place(), side=Side.HOLDOUT)
+    assert stored[0].error == ""
+    assert stored[1].sample_id is not None
+    assert stored[1].error.startswith("side: it stands on the side TRAINING")
+    async with store.read() as work:
+        members = await work.datasets.list_members(SOLAR)
+    by_part = {member.candidate.part_id: member for member in members}
+    assert {part: member.side for part, member in by_part.items()} == {
+        "cell-0": Side.TRAINING,
+        "cell-1": Side.HOLDOUT,
+        "cell-2": Side.TRAINING,
+    }
+    assert all(member.candidate.difference_hash is not None for member in members)
+
+    digests = [digest_of(each.content) for each in (fitted, unseen, plain)]
+    ids = [import_id(SOLAR, digest) for digest in digests]
+    assert list(await imports.find(SOLAR, digests, side=Side.TRAINING)) == [ids[0], None, ids[2]]
+    assert list(await imports.find(SOLAR, digests)) == ids

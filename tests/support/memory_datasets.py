@@ -8,7 +8,7 @@ from controlplane.domain.dataset import Dataset
 from controlplane.domain.errors import ResourceExistsError, StaleWriteError
 from controlplane.domain.ids import DatasetId, Digest, LabelId, ModelId, SampleId
 from controlplane.domain.label import Label
-from controlplane.domain.split import SplitMember
+from controlplane.domain.split import Side, SplitMember
 from tests.support.memory_tables import Tables, add_row, found
 
 
@@ -95,6 +95,10 @@ class MemoryDatasets:
 
     async def list_members(self, model_id: ModelId) -> Sequence[SplitMember]:
         return [member for (model, _), member in sorted(self._tables.split_members.items()) if model == model_id]
+
+    async def find_sides(self, model_id: ModelId, sample_ids: Collection[SampleId]) -> Mapping[SampleId, Side]:
+        keys = [(model_id, sample_id) for sample_id in sample_ids]
+        return {key[1]: self._tables.split_members[key].side for key in keys if key in self._tables.split_members}
 
     async def add_members(self, model_id: ModelId, members: Sequence[SplitMember]) -> None:
         for member in members:

@@ -1,12 +1,13 @@
 """Datasets on the wire."""
 
+from collections.abc import Mapping
 from types import MappingProxyType
 
-from lineside.v1 import dataset_pb2
+from lineside.v1 import dataset_pb2, sample_import_service_pb2
 
 from controlplane.domain.dataset import Dataset, DatasetCount, DatasetItem, DatasetRule, WeightKey, WeightRule
 from controlplane.domain.errors import FieldInvalidError
-from controlplane.domain.split import Split
+from controlplane.domain.split import Side, Split
 from controlplane.rpc.convert.labels import region_to_proto
 from controlplane.rpc.convert.times import time_to_proto
 
@@ -17,6 +18,13 @@ _SPLITS_TO_PROTO = MappingProxyType(
         Split.HOLDOUT: dataset_pb2.DatasetItem.SPLIT_HOLDOUT,
     }
 )
+_SIDES: Mapping[int, Side | None] = MappingProxyType(
+    {
+        sample_import_service_pb2.ImportSamplesRequest.SIDE_UNSPECIFIED: None,
+        sample_import_service_pb2.ImportSamplesRequest.SIDE_TRAINING: Side.TRAINING,
+        sample_import_service_pb2.ImportSamplesRequest.SIDE_HOLDOUT: Side.HOLDOUT,
+    }
+)
 _NUMBERS = ("holdout_percent", "validation_percent", "near_duplicate_distance", "agreement_percent")
 
 
@@ -24,6 +32,13 @@ def rule_from_proto(message: dataset_pb2.DatasetRule) -> DatasetRule:
     """Return the rule; what is absent has the default."""
     given = {field.name: value for field, value in message.ListFields() if field.name in _NUMBERS}
     return DatasetRule(**given, weights=tuple(map(_weight_from_proto, message.weights)))
+
+
+def side_from_proto(number: int) -> Side | None:
+    """Return the side, None where none is given. Raises FieldInvalidError for one that is not known."""
+    if number not in _SIDES:
+        raise FieldInvalidError(f"{number} is no side", field="side", remedy="name SIDE_TRAINING or SIDE_HOLDOUT")
+    return _SIDES[number]
 
 
 def rule_to_proto(rule: DatasetRule) -> dataset_pb2.DatasetRule:

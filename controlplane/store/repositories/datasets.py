@@ -10,7 +10,7 @@ from controlplane.domain.dataset import Dataset
 from controlplane.domain.errors import ResourceExistsError, StaleWriteError
 from controlplane.domain.ids import DatasetId, Digest, LabelId, ModelId, SampleId
 from controlplane.domain.label import Label
-from controlplane.domain.split import SplitMember
+from controlplane.domain.split import Side, SplitMember
 from controlplane.store.mapping import dataset as mapping
 from controlplane.store.tables_datasets import dataset as datasets
 from controlplane.store.tables_datasets import label as labels
@@ -111,6 +111,15 @@ class SqlDatasetRepository:
     async def list_members(self, model_id: ModelId) -> Sequence[SplitMember]:
         statement = sa.select(members).where(members.c.model_id == model_id).order_by(members.c.sample_id)
         return await self._transaction.mapped(statement, mapping.member_from_row)
+
+    async def find_sides(self, model_id: ModelId, sample_ids: Collection[SampleId]) -> Mapping[SampleId, Side]:
+        sides: dict[SampleId, Side] = {}
+        for batch in batches(sorted(set(sample_ids))):
+            of_model = members.c.model_id == model_id
+            statement = sa.select(members.c.sample_id, members.c.side).where(of_model, members.c.sample_id.in_(batch))
+            for row in await self._transaction.rows(statement):
+                sides[SampleId(row["sample_id"])] = Side(row["side"])
+        return sides
 
     async def add_members(self, model_id: ModelId, given: Sequence[SplitMember]) -> None:
         if given:

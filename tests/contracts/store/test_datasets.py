@@ -103,6 +103,10 @@ async def test_a_side_is_kept_for_good(store: Store) -> None:
         await work.datasets.add_members(SOLAR, [])
     async with store.read() as work:
         assert await work.datasets.list_members(SOLAR) == [trained, held, member("c", Side.HOLDOUT)]
+        asked = [SampleId(sample) for sample in ("a", "b", "d", "a")]
+        assert await work.datasets.find_sides(SOLAR, asked) == {"a": Side.TRAINING, "b": Side.HOLDOUT}
+        assert await work.datasets.find_sides(WELD, asked) == {"b": Side.TRAINING}
+        assert await work.datasets.find_sides(SOLAR, []) == {}
 
 
 async def test_what_was_read_of_a_content_is_kept_once(store: Store) -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'lineside/v1/sample_import_service.proto\x12\x0blineside.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"C\n\x1a\x46indImportedSamplesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x16\n\x0esource_digests\x18\x02 \x03(\t\".\n\x1b\x46indImportedSamplesResponse\x12\x0f\n\x07samples\x18\x01 \x03(\t\"\x82\x01\n\x14ImportSamplesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12.\n\x08pictures\x18\x02 \x03(\x0b\x32\x1c.lineside.v1.ImportedPicture\x12\x0c\n\x04site\x18\x03 \x01(\t\x12\x0c\n\x04line\x18\x04 \x01(\t\x12\x0f\n\x07station\x18\x05 \x01(\t\"e\n\x0fImportedPicture\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x0f\n\x07part_id\x18\x02 \x01(\t\x12\x30\n\x0c\x63\x61pture_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"E\n\x15ImportSamplesResponse\x12,\n\x07samples\x18\x01 \x03(\x0b\x32\x1b.lineside.v1.ImportedSample\"B\n\x0eImportedSample\x12\x0e\n\x06sample\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t2\xd7\x01\n\x13SampleImportService\x12h\n\x13\x46indImportedSamples\x12\'.lineside.v1.FindImportedSamplesRequest\x1a(.lineside.v1.FindImportedSamplesResponse\x12V\n\rImportSamples\x12!.lineside.v1.ImportSamplesRequest\x1a\".lineside.v1.ImportSamplesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'lineside/v1/sample_import_service.proto\x12\x0blineside.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"y\n\x1a\x46indImportedSamplesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x16\n\x0esource_digests\x18\x02 \x03(\t\x12\x34\n\x04side\x18\x03 \x01(\x0e\x32&.lineside.v1.ImportSamplesRequest.Side\".\n\x1b\x46indImportedSamplesResponse\x12\x0f\n\x07samples\x18\x01 \x03(\t\"\xfb\x01\n\x14ImportSamplesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12.\n\x08pictures\x18\x02 \x03(\x0b\x32\x1c.lineside.v1.ImportedPicture\x12\x0c\n\x04site\x18\x03 \x01(\t\x12\x0c\n\x04line\x18\x04 \x01(\t\x12\x0f\n\x07station\x18\x05 \x01(\t\x12\x34\n\x04side\x18\x06 \x01(\x0e\x32&.lineside.v1.ImportSamplesRequest.Side\"A\n\x04Side\x12\x14\n\x10SIDE_UNSPECIFIED\x10\x00\x12\x11\n\rSIDE_TRAINING\x10\x01\x12\x10\n\x0cSIDE_HOLDOUT\x10\x02\"e\n\x0fImportedPicture\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x0f\n\x07part_id\x18\x02 \x01(\t\x12\x30\n\x0c\x63\x61pture_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"E\n\x15ImportSamplesResponse\x12,\n\x07samples\x18\x01 \x03(\x0b\x32\x1b.lineside.v1.ImportedSample\"B\n\x0eImportedSample\x12\x0e\n\x06sample\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t2\xd7\x01\n\x13SampleImportService\x12h\n\x13\x46indImportedSamples\x12\'.lineside.v1.FindImportedSamplesRequest\x1a(.lineside.v1.FindImportedSamplesResponse\x12V\n\rImportSamples\x12!.lineside.v1.ImportSamplesRequest\x1a\".lineside.v1.ImportSamplesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,17 +33,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lineside.v1.sample_import_s
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FINDIMPORTEDSAMPLESREQUEST']._serialized_start=89
-  _globals['_FINDIMPORTEDSAMPLESREQUEST']._serialized_end=156
-  _globals['_FINDIMPORTEDSAMPLESRESPONSE']._serialized_start=158
-  _globals['_FINDIMPORTEDSAMPLESRESPONSE']._serialized_end=204
-  _globals['_IMPORTSAMPLESREQUEST']._serialized_start=207
-  _globals['_IMPORTSAMPLESREQUEST']._serialized_end=337
-  _globals['_IMPORTEDPICTURE']._serialized_start=339
-  _globals['_IMPORTEDPICTURE']._serialized_end=440
-  _globals['_IMPORTSAMPLESRESPONSE']._serialized_start=442
-  _globals['_IMPORTSAMPLESRESPONSE']._serialized_end=511
-  _globals['_IMPORTEDSAMPLE']._serialized_start=513
-  _globals['_IMPORTEDSAMPLE']._serialized_end=579
-  _globals['_SAMPLEIMPORTSERVICE']._serialized_start=582
-  _globals['_SAMPLEIMPORTSERVICE']._serialized_end=797
+  _globals['_FINDIMPORTEDSAMPLESREQUEST']._serialized_end=210
+  _globals['_FINDIMPORTEDSAMPLESRESPONSE']._serialized_start=212
+  _globals['_FINDIMPORTEDSAMPLESRESPONSE']._serialized_end=258
+  _globals['_IMPORTSAMPLESREQUEST']._serialized_start=261
+  _globals['_IMPORTSAMPLESREQUEST']._serialized_end=512
+  _globals['_IMPORTSAMPLESREQUEST_SIDE']._serialized_start=447
+  _globals['_IMPORTSAMPLESREQUEST_SIDE']._serialized_end=512
+  _globals['_IMPORTEDPICTURE']._serialized_start=514
+  _globals['_IMPORTEDPICTURE']._serialized_end=615
+  _globals['_IMPORTSAMPLESRESPONSE']._serialized_start=617
+  _globals['_IMPORTSAMPLESRESPONSE']._serialized_end=686
+  _globals['_IMPORTEDSAMPLE']._serialized_start=688
+  _globals['_IMPORTEDSAMPLE']._serialized_end=754
+  _globals['_SAMPLEIMPORTSERVICE']._serialized_start=757
+  _globals['_SAMPLEIMPORTSERVICE']._serialized_end=972
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -27,8 +28,11 @@ class FindImportedSamplesRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     SOURCE_DIGESTS_FIELD_NUMBER: _builtins.int
+    SIDE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. `models/{model}`."""
+    side: Global___ImportSamplesRequest.Side.ValueType
+    """Optional. Answer only with samples that stand on this side."""
     @_builtins.property
     def source_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Required. Digests of the files as they are, at most 1,000."""
@@ -38,10 +42,11 @@ class FindImportedSamplesRequest(_message.Message):
         *,
         model: _builtins.str = ...,
         source_digests: _abc.Iterable[_builtins.str] | None = ...,
+        side: Global___ImportSamplesRequest.Side.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "source_digests", b"source_digests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "side", b"side", "source_digests", b"source_digests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -77,11 +82,35 @@ class ImportSamplesRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Side:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SideEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ImportSamplesRequest._Side.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SIDE_UNSPECIFIED: ImportSamplesRequest._Side.ValueType  # 0
+        """The rule of the first dataset that holds them decides."""
+        SIDE_TRAINING: ImportSamplesRequest._Side.ValueType  # 1
+        """A version was fitted on them: they may train others, and never judge one."""
+        SIDE_HOLDOUT: ImportSamplesRequest._Side.ValueType  # 2
+        """No version was fitted on them, and none will be: they judge."""
+
+    class Side(_Side, metaclass=_SideEnumTypeWrapper):
+        """Where samples stand in every dataset of the model, for good."""
+
+    SIDE_UNSPECIFIED: ImportSamplesRequest.Side.ValueType  # 0
+    """The rule of the first dataset that holds them decides."""
+    SIDE_TRAINING: ImportSamplesRequest.Side.ValueType  # 1
+    """A version was fitted on them: they may train others, and never judge one."""
+    SIDE_HOLDOUT: ImportSamplesRequest.Side.ValueType  # 2
+    """No version was fitted on them, and none will be: they judge."""
+
     MODEL_FIELD_NUMBER: _builtins.int
     PICTURES_FIELD_NUMBER: _builtins.int
     SITE_FIELD_NUMBER: _builtins.int
     LINE_FIELD_NUMBER: _builtins.int
     STATION_FIELD_NUMBER: _builtins.int
+    SIDE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. `models/{model}`, which exists."""
     site: _builtins.str
@@ -90,6 +119,8 @@ class ImportSamplesRequest(_message.Message):
     """Optional. Where they were taken: the line."""
     station: _builtins.str
     """Optional. Where they were taken: the station."""
+    side: Global___ImportSamplesRequest.Side.ValueType
+    """Optional. A picture that stands on the other side already is told as an error and stays there."""
     @_builtins.property
     def pictures(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedPicture]:
         """Required. At most 1,000 pictures and 8 MiB."""
@@ -102,10 +133,11 @@ class ImportSamplesRequest(_message.Message):
         site: _builtins.str = ...,
         line: _builtins.str = ...,
         station: _builtins.str = ...,
+        side: Global___ImportSamplesRequest.Side.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["line", b"line", "model", b"model", "pictures", b"pictures", "site", b"site", "station", b"station"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["line", b"line", "model", b"model", "pictures", b"pictures", "side", b"side", "site", b"site", "station", b"station"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
