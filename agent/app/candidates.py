@@ -12,7 +12,7 @@ from agent.app.prefetching import Preparations
 from agent.app.shadowing import Shadows
 from agent.domain.artifact import ModelSignature
 from agent.domain.errors import AgentError, ArtifactError, Reason
-from agent.domain.reconcile import Purpose, candidates_of, digests_of, shadow_of
+from agent.domain.reconcile import Purpose, candidates_of, digests_of, same_work, shadow_of
 from agent.domain.slot import DesiredSlot
 
 _log = structlog.get_logger()
@@ -41,6 +41,15 @@ class Candidates:
             raise
         self._shadows.run(wanted, candidate, loaded, serving_signature=serving)
         _log.info("shadow_runs", slot=wanted.slot, version=candidate.version, device=str(configuration))
+
+    def wait_on(self, before: Iterable[DesiredSlot], now: Iterable[DesiredSlot]) -> None:
+        """What is desired has changed. A candidate that stays one waits on, unless it is offered again: each try costs
+        the box minutes. Nothing else waits."""
+        kept = tuple(before)
+        staying = {
+            each.slot for each in now if any(same_work(each, other) and each.offer == other.offer for other in kept)
+        }
+        self._waits.keep(lambda lane: lane[1] is not Purpose.SERVE and lane[0] in staying)
 
     def settle(self, candidate: DesiredSlot, purpose: Purpose, error: AgentError, *, again: bool) -> None:
         """A prefetch is tried again for as long as it is wanted; a shadow run fails for good, but not for want of the

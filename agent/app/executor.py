@@ -24,6 +24,7 @@ from typing import assert_never
 import structlog
 
 from agent import limits
+from agent.app import slot_states
 from agent.app.candidates import Candidates
 from agent.app.conditions import Conditions
 from agent.app.device_watch import DeviceWatch
@@ -41,9 +42,8 @@ from agent.app.ports import (
 from agent.app.postponements import PRUNING, Lane, Postponements, lane_of
 from agent.app.prefetching import Preparations
 from agent.app.shadowing import Shadows
-from agent.app.slot_states import adopted, failed_slot, failure_record, heading, serving_record, serving_slot
 from agent.app.state_saver import StateSaver
-from agent.app.swap_point import wait_for_lot
+from agent.app.swap_point import WaitingSwaps
 from agent.app.trials import Trials, settle
 from agent.app.wakeup import Wakeup, first_of
 from agent.domain.device import DeviceChoice
@@ -64,7 +64,6 @@ from agent.domain.reconcile import (
     candidates_of,
     diff,
     digests_of,
-    failed_for_good,
     runs_alike,
     same_work,
     shadow_of,
@@ -113,6 +112,7 @@ class Executor:
         self._mismatched: set[tuple[Lane, str]] = set()
         """Lanes and artifacts that came with wrong bytes once already."""
         self._trials = Trials()
+        self._swaps = WaitingSwaps(serving=serving, clock=clock, on_lot=self._wakeup.wake)
         self._starting: SavedState | None = None
         """What this start is made from, as long as it lasts: slots that are still to be restored are saved from it."""
         self._saver = StateSaver(state_file, conditions, self._saved_state)
@@ -142,13 +142,7 @@ class Executor:
         _log.info("desired_state_taken", generation=desired.generation, slots=len(desired.slots))
         before = self._candidates()
         self._take(desired)
-        # A candidate that stays one waits on, unless it is offered again: each try costs the box minutes.
-        staying = {
-            each.slot
-            for each in self._candidates()
-            if any(same_work(each, other) and each.offer == other.offer for other in before)
-        }
-        self._waits.keep(lambda lane: lane[1] is not Purpose.SERVE and lane[0] in staying)
+        self._background.wait_on(before, self._candidates())
         self._mismatched = set()
         await self._saver.save()
         self._changed()
@@ -161,11 +155,8 @@ class Executor:
 
     def confirm(self) -> None:
         """The controller has been heard: what serves and is desired is no longer a guess from disk."""
-        wanted = {slot.slot: slot for slot in self._desired.slots}
-        for name, slot in self._slots.items():
-            want = wanted.get(name)
-            if slot.last_known_good and want is not None and want.version == slot.serving_version:
-                self._slots[name] = replace(slot, last_known_good=False)
+        for wanted in self._desired.slots:
+            self._slots[wanted.slot] = slot_states.confirmed(self._slot(wanted.slot), wanted)
 
     # --- start ---
 
@@ -188,7 +179,7 @@ class Executor:
         for record in saved.serving:
             await self._restore(record)
         for failure in saved.failures:
-            self._slots[failure.slot] = failed_slot(self._slot(failure.slot), failure)
+            self._slots[failure.slot] = slot_states.failed_slot(self._slot(failure.slot), failure)
         self._take(saved.desired)
         self._starting = None
         await self._saver.save()
@@ -207,7 +198,8 @@ class Executor:
         choice = loaded.choice
         self._swap_in(wanted, loaded)
         self._preparations.put(wanted, choice)
-        self._slots[wanted.slot] = serving_slot(wanted, choice, serving_time=self._clock.now(), last_known_good=True)
+        served = slot_states.serving_slot(wanted, choice, serving_time=self._clock.now(), last_known_good=True)
+        self._slots[wanted.slot] = served
         _log.info("last_known_good_serves", slot=wanted.slot, version=wanted.version, device=choice.device)
 
     # --- the loop ---
@@ -231,19 +223,27 @@ class Executor:
                 await self._wakeup.wait(self._clock, self._idle_seconds())
 
     async def _tend(self) -> None:
-        """What time brings, whether or not there is something to do."""
+        """What time and lots bring, whether or not there is something to do."""
+        self._end_waiting_swaps()
         if self._trials.prove(now_seconds=self._clock.monotonic()) or self._saver.unsaved:
             await self._saver.save()
 
+    def _end_waiting_swaps(self) -> None:
+        for due in self._swaps.take_due():
+            self._serve(due.wanted, due.loaded)
+
     def _next_action(self) -> Action | None:
         """The first action of the diff that is not waiting. While a serving version waits nothing is pruned, since its
-        slot may still need what it serves from, and nothing is done for candidates."""
-        waiting = self._waits.waiting()
+        slot may still need what it serves from, and nothing is done for candidates; while it waits for a lot, those of
+        other slots go on."""
+        waiting, for_lots = self._waits.waiting(), self._swaps.slots
         serving_waits = any(purpose is Purpose.SERVE for _, purpose in waiting - {PRUNING})
         for action in diff(self._desired, self._holding()):
             lane = lane_of(action)
             if isinstance(action, EndShadow):
                 return action
+            if lane[0] in for_lots or (for_lots and lane == PRUNING):
+                continue
             if lane in waiting or (serving_waits and (lane == PRUNING or lane[1] is not Purpose.SERVE)):
                 continue
             return action
@@ -251,7 +251,7 @@ class Executor:
 
     def _idle_seconds(self) -> float:
         proof_seconds = self._trials.proof_seconds(now_seconds=self._clock.monotonic())
-        return min(limits.BACKOFF_MAX_SECONDS, proof_seconds, self._waits.next_seconds())
+        return min(limits.BACKOFF_MAX_SECONDS, proof_seconds, self._waits.next_seconds(), self._swaps.next_seconds())
 
     async def _apply_while_wanted(self, action: Action) -> None:
         """Apply the action; give it up when it is no longer wanted and giving up is safe."""
@@ -275,8 +275,7 @@ class Executor:
     def _stale(self, action: Action) -> bool:
         match action:
             case Fetch(slot=wanted, purpose=Purpose.SERVE) | Prepare(slot=wanted, purpose=Purpose.SERVE):
-                now_wanted = next((slot for slot in self._desired.slots if slot.slot == wanted.slot), None)
-                return now_wanted is None or not same_work(now_wanted, wanted)
+                return not any(same_work(slot, wanted) for slot in self._desired.slots)
             case Fetch(slot=candidate) | Prepare(slot=candidate):
                 # Also when serving has something to do, unless that is the very same.
                 match self._next_action():
@@ -378,6 +377,7 @@ class Executor:
 
     def _took_over(self, wanted: DesiredSlot, lost: DeviceChoice, successor: FallbackModel) -> bool:
         """A device died under what was loaded; whether its slot still served that."""
+        self._end_waiting_swaps()
         slot = self._slot(wanted.slot)
         if slot.serving is None or slot.device_choice is None or not runs_alike(slot.serving, wanted):
             return False
@@ -405,17 +405,22 @@ class Executor:
     async def _swap(self, wanted: DesiredSlot) -> None:
         self._set_progress(wanted, SlotState.PREPARING)
         loaded = await self._load(wanted, self._preparations.choice(wanted))
-        await wait_for_lot(self._serving, wanted, loaded, self._clock)
+        if not self._swaps.wait_for_lot(wanted, loaded):
+            self._serve(wanted, loaded)
+            await self._saver.save()
+
+    def _serve(self, wanted: DesiredSlot, loaded: FallbackModel) -> None:
+        """To be saved."""
         self._swap_in(wanted, loaded)
         self._trials.supersede(wanted)
-        self._slots[wanted.slot] = serving_slot(wanted, loaded.choice, serving_time=self._clock.now())
+        self._slots[wanted.slot] = slot_states.serving_slot(wanted, loaded.choice, serving_time=self._clock.now())
+        self._saver.unsaved = True
         self._changed()
         _log.info("version_serves", slot=wanted.slot, version=wanted.version, device=loaded.choice.device)
-        await self._saver.save()
 
     async def _load(self, wanted: DesiredSlot, choice: DeviceChoice) -> FallbackModel:
         """Load in this process, which a bad version may end: that it begins is saved first."""
-        self._trials.begin(wanted, before=serving_record(self._slot(wanted.slot)))
+        self._trials.begin(wanted, before=slot_states.serving_record(self._slot(wanted.slot)))
         await self._saver.save()
         try:
             return await self._fallbacks.load(wanted, choice, self._folder(wanted))
@@ -430,7 +435,7 @@ class Executor:
     async def _adopt(self, wanted: DesiredSlot) -> None:
         self._serving.adopt(wanted)
         self._trials.adopt(wanted)
-        self._slots[wanted.slot] = adopted(self._slot(wanted.slot), wanted)
+        self._slots[wanted.slot] = slot_states.adopted(self._slot(wanted.slot), wanted)
         self._changed()
         await self._saver.save()
 
@@ -482,18 +487,16 @@ class Executor:
         self._desired = desired
         self._serving.announce([slot.slot for slot in desired.slots])
         self._shadows.adopt(desired.slots)
+        for withdrawn in self._swaps.withdraw_unwanted(desired.slots):
+            self._trials.end(withdrawn)
         for wanted in desired.slots:
-            slot = self._slot(wanted.slot)
-            settled = slot.serving is not None and runs_alike(slot.serving, wanted)
-            if settled or failed_for_good(wanted, slot):
-                self._slots[wanted.slot] = slot
-                continue
-            self._slots[wanted.slot] = heading(slot, wanted, SlotState.PENDING)
+            waits = wanted.slot in self._swaps.slots
+            self._slots[wanted.slot] = slot_states.taken(self._slot(wanted.slot), wanted, is_prepared=waits)
 
     def _set_progress(self, wanted: DesiredSlot, state: SlotState) -> None:
         slot = self._slot(wanted.slot)
         if slot.state is not state or slot.target_version != wanted.version or slot.offer != wanted.offer:
-            self._slots[wanted.slot] = heading(slot, wanted, state)
+            self._slots[wanted.slot] = slot_states.heading(slot, wanted, state)
             self._changed()
 
     def _slot(self, name: str) -> ObservedSlot:
@@ -564,11 +567,7 @@ class Executor:
 
     async def _fail(self, wanted: DesiredSlot, error: AgentError) -> None:
         self._waits.drop((wanted.slot, Purpose.SERVE))
-        self._slots[wanted.slot] = replace(
-            heading(self._slot(wanted.slot), wanted, SlotState.FAILED),
-            failure_reason=error.reason,
-            failure_message=str(error),
-        )
+        self._slots[wanted.slot] = slot_states.failed(self._slot(wanted.slot), wanted, error)
         _log.error("version_failed", slot=wanted.slot, version=wanted.version, reason=error.reason, error=str(error))
         self._changed()
         await self._saver.save()
@@ -591,8 +590,8 @@ class Executor:
         slots = [slot for _, slot in sorted(self._slots.items())]
         return SavedState(
             desired=self._desired,
-            serving=tuple(record for slot in slots if (record := serving_record(slot)) is not None),
-            failures=tuple(failure for slot in slots if (failure := failure_record(slot)) is not None),
+            serving=tuple(record for slot in slots if (record := slot_states.serving_record(slot)) is not None),
+            failures=tuple(failure for slot in slots if (failure := slot_states.failure_record(slot)) is not None),
             boot_count=self.boot_count,
             trials=self._trials.all(),
             prepared=self._preparations.records(self._desired.slots),

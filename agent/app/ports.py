@@ -369,6 +369,10 @@ class ServingPath(Protocol):
         thread of that request. `swap` ends the wait. False, and nothing is staged, where no lots are known."""
         ...
 
+    def withdraw(self, slot: str, loaded: LoadedModel) -> bool:
+        """Free `loaded` if it is staged for the slot; False where it is not, since it serves already."""
+        ...
+
     def adopt(self, slot: DesiredSlot) -> None:
         """The loaded model stays; its sample policy is the slot's from now on."""
         ...

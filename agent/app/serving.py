@@ -13,39 +13,37 @@ Rules kept here:
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from datetime import datetime
+from dataclasses import dataclass
 
 import structlog
 
 from agent import limits
 from agent.app import tensors
 from agent.app.ports import Clock, LoadedModel, ResultLog, SampleOffers, ShadowOffers, Tensor
-from agent.app.readings import labels_of_items
-from agent.app.tallies import Tallies, Tally, TallyBook, TallyKey
+from agent.app.served import (
+    Counted,
+    Request,
+    Served,
+    ServedModel,
+    Staged,
+    Statistics,
+    result_of,
+    results_of,
+    statistics_of,
+    tally_key,
+)
+from agent.app.tallies import Tallies, TallyBook
 from agent.app.tensors import InputTensor
 from agent.app.traffic import Traffic
 from agent.app.turns import Places, Turns
-from agent.domain.artifact import ModelSignature
 from agent.domain.errors import Reason, RequestError, StateError
-from agent.domain.interpretation import Reading, reading_of
-from agent.domain.result import LabelScore, Outcome, Result
+from agent.domain.interpretation import reading_of
+from agent.domain.result import Outcome, Result
 from agent.domain.result_policy import ResultPolicy
 from agent.domain.slot import DesiredSlot
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedModel:
-    """What answers for a slot now."""
-
-    slot: str
-    version: int
-    device: str
-    signature: ModelSignature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,81 +54,6 @@ class InferenceAnswer:
     request_id: str
     outputs: Mapping[str, Tensor]
     results: tuple[Result, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statistics:
-    """Counts of a slot's serving version since it began to serve; they only grow. `inferences` counts batch items,
-    `requests` whole requests. Waiting for a free InferRequest is part of `infer_seconds`."""
-
-    model: ServedModel
-    requests: int = 0
-    inferences: int = 0
-    failed: int = 0
-    total_seconds: float = 0.0
-    failed_seconds: float = 0.0
-    input_seconds: float = 0.0
-    infer_seconds: float = 0.0
-    output_seconds: float = 0.0
-    last_time: datetime | None = None
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Served:
-    """A loaded version; the counters are guarded by Serving's lock."""
-
-    desired: DesiredSlot
-    loaded: LoadedModel
-    model: ServedModel
-    reading: Reading | None
-    tally: Tally
-    turns: Turns
-    counted: "_Counted"
-    users: int = 0
-    retired: bool = False
-    lots: OrderedDict[tuple[str, str], None] = field(default_factory=OrderedDict)
-    """Applications and lots that it has begun, the newest last."""
-    keep_until: float = 0.0
-    """Once retired: the monotonic seconds until which its lots are its own."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Staged:
-    served: _Served
-    until: float
-    on_swap: Callable[[], None]
-
-
-@dataclass(slots=True)
-class _Counted:
-    """As Statistics, growing in place."""
-
-    requests: int = 0
-    inferences: int = 0
-    failed: int = 0
-    total_seconds: float = 0.0
-    failed_seconds: float = 0.0
-    input_seconds: float = 0.0
-    infer_seconds: float = 0.0
-    output_seconds: float = 0.0
-    last_time: datetime | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Request:
-    """What goes into a request's results, and the monotonic seconds at which its stages ended."""
-
-    part_id: str
-    request_id: str
-    application: str
-    lot: str
-    begin_until: float
-    has_deadline: bool
-    infer_time: datetime
-    begun: float
-    checked: float = 0.0
-    inferred: float = 0.0
-    done: float = 0.0
 
 
 class Serving:
@@ -155,9 +78,9 @@ class Serving:
         self._traffic = traffic
         self._places = places or Places()
         self._lock = threading.Lock()
-        self._slots: dict[str, _Served] = {}
-        self._staged: dict[str, _Staged] = {}
-        self._draining: list[_Served] = []
+        self._slots: dict[str, Served] = {}
+        self._staged: dict[str, Staged] = {}
+        self._draining: list[Served] = []
         """Replaced or unloaded, with requests under way."""
         self._announced: frozenset[str] = frozenset()
         self._listeners: list[Callable[[], None]] = []
@@ -171,14 +94,21 @@ class Serving:
             self._announced = frozenset(slots)
 
     def swap(self, slot: DesiredSlot, loaded: LoadedModel) -> None:
-        """Let `loaded` answer for the slot from the next request on. Owns `loaded` from here on. One that was staged
-        waits no longer; nothing happens where a lot has brought it in meanwhile."""
+        """Let `loaded` answer for the slot from the next request on. Owns `loaded` from here on. What was staged waits
+        no longer, unless this is the same version on another device; nothing happens where a lot has brought it in
+        meanwhile."""
         with self._lock:
-            staged = self._staged.pop(slot.slot, None)
             current = self._slots.get(slot.slot)
             if current is not None and current.loaded is loaded:
                 return
-            before = self._put(self._new_served(slot, loaded))
+            served = self._new_served(slot, loaded)
+            staged = self._staged.get(slot.slot)
+            if current is not None and current.model.version == slot.version:
+                served.lots.update(current.lots)
+                staged = staged if staged is not None and staged.served.loaded is loaded else None
+            if staged is not None:
+                del self._staged[slot.slot]
+            before = self._put(served)
         if staged is not None and staged.served.loaded is not loaded:
             staged.served.loaded.close()
         self._retire(before)
@@ -194,24 +124,37 @@ class Serving:
             if current is None or not current.lots:
                 return False
             until = self._clock.monotonic() + wait_seconds
-            self._staged[slot.slot] = _Staged(served=self._new_served(slot, loaded), until=until, on_swap=on_swap)
-            return True
+            replaced = self._staged.get(slot.slot)
+            self._staged[slot.slot] = Staged(served=self._new_served(slot, loaded), until=until, on_swap=on_swap)
+        if replaced is not None:
+            replaced.served.loaded.close()
+        return True
 
-    def _new_served(self, slot: DesiredSlot, loaded: LoadedModel) -> _Served:
+    def withdraw(self, slot: str, loaded: LoadedModel) -> bool:
+        """Free `loaded` if it is staged for the slot; False where it is not, since it serves already."""
+        with self._lock:
+            staged = self._staged.get(slot)
+            if staged is None or staged.served.loaded is not loaded:
+                return False
+            del self._staged[slot]
+        loaded.close()
+        return True
+
+    def _new_served(self, slot: DesiredSlot, loaded: LoadedModel) -> Served:
         """Call with the lock held."""
         model = ServedModel(slot=slot.slot, version=slot.version, device=loaded.device, signature=loaded.signature)
-        serving = {_tally_key(each.model) for each in self._slots.values()}
-        return _Served(
+        serving = {tally_key(each.model) for each in self._slots.values()}
+        return Served(
             desired=slot,
             loaded=loaded,
             model=model,
             reading=reading_of(loaded.signature),
             turns=Turns(loaded.optimal_requests),
-            counted=_Counted(),
-            tally=self._tallies.begin(_tally_key(model), serving=serving),
+            counted=Counted(),
+            tally=self._tallies.begin(tally_key(model), serving=serving),
         )
 
-    def _put(self, served: _Served) -> _Served | None:
+    def _put(self, served: Served) -> Served | None:
         """What answered before. Call with the lock held."""
         before = self._slots.get(served.model.slot)
         self._slots[served.model.slot] = served
@@ -282,8 +225,8 @@ class Serving:
         """Counts of one slot, or of every slot. Raises RequestError as `model` does."""
         with self._lock:
             if slot is not None:
-                return (_statistics(self._find(slot, version)),)
-            return tuple(_statistics(served) for _, served in sorted(self._slots.items()))
+                return (statistics_of(self._find(slot, version)),)
+            return tuple(statistics_of(served) for _, served in sorted(self._slots.items()))
 
     def tallies(self) -> TallyBook:
         """What was answered and refused since the process started, also by versions that serve no more."""
@@ -317,7 +260,7 @@ class Serving:
         counted, or the inference failed (INFERENCE_FAILED) and its results say so."""
         begun = self._clock.monotonic()
         bound_seconds = limits.INFERENCE_WAIT_SECONDS_MAX
-        request = _Request(
+        request = Request(
             part_id=part_id,
             request_id=request_id,
             application=application,
@@ -337,13 +280,13 @@ class Serving:
     # --- the parts of an answer ---
 
     def _answered(
-        self, served: _Served, request: _Request, inputs: Sequence[InputTensor], requested_outputs: Sequence[str]
+        self, served: Served, request: Request, inputs: Sequence[InputTensor], requested_outputs: Sequence[str]
     ) -> InferenceAnswer:
         names, arrays = self._checked(served, request, inputs, requested_outputs)
         request.checked = self._clock.monotonic()
         outputs = self._inferred(served, request, arrays)
         request.inferred = self._clock.monotonic()
-        results = _results(served, request, arrays, outputs)
+        results = results_of(served, request, arrays, outputs)
         self._append(results)
         request.done = self._clock.monotonic()
         self._count(served, request, len(results))
@@ -357,7 +300,7 @@ class Serving:
         )
 
     def _checked(
-        self, served: _Served, request: _Request, inputs: Sequence[InputTensor], requested_outputs: Sequence[str]
+        self, served: Served, request: Request, inputs: Sequence[InputTensor], requested_outputs: Sequence[str]
     ) -> tuple[tuple[str, ...], Mapping[str, Tensor]]:
         try:
             _check_identifier(request.part_id, "parameters[part_id]")
@@ -369,7 +312,7 @@ class Serving:
             self._count_refused(served, error.reason)
             raise
 
-    def _inferred(self, served: _Served, request: _Request, arrays: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def _inferred(self, served: Served, request: Request, arrays: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         try:
             return self._in_turn(served, request, arrays)
         except RequestError as error:
@@ -380,13 +323,13 @@ class Serving:
             items = tensors.batch_items(served.model.signature, arrays)
             self._append(
                 tuple(
-                    _result(served, request, index, outcome=Outcome.ERROR, error=str(error)) for index in range(items)
+                    result_of(served, request, index, outcome=Outcome.ERROR, error=str(error)) for index in range(items)
                 )
             )
             self._count_failed(served, request, items)
             raise
 
-    def _in_turn(self, served: _Served, request: _Request, arrays: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def _in_turn(self, served: Served, request: Request, arrays: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         self._places.enter(request.application)
         try:
             if not served.turns.take(request.application, lambda: request.begin_until - self._clock.monotonic()):
@@ -407,7 +350,7 @@ class Serving:
             # The line goes on without its records: losing the disk must not stop inference.
             _log.error("result_append_failed", results=len(results), reason=error.reason, error=str(error))
 
-    def _count(self, served: _Served, request: _Request, items: int) -> None:
+    def _count(self, served: Served, request: Request, items: int) -> None:
         with self._lock:
             tally = served.tally
             tally.answered += items
@@ -422,12 +365,12 @@ class Serving:
             counted.output_seconds += request.done - request.inferred
             counted.last_time = request.infer_time
 
-    def _count_refused(self, served: _Served, reason: Reason) -> None:
+    def _count_refused(self, served: Served, reason: Reason) -> None:
         self._results.count_refused(served.model.slot, served.model.version)
         with self._lock:
             self._tallies.refuse(served.model.slot, reason)
 
-    def _count_failed(self, served: _Served, request: _Request, items: int) -> None:
+    def _count_failed(self, served: Served, request: Request, items: int) -> None:
         with self._lock:
             served.tally.failed += items
             counted = served.counted
@@ -437,7 +380,7 @@ class Serving:
 
     # --- who uses which version ---
 
-    def _borrow(self, slot: str, version: int | None, lot: tuple[str, str] | None) -> _Served:
+    def _borrow(self, slot: str, version: int | None, lot: tuple[str, str] | None) -> Served:
         staged = None
         try:
             with self._lock:
@@ -453,7 +396,7 @@ class Serving:
             self._notify()
         return served
 
-    def _of_lot(self, serving: _Served, lot: tuple[str, str]) -> tuple[_Served, _Staged | None]:
+    def _of_lot(self, serving: Served, lot: tuple[str, str]) -> tuple[Served, Staged | None]:
         """The version that began the lot, else the newest, which begins it, and the staged one where that is how it
         came to serve. Call with the lock held."""
         slot = serving.model.slot
@@ -473,8 +416,8 @@ class Serving:
             serving.lots.popitem(last=False)
         return serving, staged
 
-    def _give_back(self, served: _Served) -> None:
-        drained: list[_Served] = []
+    def _give_back(self, served: Served) -> None:
+        drained: list[Served] = []
         with self._lock:
             served.users -= 1
             if self._draining:
@@ -484,7 +427,7 @@ class Serving:
         for each in drained:
             each.loaded.close()
 
-    def _retire(self, served: _Served | None) -> None:
+    def _retire(self, served: Served | None) -> None:
         if served is None:
             return
         with self._lock:
@@ -495,7 +438,7 @@ class Serving:
         if drained:
             served.loaded.close()
 
-    def _find(self, slot: str, version: int | None) -> _Served:
+    def _find(self, slot: str, version: int | None) -> Served:
         """Call with the lock held."""
         served = self._slots.get(slot)
         if served is None and slot in self._announced:
@@ -530,7 +473,7 @@ class Serving:
             listener()
 
 
-def _too_late(request: _Request) -> RequestError:
+def _too_late(request: Request) -> RequestError:
     waited_ms = (request.begin_until - request.begun) * 1e3
     return RequestError(
         f"could not begin within {waited_ms:.0f} ms",
@@ -539,53 +482,9 @@ def _too_late(request: _Request) -> RequestError:
     )
 
 
-def _statistics(served: _Served) -> Statistics:
-    """Call with the lock held."""
-    return Statistics(
-        model=served.model, **{each.name: getattr(served.counted, each.name) for each in fields(_Counted)}
-    )
-
-
-def _tally_key(model: ServedModel) -> TallyKey:
-    return model.slot, model.version, model.device
-
-
 def _check_identifier(text: str, where: str) -> None:
     if len(text) > limits.IDENTIFIER_CHARS_MAX:
         raise RequestError(f"{len(text)} characters", field=where, remedy=f"send at most {limits.IDENTIFIER_CHARS_MAX}")
     # It goes into records and databases, of which some hold no NUL and none holds half a surrogate pair.
     if "\0" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
         raise RequestError("no storable text", field=where, remedy="send Unicode text without NUL")
-
-
-def _results(
-    served: _Served, request: _Request, arrays: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
-) -> tuple[Result, ...]:
-    rows = labels_of_items(served.model.signature, served.reading, arrays, outputs)
-    return tuple(_result(served, request, index, labels=labels) for index, labels in enumerate(rows))
-
-
-def _result(
-    served: _Served,
-    request: _Request,
-    index: int,
-    *,
-    labels: tuple[LabelScore, ...] = (),
-    outcome: Outcome = Outcome.OK,
-    error: str = "",
-) -> Result:
-    return Result(
-        slot=served.model.slot,
-        version=served.model.version,
-        device=served.loaded.device,
-        infer_time=request.infer_time,
-        part_id=request.part_id,
-        request_id=request.request_id,
-        outcome=outcome,
-        labels=labels,
-        latency_us=round((request.inferred - request.begun) * 1e6),
-        error=error[: limits.ERROR_CHARS_MAX],
-        batch_index=index,
-        lot=request.lot,
-        application=request.application,
-    )

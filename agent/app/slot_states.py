@@ -5,6 +5,8 @@ from datetime import datetime
 
 from agent.app.ports import FailureRecord, ServingRecord
 from agent.domain.device import DeviceChoice
+from agent.domain.errors import AgentError
+from agent.domain.reconcile import failed_for_good, runs_alike
 from agent.domain.slot import DesiredSlot, ObservedSlot, SlotState
 
 
@@ -51,6 +53,24 @@ def heading(slot: ObservedSlot, wanted: DesiredSlot, state: SlotState) -> Observ
         failure_message="",
         downloaded_bytes=0,
     )
+
+
+def taken(slot: ObservedSlot, wanted: DesiredSlot, *, is_prepared: bool) -> ObservedSlot:
+    """The slot once `wanted` is what it should serve."""
+    settled = slot.serving is not None and runs_alike(slot.serving, wanted)
+    if settled or failed_for_good(wanted, slot):
+        return slot
+    return heading(slot, wanted, SlotState.PREPARING if is_prepared else SlotState.PENDING)
+
+
+def failed(slot: ObservedSlot, wanted: DesiredSlot, error: AgentError) -> ObservedSlot:
+    return replace(heading(slot, wanted, SlotState.FAILED), failure_reason=error.reason, failure_message=str(error))
+
+
+def confirmed(slot: ObservedSlot, wanted: DesiredSlot) -> ObservedSlot:
+    """The slot once the controller has said that `wanted` is what it should serve: if it does, that is no guess."""
+    is_wanted = slot.last_known_good and wanted.version == slot.serving_version
+    return replace(slot, last_known_good=False) if is_wanted else slot
 
 
 def adopted(slot: ObservedSlot, wanted: DesiredSlot) -> ObservedSlot:

@@ -12,7 +12,8 @@ from agent.app.conditions import Conditions
 from agent.app.executor import Executor
 from agent.app.ports import Certificates
 from agent.app.sampling import SampleCollector
-from agent.app.serving import Serving, Statistics
+from agent.app.served import Statistics
+from agent.app.serving import Serving
 from agent.app.sync_loop import SyncLoop
 from agent.app.traffic import Traffic
 from agent.domain.slot import ObservedSlot, SampleCounts

@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import Any
 
 from agent import limits
-from agent.app.serving import ServedModel, Statistics
+from agent.app.served import ServedModel, Statistics
 from agent.domain.artifact import TensorSpec
 from agent.rpc.shared_memory import Region
 

@@ -11,7 +11,8 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from agent import limits
-from agent.app.serving import ServedModel, Serving
+from agent.app.served import ServedModel
+from agent.app.serving import Serving
 from agent.domain.errors import AgentError, Reason, RequestError
 from agent.rpc import inference_documents as documents
 from agent.rpc.inference_address import split_address

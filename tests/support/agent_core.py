@@ -141,20 +141,45 @@ class FakeServing:
     slots: dict[str, DesiredSlot] = field(default_factory=dict)
     history: list[tuple[str, int]] = field(default_factory=list)
     announced: Collection[str] = ()
+    with_lots: set[str] = field(default_factory=set)
+    """Slots whose applications name their lots."""
+    staged: dict[str, tuple[DesiredSlot, LoadedModel, Callable[[], None]]] = field(default_factory=dict)
+    brought_in: list[LoadedModel] = field(default_factory=list)
+    """By a lot."""
+    withdrawn: list[tuple[str, int]] = field(default_factory=list)
 
     def announce(self, slots: Collection[str]) -> None:
         self.announced = slots
 
     def swap(self, slot: DesiredSlot, loaded: LoadedModel) -> None:
         assert loaded.device == "CPU"
-        self.slots[slot.slot] = slot
-        self.history.append((slot.slot, slot.version))
+        self.staged.pop(slot.slot, None)
+        if not any(loaded is each for each in self.brought_in):
+            self.slots[slot.slot] = slot
+            self.history.append((slot.slot, slot.version))
 
     def stage(
         self, slot: DesiredSlot, loaded: LoadedModel, *, wait_seconds: float, on_swap: Callable[[], None]
     ) -> bool:
-        """No application names its lots here."""
-        return False
+        if slot.slot not in self.with_lots or slot.slot not in self.slots:
+            return False
+        self.staged[slot.slot] = (slot, loaded, on_swap)
+        return True
+
+    def withdraw(self, slot: str, loaded: LoadedModel) -> bool:
+        staged = self.staged.get(slot)
+        if staged is None or staged[1] is not loaded:
+            return False
+        self.withdrawn.append((slot, self.staged.pop(slot)[0].version))
+        return True
+
+    def begin_lot(self, slot: str) -> None:
+        """An application names a lot that nobody has begun."""
+        wanted, loaded, on_swap = self.staged.pop(slot)
+        self.brought_in.append(loaded)
+        self.slots[slot] = wanted
+        self.history.append((slot, wanted.version))
+        on_swap()
 
     def adopt(self, slot: DesiredSlot) -> None:
         assert self.slots[slot.slot].version == slot.version

@@ -1,21 +1,15 @@
 """Swap points: no lot sees two versions, and a swap waits no longer than it may."""
 
-import asyncio
 import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from agent.app.serving import Serving
-from agent.app.swap_point import wait_for_lot
 from agent.app.tensors import InputTensor
 from agent.app.traffic import Traffic
-from agent.clock import SystemClock
-from agent.domain.device import RuntimePolicy
-from agent.domain.slot import DesiredSlot
 from tests.support.serving import FakeModel, MemoryOffers, MemoryResults, NoShadows, RealClock, desired_slot
 
 IMAGE = InputTensor(name="x", datatype="FP32", shape=(1, 3), data=np.zeros((1, 3), np.float32).tobytes())
@@ -121,21 +115,37 @@ def test_under_load_no_lot_sees_two_versions(serving: Serving) -> None:
     assert len(set.union(*seen.values())) > 10
 
 
-def wanted(version: int, swap_wait_seconds: float) -> DesiredSlot:
-    return replace(desired_slot(version), runtime_policy=RuntimePolicy(swap_wait_seconds=swap_wait_seconds))
+def test_a_device_that_is_replaced_under_a_lot_ends_no_wait_and_begins_no_lot(serving: Serving) -> None:
+    lost, successor, new = FakeModel(), FakeModel(), FakeModel()
+    serving.swap(desired_slot(1), lost)
+    ask(serving, "L1")
+    assert serving.stage(desired_slot(2), new, wait_seconds=60, on_swap=lambda: None)
+    serving.swap(desired_slot(1), successor)
+    assert (lost.closed, new.closed) == (1, 0)
+    assert ask(serving, "L1") == 1, "its version goes on with it"
+    assert ask(serving, "L2") == 2
 
 
-async def test_a_swap_waits_for_the_lot_and_no_longer_than_the_policy_says(serving: Serving) -> None:
+def test_a_staged_version_can_be_withdrawn_until_a_lot_has_begun_with_it(serving: Serving) -> None:
+    staged, other = FakeModel(), FakeModel()
     serving.swap(desired_slot(1), FakeModel())
-    await asyncio.to_thread(ask, serving, "L1")
-    await wait_for_lot(serving, desired_slot(2), FakeModel(), SystemClock())
-    assert await asyncio.to_thread(ask, serving, "L1") == 1
-    waiting = asyncio.create_task(wait_for_lot(serving, wanted(2, 60.0), FakeModel(), SystemClock()))
-    await asyncio.sleep(0)  # the task has staged it by then
-    assert await asyncio.to_thread(ask, serving, "L2") == 2
-    await asyncio.wait_for(waiting, 10)
-    assert await asyncio.to_thread(ask, serving) == 2
-    model = FakeModel()
-    await asyncio.wait_for(wait_for_lot(serving, wanted(3, 0.01), model, SystemClock()), 10)
-    serving.swap(desired_slot(3), model)
-    assert await asyncio.to_thread(ask, serving, "L2") == 3
+    ask(serving, "L1")
+    serving.stage(desired_slot(2), staged, wait_seconds=60, on_swap=lambda: None)
+    assert not serving.withdraw("cells", other)
+    assert serving.withdraw("cells", staged)
+    assert staged.closed == 1
+    assert ask(serving, "L2") == 1
+    serving.stage(desired_slot(3), other, wait_seconds=60, on_swap=lambda: None)
+    assert ask(serving, "L3") == 3
+    assert not serving.withdraw("cells", other)
+    assert other.closed == 0
+
+
+def test_a_staged_version_that_another_takes_the_place_of_is_freed(serving: Serving) -> None:
+    first, second = FakeModel(), FakeModel()
+    serving.swap(desired_slot(1), FakeModel())
+    ask(serving, "L1")
+    serving.stage(desired_slot(2), first, wait_seconds=60, on_swap=lambda: None)
+    serving.stage(desired_slot(3), second, wait_seconds=60, on_swap=lambda: None)
+    assert (first.closed, second.closed) == (1, 0)
+    assert ask(serving, "L2") == 3
