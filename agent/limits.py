@@ -155,6 +155,9 @@ INFERENCE_PLACES = 80
 """Requests that run or wait for their turn, of all applications: 40 of one alone, the device's pool over and over."""
 SWAP_WAIT_SECONDS_MAX = 300.0
 """Of a swap for the next lot, as the controller bounds it too."""
+REPLACED_VERSION_SECONDS_MAX = 30.0
+"""How long a version that was replaced still answers requests that name it: what was under way and its retries, while
+both versions are in memory. An application that names one for good must not keep it there for ever."""
 LOTS_REMEMBERED_MAX = 256
 """Lots that a version has begun: a few for each camera of a line server."""
 INFERENCE_CALLS_MAX = 256

@@ -55,11 +55,12 @@ class Served:
     turns: Turns
     counted: "Counted"
     users: int = 0
-    retired: bool = False
     lots: OrderedDict[tuple[str, str], None] = field(default_factory=OrderedDict)
     """Applications and lots that it has begun, the newest last."""
     keep_until: float = 0.0
     """Once retired: the monotonic seconds until which its lots are its own."""
+    named_until: float = 0.0
+    """Once retired: the same for requests that name its version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

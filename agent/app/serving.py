@@ -7,7 +7,8 @@ Rules kept here:
   that, which take no time worth naming and cannot fail.
 - No lock is held while inferring; a full disk or a lost result log never stops an answer.
 - A request takes its turn among the applications' and begins before its deadline, or is refused.
-- A version that was replaced still answers requests that name it, until its last request is done.
+- A version that was replaced still answers requests that name it, until its last request is done, but only for a
+  while: then it takes no more of them and is freed.
 - A staged version answers from the first lot that nobody has begun; lots that the version before began are its own for
   as long as the swap may wait.
 """
@@ -408,8 +409,7 @@ class Serving:
         staged = self._staged.pop(slot, None)
         if staged is not None:
             self._put(staged.served)
-            serving.retired, serving.keep_until = True, staged.until
-            self._draining.append(serving)
+            self._drain(serving, keep_until=staged.until)
             serving = staged.served
         serving.lots[lot] = None
         if len(serving.lots) > limits.LOTS_REMEMBERED_MAX:
@@ -431,12 +431,17 @@ class Serving:
         if served is None:
             return
         with self._lock:
-            served.retired = True
             drained = served.users == 0
             if not drained:
-                self._draining.append(served)
+                self._drain(served)
         if drained:
             served.loaded.close()
+
+    def _drain(self, served: Served, *, keep_until: float = 0.0) -> None:
+        """Call with the lock held."""
+        served.keep_until = keep_until
+        served.named_until = max(keep_until, self._clock.monotonic() + limits.REPLACED_VERSION_SECONDS_MAX)
+        self._draining.append(served)
 
     def _find(self, slot: str, version: int | None) -> Served:
         """Call with the lock held."""
@@ -457,11 +462,12 @@ class Serving:
                 reason=Reason.MODEL_NOT_FOUND,
             )
         if version is not None and version != served.model.version:
-            for each in self._draining:
-                if (each.model.slot, each.model.version) == (slot, version):
+            draining = [each for each in self._draining if (each.model.slot, each.model.version) == (slot, version)]
+            for each in draining:
+                if self._clock.monotonic() < each.named_until:
                     return each
             raise RequestError(
-                f"version {version} of {slot!r} is not loaded",
+                f"version {version} of {slot!r} " + ("was replaced" if draining else "is not loaded"),
                 field="model_version",
                 remedy=f"leave it empty, or ask for {served.model.version}",
                 reason=Reason.VERSION_NOT_LOADED,

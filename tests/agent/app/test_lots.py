@@ -149,3 +149,13 @@ def test_a_staged_version_that_another_takes_the_place_of_is_freed(serving: Serv
     serving.stage(desired_slot(3), second, wait_seconds=60, on_swap=lambda: None)
     assert (first.closed, second.closed) == (1, 0)
     assert ask(serving, "L2") == 3
+
+
+def test_a_version_that_is_kept_for_its_lots_answers_who_names_it_no_shorter_than_them(serving: Serving) -> None:
+    serving.swap(desired_slot(1), FakeModel())
+    ask(serving, "L1")
+    serving.stage(desired_slot(2), FakeModel(), wait_seconds=300, on_swap=lambda: None)
+    assert ask(serving, "L2") == 2
+    (kept,) = serving._draining
+    assert kept.named_until == kept.keep_until
+    assert serving.infer("cells", 1, [IMAGE]).model.version == 1

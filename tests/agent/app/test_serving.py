@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from agent import limits
 from agent.app.serving import Serving
 from agent.app.tensors import InputTensor
 from agent.app.traffic import Traffic
@@ -323,3 +324,36 @@ def test_the_version_before_answers_who_names_it_until_it_is_drained(bench: Benc
     with pytest.raises(RequestError) as caught:
         bench.serving.infer("cells", 1, [image()])
     assert caught.value.reason is Reason.VERSION_NOT_LOADED
+
+
+class MovedClock(SteppingClock):
+    """Time stands still until a test moves it."""
+
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+def test_a_version_that_is_named_without_pause_is_freed_all_the_same() -> None:
+    """Requests that overlap would else keep it for ever."""
+    clock, results, held = MovedClock(), MemoryResults(), Held(2)
+    serving = Serving(
+        clock=clock, results=results, samples=MemoryOffers(results), shadows=NoShadows(), traffic=Traffic()
+    )
+    serving.swap(desired_slot(1), held.model)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(serving.infer, "cells", 1, [image()])
+        assert held.entered.acquire(timeout=10)
+        serving.swap(desired_slot(2), FakeModel())
+        clock.seconds = limits.REPLACED_VERSION_SECONDS_MAX - 1
+        second = pool.submit(serving.infer, "cells", 1, [image()])
+        assert held.entered.acquire(timeout=10)
+        clock.seconds = limits.REPLACED_VERSION_SECONDS_MAX
+        with pytest.raises(RequestError) as caught:
+            serving.infer("cells", 1, [image()])
+        assert caught.value.reason is Reason.VERSION_NOT_LOADED
+        assert str(caught.value) == ("model_version: version 1 of 'cells' was replaced; leave it empty, or ask for 2")
+        held.go_on.set()
+        assert (first.result().model.version, second.result().model.version) == (1, 1)
+    assert held.model.closed == 1, "what was under way is answered, and then it is freed"
