@@ -239,6 +239,8 @@ GATE_COUNT_MAX = 1 << 40
 """Fits every integer column and message; more inferences than a fleet makes in years."""
 ROLLOUT_TICK_SECONDS = 1.0
 """Adds little to any bake time; reads a few rows when no rollout is active."""
+JOB_RESTS = 2
+"""A job that looks at ten thousand agents takes seconds beside their streams; so it has a third of the time at most."""
 CONVERGENCE_TICK_SECONDS = 10.0
 """Only repairs what a crash or a late fact (a device seen at the first sync) left: changes converge at once."""
 WATCH_LOOK_SECONDS = 5.0

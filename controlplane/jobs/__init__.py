@@ -5,6 +5,7 @@ Truth stays in the tables: a job remembers nothing, so a tick that is missed, la
 but the time.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -39,12 +40,14 @@ def start_jobs(
     clock: Clock,
     more: Iterable[Job] = (),
     timed: Callable[[str, Work], Work] = lambda _, work: work,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIOScheduler:
     """Start the jobs on the running event loop and return their scheduler; end them with `shutdown(wait=False)`.
     `rollouts`, `convergence` and the work of `more` write behind the fence of `leadership`;
     `timed` gives back a job's work with whatever measures it around it.
 
-    A job never overlaps itself, and ticks that fell due meanwhile are made up by one.
+    A job never overlaps itself, ticks that fell due meanwhile are made up by one, and one that took long rests
+    accordingly (JOB_RESTS).
     """
     scheduler = AsyncIOScheduler(
         jobstores={"default": MemoryJobStore()},
@@ -54,7 +57,7 @@ def start_jobs(
     )
 
     def add(name: str, work: Work, *, seconds: float) -> None:
-        job = partial(leadership.while_leading, timed(name, work))
+        job = partial(leadership.while_leading, rested(timed(name, work), monotonic))
         scheduler.add_job(job, "interval", seconds=seconds, id=name, name=name)
 
     add("rollouts", lambda: rollouts.tick(clock.now()), seconds=limits.ROLLOUT_TICK_SECONDS)
@@ -63,3 +66,21 @@ def start_jobs(
         add(job.name, job.work, seconds=job.seconds)
     scheduler.start()
     return scheduler
+
+
+def rested(work: Work, monotonic: Callable[[], float]) -> Work:
+    """The work, passed over until JOB_RESTS times as long as it last took have gone by since its end."""
+    ready_seconds = 0.0
+
+    async def run() -> object:
+        nonlocal ready_seconds
+        begin = monotonic()
+        if begin < ready_seconds:
+            return None
+        try:
+            return await work()
+        finally:
+            end = monotonic()
+            ready_seconds = end + limits.JOB_RESTS * (end - begin)
+
+    return run

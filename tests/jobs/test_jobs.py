@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from controlplane import limits
 from controlplane.app.leadership import FencedStore, Leadership
 from controlplane.domain.rollout import RolloutState
-from controlplane.jobs import start_jobs
+from controlplane.jobs import rested, start_jobs
 from tests.app.fleet import Fleet
 
 
@@ -18,7 +19,13 @@ def make_leadership(fleet: Fleet) -> Leadership:
 def start(fleet: Fleet, leadership: Leadership) -> AsyncIOScheduler:
     """The jobs over use cases that write behind the fence, as they are composed."""
     fenced = replace(fleet, store=FencedStore(fleet.store, leadership))
-    return start_jobs(leadership=leadership, rollouts=fenced.ticks, convergence=fenced.convergence, clock=fleet.clock)
+    return start_jobs(
+        leadership=leadership,
+        rollouts=fenced.ticks,
+        convergence=fenced.convergence,
+        clock=fleet.clock,
+        monotonic=lambda: 0.0,
+    )
 
 
 async def test_each_job_is_one_use_case_at_its_interval_and_never_overlaps_itself() -> None:
@@ -76,3 +83,29 @@ async def test_a_controller_that_does_not_lead_does_nothing() -> None:
         assert await fleet.desired("late") == {}
     finally:
         scheduler.shutdown(wait=False)
+
+
+async def test_a_job_that_took_long_rests_accordingly() -> None:
+    now, runs = 0.0, list[float]()
+
+    async def work() -> None:
+        nonlocal now
+        runs.append(now)
+        now += 3.0
+        if len(runs) == 2:
+            raise OSError("the disk is full")
+
+    job = rested(work, lambda: now)
+    rest = 3.0 * limits.JOB_RESTS
+    await job()
+    now += rest - 0.1
+    await job()
+    assert runs == [0.0]
+    now += 0.2
+    with pytest.raises(OSError, match="full"):
+        await job()
+    await job()
+    assert len(runs) == 2
+    now += rest
+    await job()
+    assert len(runs) == 3
