@@ -14,7 +14,8 @@ class Uplink:
     """Passes the ports on from one loopback address to another.
 
     While it is cut, no byte passes and nobody is told: connections stay open and stay silent, new ones too. Those that
-    were open then are lost when it is mended, as their bytes are.
+    were open then are lost when it is mended, as their bytes are. While it is mute, what is sent arrives and no answer
+    comes back.
     """
 
     def __init__(self, host: str, to: str) -> None:
@@ -23,7 +24,7 @@ class Uplink:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._servers: list[asyncio.Server] = []
         self._writers: set[asyncio.StreamWriter] = set()
-        self._is_cut = False
+        self._is_cut = self._is_mute = False
 
     def open(self, ports: Iterable[int]) -> None:
         """Listen on these ports and pass them on."""
@@ -34,9 +35,13 @@ class Uplink:
         """Let nothing through from now on."""
         self._is_cut = True
 
+    def mute(self) -> None:
+        """Let no answer through from now on."""
+        self._is_mute = True
+
     def mend(self) -> None:
         """Let new connections through; the old ones are gone."""
-        self._is_cut = False
+        self._is_cut = self._is_mute = False
         self._run(self._drop())
 
     def close(self) -> None:
@@ -75,7 +80,10 @@ class Uplink:
             return
         self._writers.add(far_writer)
         try:
-            ways = [asyncio.create_task(self._pass(*way)) for way in ((reader, far_writer), (far_reader, writer))]
+            ways = [
+                asyncio.create_task(self._pass(reader, far_writer, may_be_mute=False)),
+                asyncio.create_task(self._pass(far_reader, writer, may_be_mute=True)),
+            ]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             for way in ways:
                 way.cancel()
@@ -84,9 +92,9 @@ class Uplink:
             self._writers.discard(far_writer)
             far_writer.close()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, may_be_mute: bool) -> None:
         while piece := await _read(reader):
-            if self._is_cut:
+            if self._is_cut or (may_be_mute and self._is_mute):
                 continue
             writer.write(piece)
             with contextlib.suppress(OSError):

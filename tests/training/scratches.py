@@ -1,8 +1,10 @@
 """A small real task: grey pictures of 24 x 24 pixels, some with a bright scratch, and a model that half knows them."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
 from openvino.preprocess import PrePostProcessor
@@ -12,8 +14,13 @@ SIDE = 24
 LABELS = ("ok", "defect")
 
 
-def write_pictures(folder: Path, count: int, *, seed: int) -> Path:
-    """Write `count` pictures and labels.csv (file,label,part), half of them with a scratch; return the CSV."""
+Picture = npt.NDArray[np.float64]
+Defect = Literal["scratch", "dim", "blurred"]
+
+
+def write_pictures(folder: Path, count: int, *, seed: int, kind: Defect = "scratch") -> Path:
+    """Write `count` pictures and labels.csv (file,label,part), every second with that defect; return the CSV. A model
+    that was fitted on some kinds of defect knows nothing of the next."""
     draw = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     rows = ["file,label,part"]
@@ -21,14 +28,25 @@ def write_pictures(folder: Path, count: int, *, seed: int) -> Path:
         pixels = draw.normal(90, 25, (SIDE, SIDE))
         defect = index % 2 == 1
         if defect:
-            row = draw.integers(2, SIDE - 2)
-            pixels[row, 4:20] += draw.uniform(60, 120)
+            pixels = _spoilt(pixels, draw, kind)
         name = f"{seed}-{index:04}.png"
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name)
         rows.append(f"{name},{LABELS[defect]},part-{seed}-{index}")
     path = folder / "labels.csv"
     path.write_text("\n".join(rows) + "\n")
     return path
+
+
+def _spoilt(pixels: Picture, draw: np.random.Generator, kind: Defect) -> Picture:
+    match kind:
+        case "scratch":
+            row = draw.integers(2, SIDE - 2)
+            pixels[row, 4:20] += draw.uniform(60, 120)
+            return pixels
+        case "dim":
+            return pixels - draw.uniform(25, 45)
+        case "blurred":
+            return draw.normal(90, 8, (SIDE, SIDE))
 
 
 def scratch_model(
