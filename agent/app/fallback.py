@@ -3,7 +3,8 @@
 Rules kept here:
 - A device counts as lost when an inference failed and an example that succeeded at the load fails now as well; an
   input that the model cannot take loses nothing.
-- Requests that fail on a lost device wait for its successor, within a bound, and are answered by it.
+- Requests that fail on a lost device wait for its successor, within a bound and no longer than until their deadline,
+  and are answered by it.
 - A lost device is left alone until the next process; the condition DevicesAnswer says which it is and why.
 - While all is well a request pays for none of this.
 """
@@ -68,14 +69,16 @@ class FallbackModel:
     def optimal_requests(self) -> int:
         return self._loaded.optimal_requests
 
-    def infer(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def infer(
+        self, inputs: Mapping[str, Tensor], *, begin_seconds: Callable[[], float] | None = None
+    ) -> Mapping[str, Tensor]:
         if self._successor is None:
             try:
-                outputs = self._loaded.infer(inputs)
+                outputs = self._loaded.infer(inputs, begin_seconds=begin_seconds)
             except RequestError as error:
                 if error.reason is not Reason.INFERENCE_FAILED or not self._is_lost():
                     raise
-                successor = self._wait_for_successor(error)
+                successor = self._wait_for_successor(error, begin_seconds)
             else:
                 if self._failures:
                     self._failures = 0
@@ -84,7 +87,7 @@ class FallbackModel:
             successor = self._successor
             successor.enter()
         try:
-            return successor.infer(inputs)
+            return successor.infer(inputs, begin_seconds=begin_seconds)
         finally:
             successor.leave()
 
@@ -124,8 +127,9 @@ class FallbackModel:
                 return self._failures >= limits.LOST_AFTER_FAILURES
             return all(_fails(self._loaded, self._example) for _ in range(limits.LOST_CHECKS))
 
-    def _wait_for_successor(self, error: RequestError) -> "FallbackModel":
-        """The successor, entered. Raises `error` where there is none, or none in time."""
+    def _wait_for_successor(self, error: RequestError, begin_seconds: Callable[[], float] | None) -> "FallbackModel":
+        """The successor, entered. Raises `error` where there is none, or none within the bound; RequestError
+        (DEADLINE_EXCEEDED) where there is none in time."""
         with self._lock:
             heir = self._heir
             begun = heir is None
@@ -134,12 +138,18 @@ class FallbackModel:
                 heir = self._heir = self._replace_lost(self, error.message)
         if begun:  # after the lock: what is done already settles here and now
             heir.add_done_callback(self._settle)
+        bound_seconds = limits.FALLBACK_WAIT_SECONDS_MAX
+        left_seconds = begin_seconds() if begin_seconds is not None else bound_seconds
         try:
-            successor = heir.result(limits.FALLBACK_WAIT_SECONDS_MAX)
+            successor = heir.result(max(0.0, min(left_seconds, bound_seconds)))
         except (TimeoutError, CancelledError):
+            if left_seconds < bound_seconds:
+                raise _too_late(self._loaded.device) from error
             raise error from None
         if successor is None:
             raise error
+        if left_seconds < 0:
+            raise _too_late(self._loaded.device) from error
         successor.enter()
         return successor
 
@@ -222,6 +232,14 @@ class Fallbacks:
             # The slot has moved on, and only requests that were under way still need it.
             self._loop.call_later(limits.FALLBACK_WAIT_SECONDS_MAX, successor.close)
         return successor
+
+
+def _too_late(device: str) -> RequestError:
+    return RequestError(
+        f"{device} was lost, and nothing else could begin in time",
+        remedy="send it again, or allow more time",
+        reason=Reason.DEADLINE_EXCEEDED,
+    )
 
 
 def _fails(loaded: LoadedModel, example: Mapping[str, Tensor]) -> bool:

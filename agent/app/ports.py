@@ -234,7 +234,7 @@ class SampleSpool(Protocol):
 
     def pending(self) -> Sequence[str]: ...
     def read(self, sample_id: str) -> SpooledSample | None:
-        """None when it was dropped meanwhile or cannot be read."""
+        """None when it was dropped meanwhile or is damaged. Raises StateError (STATE_UNREADABLE) when the disk fails."""
         ...
 
     def discard(self, sample_id: str) -> None: ...
@@ -307,9 +307,12 @@ class LoadedModel(Protocol):
     def signature(self) -> ModelSignature: ...
     @property
     def optimal_requests(self) -> int: ...
-    def infer(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Blocks. Inputs are checked already; outputs are copies that the caller owns. Raises RequestError
-        (INFERENCE_FAILED) when the device fails."""
+    def infer(
+        self, inputs: Mapping[str, Tensor], *, begin_seconds: Callable[[], float] | None = None
+    ) -> Mapping[str, Tensor]:
+        """Blocks. Inputs are checked already; outputs are copies that the caller owns. Where it has to wait before it
+        can begin, `begin_seconds` says for how much longer it may; None leaves that to the model's own bounds. Raises
+        RequestError (INFERENCE_FAILED when the device fails, DEADLINE_EXCEEDED when it could not begin in time)."""
         ...
 
     def close(self) -> None:

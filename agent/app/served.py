@@ -95,6 +95,9 @@ class Request:
     lot: str
     begin_until: float
     has_deadline: bool
+    """`begin_until` is its deadline, and no bound of ours."""
+    deadline: float | None
+    """Monotonic seconds, also where a bound of ours comes first."""
     infer_time: datetime
     begun: float
     checked: float = 0.0

@@ -268,6 +268,7 @@ class Serving:
             lot=lot,
             begin_until=begun + (bound_seconds if deadline_seconds is None else min(bound_seconds, deadline_seconds)),
             has_deadline=deadline_seconds is not None and deadline_seconds <= bound_seconds,
+            deadline=None if deadline_seconds is None else begun + deadline_seconds,
             infer_time=self._clock.now(),
             begun=begun,
         )
@@ -338,7 +339,9 @@ class Serving:
             try:
                 if request.has_deadline and self._clock.monotonic() > request.begin_until:
                     raise _too_late(request)
-                return served.loaded.infer(arrays)
+                deadline = request.deadline
+                left = None if deadline is None else lambda: deadline - self._clock.monotonic()
+                return served.loaded.infer(arrays, begin_seconds=left)
             finally:
                 served.turns.give()
         finally:

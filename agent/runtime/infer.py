@@ -1,7 +1,7 @@
 """A compiled model in this process, with a pool of InferRequests: any number of threads, no copy of an input."""
 
 import queue
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,16 +56,11 @@ class OpenVinoModel:
     def optimal_requests(self) -> int:
         return self._optimal_requests
 
-    def infer(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def infer(
+        self, inputs: Mapping[str, Tensor], *, begin_seconds: Callable[[], float] | None = None
+    ) -> Mapping[str, Tensor]:
         """As LoadedModel. Waits for a free InferRequest within a bound, then raises RequestError (QUEUE_FULL)."""
-        try:
-            request = self._requests.get(timeout=self._wait_seconds)
-        except queue.Empty as error:
-            raise RequestError(
-                f"{self._device} was busy for {self._wait_seconds:g} s",
-                remedy="send fewer requests at once",
-                reason=Reason.QUEUE_FULL,
-            ) from error
+        request = self._free_request(begin_seconds)
         try:
             # Tensors by index and a copy of each output by hand: half the cost of a mapping in and one out.
             held = [np.ascontiguousarray(array) for array in inputs.values()]
@@ -91,6 +86,19 @@ class OpenVinoModel:
         while not self._requests.empty():
             self._requests.get_nowait()
         self._compiled = None
+
+    def _free_request(self, begin_seconds: Callable[[], float] | None) -> Any:
+        left_seconds = begin_seconds() if begin_seconds is not None and self._requests.empty() else self._wait_seconds
+        wait_seconds = max(0.0, min(left_seconds, self._wait_seconds))
+        try:
+            return self._requests.get(timeout=wait_seconds)
+        except queue.Empty as error:
+            in_time = left_seconds >= self._wait_seconds
+            raise RequestError(
+                f"{self._device} was busy for {wait_seconds:g} s",
+                remedy="send fewer requests at once" + ("" if in_time else ", or allow more time"),
+                reason=Reason.QUEUE_FULL if in_time else Reason.DEADLINE_EXCEEDED,
+            ) from error
 
     def _owned(self, name: str, array: Tensor) -> Tensor:
         """A copy, since the InferRequest writes there again. OpenVINO calls the bits of BF16 float16."""

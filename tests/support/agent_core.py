@@ -64,7 +64,7 @@ class FakeLoaded:
     signature: ModelSignature
     optimal_requests: int = 1
 
-    def infer(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def infer(self, inputs: Mapping[str, Tensor], **_: object) -> Mapping[str, Tensor]:
         return {spec.name: np.full((1, spec.shape[-1]), 1 / spec.shape[-1]) for spec in self.signature.outputs}
 
     def close(self) -> None:

@@ -66,7 +66,7 @@ class FakeModel:
     def signature(self) -> ModelSignature:
         return self._signature
 
-    def infer(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def infer(self, inputs: Mapping[str, Tensor], **_: object) -> Mapping[str, Tensor]:
         assert not self.closed, "an infer after close"
         if self._busy:
             raise RequestError("busy", reason=Reason.QUEUE_FULL)

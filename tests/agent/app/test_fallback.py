@@ -5,6 +5,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from agent.app.conditions import Conditions
 from agent.app.device_watch import DeviceWatch
 from agent.app.fallback import FallbackModel, Fallbacks
 from agent.app.ports import Tensor
+from agent.app.serving import Serving
+from agent.app.tensors import InputTensor
+from agent.app.traffic import Traffic
 from agent.clock import SystemClock
 from agent.domain.artifact import ModelSignature, TensorSpec
 from agent.domain.device import Configuration, DeviceChoice, DeviceMeasurement, PerformanceHint, RuntimePolicy
@@ -23,6 +27,7 @@ from agent.domain.device_choice import choose
 from agent.domain.errors import PrepareError, Reason, RequestError
 from agent.domain.slot import DesiredSlot
 from tests.support.agent_core import FakeRuntime, wanted
+from tests.support.serving import MemoryOffers, MemoryResults, NoShadows, RealClock
 
 SIGNATURE = ModelSignature(
     entry_path="m.xml",
@@ -45,7 +50,7 @@ class MortalModel:
     closed: int = 0
     answered: int = 0
 
-    def infer(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def infer(self, inputs: Mapping[str, Tensor], **_: object) -> Mapping[str, Tensor]:
         assert not self.closed, "an inference on a closed model"
         if self.dead.is_set() or float(inputs["x"].min()) < 0:
             raise RequestError("device lost", reason=Reason.INFERENCE_FAILED)
@@ -196,6 +201,55 @@ async def test_a_slow_successor_costs_the_request_and_nothing_more(
     world.runtime.gate.set()
     monkeypatch.setattr(limits, "FALLBACK_WAIT_SECONDS_MAX", 5.0)
     assert (await asyncio.to_thread(model.infer, GOOD))["y"][0, 0] == len("CPU")
+
+
+async def test_a_request_that_waits_for_a_successor_ends_at_its_deadline(world: World) -> None:
+    """Whether the successor is late, or the deadline was over before it was looked for."""
+    model = await world.fallbacks.load(WANTED, CHOICE, Path("m"))
+    world.runtime.gate.clear()
+    world.runtime.models[0].dead.set()
+    for left_seconds in (0.05, -0.1):
+        with pytest.raises(RequestError) as caught:
+            await asyncio.to_thread(model.infer, GOOD, begin_seconds=partial(float, left_seconds))
+        assert caught.value.reason is Reason.DEADLINE_EXCEEDED
+        assert caught.value.remedy
+    world.runtime.gate.set()
+    answered = await asyncio.to_thread(model.infer, GOOD, begin_seconds=lambda: 20.0)
+    assert answered["y"][0, 0] == len("CPU"), "the device counts as lost all the same"
+
+
+def test_a_successor_that_is_there_at_once_begins_nothing_after_the_deadline() -> None:
+    lost, heir = MortalModel("GPU.0"), MortalModel("CPU")
+    done: Future[FallbackModel | None] = Future()
+    model = FallbackModel(lost, CHOICE, lambda model, why: done)
+    done.set_result(FallbackModel(heir, CHOICE, lambda model, why: done))
+    lost.dead.set()
+    answered = heir.answered
+    with pytest.raises(RequestError) as caught:
+        model.infer(GOOD, begin_seconds=lambda: -0.1)
+    assert caught.value.reason is Reason.DEADLINE_EXCEEDED
+    assert heir.answered == answered
+
+
+async def test_a_deadline_holds_in_serving_while_a_device_is_replaced(world: World) -> None:
+    model = await world.fallbacks.load(WANTED, CHOICE, Path("m"))
+    results = MemoryResults()
+    serving = Serving(
+        clock=RealClock(), results=results, samples=MemoryOffers(results), shadows=NoShadows(), traffic=Traffic()
+    )
+    serving.swap(WANTED, model)
+    world.runtime.gate.clear()
+    world.runtime.models[0].dead.set()
+    image = InputTensor(name="x", datatype="FP32", shape=(1, 2), data=GOOD["x"].tobytes())
+    with pytest.raises(RequestError) as caught:
+        await asyncio.to_thread(serving.infer, WANTED.slot, None, [image], deadline_seconds=0.1)
+    assert caught.value.reason is Reason.DEADLINE_EXCEEDED
+    assert results.refused == [(WANTED.slot, 1)]
+    assert results.results == [], "refused, not failed"
+    world.runtime.gate.set()
+    answer = await asyncio.to_thread(serving.infer, WANTED.slot, None, [image], deadline_seconds=20)
+    assert answer.outputs["y"][0, 0] == len("CPU")
+    serving.close()
 
 
 async def test_what_cannot_be_loaded_is_passed_over(world: World) -> None:

@@ -1,12 +1,13 @@
 """A shadow run beside the serving path: compares what it can, skips the rest, and never holds up an answer."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pytest
 
 from agent import limits
+from agent.app.ports import Tensor
 from agent.app.serving import Serving
 from agent.app.shadow_runner import ShadowRunner
 from agent.app.shadowing import Shadows
@@ -194,7 +195,7 @@ def test_memory_that_may_be_used_again_is_copied(lane: Lane) -> None:
     view.flags.writeable = False
 
     class Looking(FakeModel):
-        def infer(self, inputs):  # type: ignore[no-untyped-def]
+        def infer(self, inputs: Mapping[str, Tensor], **_: object) -> Mapping[str, Tensor]:
             seen.append(float(inputs["x"].sum()))
             return super().infer(inputs)
 

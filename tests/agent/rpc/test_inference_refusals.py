@@ -329,7 +329,7 @@ async def test_unserved_calls_and_paths_are_said_to_be_so(servers: InferenceServ
 class BrokenModel(FakeModel):
     """A fault of ours, not of the request."""
 
-    def infer(self, inputs: Any) -> Any:
+    def infer(self, inputs: Any, **_: object) -> Any:
         raise KeyError("a secret of the implementation")
 
 

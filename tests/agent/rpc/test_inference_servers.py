@@ -126,7 +126,7 @@ async def test_http(servers: InferenceServers, binary: bool) -> None:
 class EchoModel(FakeModel):
     """Answers with its input."""
 
-    def infer(self, inputs: Any) -> Any:
+    def infer(self, inputs: Any, **_: object) -> Any:
         return {"y": inputs["x"].copy()}
 
 
