@@ -87,8 +87,11 @@ class DiskSampleSpool:
         try:
             content = (self._folder / held.name).read_bytes()
             (length,) = _LENGTH.unpack_from(content)
-        except (OSError, struct.error):
+        except (FileNotFoundError, struct.error):
             return None
+        except OSError as error:
+            # It may be whole: what cannot be read now stays, rather than being discarded unsent.
+            raise _unreadable(self._folder / held.name, error) from error
         body = content[_LENGTH.size :]
         if len(body) < length:
             return None
@@ -152,6 +155,9 @@ class DiskSampleSpool:
     def _recover(self) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for path in self._folder.glob(f".*{_SUFFIX}.tmp"):
+                # A kill in mid-write left it; its name never comes again, so nothing would overwrite it.
+                path.unlink()
             for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
                 sample_id, _, value = path.stem.partition(".")
                 # Files of the first agents have no value: the middle.
@@ -160,6 +166,15 @@ class DiskSampleSpool:
         except OSError:
             # Adding says whether the disk works.
             return
+
+
+def _unreadable(path: Path, error: OSError) -> StateError:
+    return StateError(
+        f"cannot read {path}: {error.strerror}",
+        field="spool",
+        remedy="look at the disk and restart the agent; the sample waits meanwhile",
+        reason=Reason.STATE_UNREADABLE,
+    )
 
 
 def _unwritable(folder: Path, error: OSError) -> StateError:

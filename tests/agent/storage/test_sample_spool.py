@@ -114,6 +114,26 @@ def test_a_half_written_file_is_no_sample(tmp_path: Path, clock: LoopClock) -> N
     assert spool.read("s2") is None
 
 
+def test_what_a_kill_in_mid_write_left_is_cleared_away(tmp_path: Path, clock: LoopClock) -> None:
+    DiskSampleSpool(tmp_path, clock=clock).add(sample("s1"))
+    (tmp_path / ".s2.0500.sample.tmp").write_bytes(b"half of it")
+    assert DiskSampleSpool(tmp_path, clock=clock).pending() == ("s1",)
+    assert [path.name for path in tmp_path.iterdir()] == ["s1.0500.sample"]
+
+
+def test_a_sample_that_cannot_be_read_now_is_not_taken_for_damaged(tmp_path: Path, clock: LoopClock) -> None:
+    spool = DiskSampleSpool(tmp_path, clock=clock)
+    spool.add(sample("s1"))
+    whole = tmp_path / "s1.0500.sample"
+    whole.rename(tmp_path / "aside")
+    whole.mkdir()  # reading it fails, and not for want of it
+    with pytest.raises(StateError, match="cannot read"):
+        spool.read("s1")
+    whole.rmdir()
+    (tmp_path / "aside").rename(whole)
+    assert spool.read("s1") == sample("s1")
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, clock: LoopClock) -> None:
     (tmp_path / "file").write_text("no folder")
     spool = DiskSampleSpool(tmp_path / "file" / "samples", clock=clock)
