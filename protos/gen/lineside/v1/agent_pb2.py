@@ -27,7 +27,7 @@ from lineside.v1 import condition_pb2 as lineside_dot_v1_dot_condition__pb2
 from lineside.v1 import slot_pb2 as lineside_dot_v1_dot_slot__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17lineside/v1/agent.proto\x12\x0blineside.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1blineside/v1/condition.proto\x1a\x16lineside/v1/slot.proto\"\xc4\x05\n\x05\x41gent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12.\n\x06labels\x18\x05 \x03(\x0b\x32\x1e.lineside.v1.Agent.LabelsEntry\x12\'\n\x05state\x18\x06 \x01(\x0e\x32\x18.lineside.v1.Agent.State\x12\x32\n\x0elast_sync_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1f\n\x04host\x18\x08 \x01(\x0b\x32\x11.lineside.v1.Host\x12$\n\x07\x64\x65vices\x18\t \x03(\x0b\x32\x13.lineside.v1.Device\x12(\n\x05slots\x18\n \x03(\x0b\x32\x19.lineside.v1.ObservedSlot\x12\x1a\n\x12\x64\x65sired_generation\x18\x0b \x01(\x03\x12\x1b\n\x13observed_generation\x18\x0c \x01(\x03\x12*\n\nconditions\x18\r \x03(\x0b\x32\x16.lineside.v1.Condition\x12;\n\x17\x63\x65rtificate_expire_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x04pins\x18\x0f \x03(\x0b\x32\x10.lineside.v1.Pin\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"r\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_ENROLLED\x10\x01\x12\x13\n\x0fSTATE_CONNECTED\x10\x02\x12\x16\n\x12STATE_DISCONNECTED\x10\x03\x12\x11\n\rSTATE_REVOKED\x10\x04\"n\n\x03Pin\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x04 \x01(\t\"\xe8\x01\n\x04Host\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\n\n\x02os\x18\x02 \x01(\t\x12\x12\n\nos_release\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x11\n\tcpu_model\x18\x05 \x01(\t\x12\x11\n\tcpu_count\x18\x06 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x03\x12\x12\n\ndisk_bytes\x18\x08 \x01(\x03\x12\x17\n\x0f\x64isk_free_bytes\x18\t \x01(\x03\x12\x15\n\ragent_version\x18\n \x01(\t\x12\x18\n\x10openvino_version\x18\x0b \x01(\t\"\x93\x02\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x11\n\tfull_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65vice_type\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x05 \x03(\t\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12\x16\n\x0e\x64river_version\x18\x07 \x01(\t\x12\x13\n\x0b\x61uto_choice\x18\x08 \x01(\x08\x12\x37\n\nproperties\x18\t \x03(\x0b\x32#.lineside.v1.Device.PropertiesEntry\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17lineside/v1/agent.proto\x12\x0blineside.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1blineside/v1/condition.proto\x1a\x16lineside/v1/slot.proto\"\xf6\x05\n\x05\x41gent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12.\n\x06labels\x18\x05 \x03(\x0b\x32\x1e.lineside.v1.Agent.LabelsEntry\x12\'\n\x05state\x18\x06 \x01(\x0e\x32\x18.lineside.v1.Agent.State\x12\x32\n\x0elast_sync_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1f\n\x04host\x18\x08 \x01(\x0b\x32\x11.lineside.v1.Host\x12$\n\x07\x64\x65vices\x18\t \x03(\x0b\x32\x13.lineside.v1.Device\x12(\n\x05slots\x18\n \x03(\x0b\x32\x19.lineside.v1.ObservedSlot\x12\x1a\n\x12\x64\x65sired_generation\x18\x0b \x01(\x03\x12\x1b\n\x13observed_generation\x18\x0c \x01(\x03\x12*\n\nconditions\x18\r \x03(\x0b\x32\x16.lineside.v1.Condition\x12;\n\x17\x63\x65rtificate_expire_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x04pins\x18\x0f \x03(\x0b\x32\x10.lineside.v1.Pin\x12\x30\n\rsample_counts\x18\x10 \x01(\x0b\x32\x19.lineside.v1.SampleCounts\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"r\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_ENROLLED\x10\x01\x12\x13\n\x0fSTATE_CONNECTED\x10\x02\x12\x16\n\x12STATE_DISCONNECTED\x10\x03\x12\x11\n\rSTATE_REVOKED\x10\x04\"n\n\x03Pin\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x04 \x01(\t\"\xe8\x01\n\x04Host\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\n\n\x02os\x18\x02 \x01(\t\x12\x12\n\nos_release\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x11\n\tcpu_model\x18\x05 \x01(\t\x12\x11\n\tcpu_count\x18\x06 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x03\x12\x12\n\ndisk_bytes\x18\x08 \x01(\x03\x12\x17\n\x0f\x64isk_free_bytes\x18\t \x01(\x03\x12\x15\n\ragent_version\x18\n \x01(\t\x12\x18\n\x10openvino_version\x18\x0b \x01(\t\"\x93\x02\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x11\n\tfull_name\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65vice_type\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x05 \x03(\t\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12\x16\n\x0e\x64river_version\x18\x07 \x01(\t\x12\x13\n\x0b\x61uto_choice\x18\x08 \x01(\x08\x12\x37\n\nproperties\x18\t \x03(\x0b\x32#.lineside.v1.Device.PropertiesEntry\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,17 +39,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEVICE_PROPERTIESENTRY']._loaded_options = None
   _globals['_DEVICE_PROPERTIESENTRY']._serialized_options = b'8\001'
   _globals['_AGENT']._serialized_start=127
-  _globals['_AGENT']._serialized_end=835
-  _globals['_AGENT_LABELSENTRY']._serialized_start=674
-  _globals['_AGENT_LABELSENTRY']._serialized_end=719
-  _globals['_AGENT_STATE']._serialized_start=721
-  _globals['_AGENT_STATE']._serialized_end=835
-  _globals['_PIN']._serialized_start=837
-  _globals['_PIN']._serialized_end=947
-  _globals['_HOST']._serialized_start=950
-  _globals['_HOST']._serialized_end=1182
-  _globals['_DEVICE']._serialized_start=1185
-  _globals['_DEVICE']._serialized_end=1460
-  _globals['_DEVICE_PROPERTIESENTRY']._serialized_start=1411
-  _globals['_DEVICE_PROPERTIESENTRY']._serialized_end=1460
+  _globals['_AGENT']._serialized_end=885
+  _globals['_AGENT_LABELSENTRY']._serialized_start=724
+  _globals['_AGENT_LABELSENTRY']._serialized_end=769
+  _globals['_AGENT_STATE']._serialized_start=771
+  _globals['_AGENT_STATE']._serialized_end=885
+  _globals['_PIN']._serialized_start=887
+  _globals['_PIN']._serialized_end=997
+  _globals['_HOST']._serialized_start=1000
+  _globals['_HOST']._serialized_end=1232
+  _globals['_DEVICE']._serialized_start=1235
+  _globals['_DEVICE']._serialized_end=1510
+  _globals['_DEVICE_PROPERTIESENTRY']._serialized_start=1461
+  _globals['_DEVICE_PROPERTIESENTRY']._serialized_end=1510
 # @@protoc_insertion_point(module_scope)

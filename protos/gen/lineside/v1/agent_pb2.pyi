@@ -94,6 +94,7 @@ class Agent(_message.Message):
     CONDITIONS_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     PINS_FIELD_NUMBER: _builtins.int
+    SAMPLE_COUNTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `agents/{agent}`."""
     uid: _builtins.str
@@ -144,6 +145,12 @@ class Agent(_message.Message):
     def pins(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pin]:
         """Output only. Slots that are held on a version, whatever deployments and rollouts say."""
 
+    @_builtins.property
+    def sample_counts(self) -> _slot_pb2.SampleCounts:
+        """Output only. What became of inputs that were to be kept for training, since the agent's start; absent before it has
+        said so.
+        """
+
     def __init__(
         self,
         *,
@@ -162,10 +169,11 @@ class Agent(_message.Message):
         conditions: _abc.Iterable[_condition_pb2.Condition] | None = ...,
         certificate_expire_time: _timestamp_pb2.Timestamp | None = ...,
         pins: _abc.Iterable[Global___Pin] | None = ...,
+        sample_counts: _slot_pb2.SampleCounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expire_time", b"certificate_expire_time", "create_time", b"create_time", "host", b"host", "last_sync_time", b"last_sync_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_expire_time", b"certificate_expire_time", "create_time", b"create_time", "host", b"host", "last_sync_time", b"last_sync_time", "sample_counts", b"sample_counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expire_time", b"certificate_expire_time", "conditions", b"conditions", "create_time", b"create_time", "desired_generation", b"desired_generation", "devices", b"devices", "etag", b"etag", "host", b"host", "labels", b"labels", "last_sync_time", b"last_sync_time", "name", b"name", "observed_generation", b"observed_generation", "pins", b"pins", "slots", b"slots", "state", b"state", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expire_time", b"certificate_expire_time", "conditions", b"conditions", "create_time", b"create_time", "desired_generation", b"desired_generation", "devices", b"devices", "etag", b"etag", "host", b"host", "labels", b"labels", "last_sync_time", b"last_sync_time", "name", b"name", "observed_generation", b"observed_generation", "pins", b"pins", "sample_counts", b"sample_counts", "slots", b"slots", "state", b"state", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,6 +60,7 @@ class MetricWindow(_message.Message):
     REFUSED_COUNT_FIELD_NUMBER: _builtins.int
     LABEL_COUNTS_FIELD_NUMBER: _builtins.int
     INPUT_STATISTICS_FIELD_NUMBER: _builtins.int
+    OMITTED_COUNT_FIELD_NUMBER: _builtins.int
     slot: _builtins.str
     """Slot name: the model's id."""
     model_version: _builtins.str
@@ -72,6 +73,8 @@ class MetricWindow(_message.Message):
     """Failed inferences: faults of the model or device. A refused request is not an inference."""
     refused_count: _builtins.int
     """Requests refused before inference: bad input, queue full, deadline."""
+    omitted_count: _builtins.int
+    """Of the inferences, those whose results the deployment's policy does not keep."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """First inference of the window, the agent's clock."""
@@ -113,10 +116,11 @@ class MetricWindow(_message.Message):
         refused_count: _builtins.int = ...,
         label_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         input_statistics: _abc.Iterable[Global___InputStatistic] | None = ...,
+        omitted_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "latency", b"latency", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence_histogram", b"confidence_histogram", "device", b"device", "end_time", b"end_time", "error_count", b"error_count", "inference_count", b"inference_count", "input_statistics", b"input_statistics", "label_counts", b"label_counts", "latency", b"latency", "model_version", b"model_version", "refused_count", b"refused_count", "slot", b"slot", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence_histogram", b"confidence_histogram", "device", b"device", "end_time", b"end_time", "error_count", b"error_count", "inference_count", b"inference_count", "input_statistics", b"input_statistics", "label_counts", b"label_counts", "latency", b"latency", "model_version", b"model_version", "omitted_count", b"omitted_count", "refused_count", b"refused_count", "slot", b"slot", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lineside.v1 import evidence_pb2 as lineside_dot_v1_dot_evidence__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lineside/v1/result_service.proto\x12\x0blineside.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alineside/v1/evidence.proto\"\x91\x01\n\x12ListResultsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x0f\n\x07part_id\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x14\n\x0cnewest_first\x18\x07 \x01(\x08\"T\n\x13ListResultsResponse\x12$\n\x07results\x18\x01 \x03(\x0b\x32\x13.lineside.v1.Result\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x94\x01\n\x13QueryMetricsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x62y_agent\x18\x04 \x01(\x08\"E\n\x14QueryMetricsResponse\x12-\n\tsummaries\x18\x01 \x03(\x0b\x32\x1a.lineside.v1.MetricSummary\"\xe7\x02\n\rMetricSummary\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0finference_count\x18\x06 \x01(\x03\x12\x13\n\x0b\x65rror_count\x18\x07 \x01(\x03\x12\x15\n\rrefused_count\x18\x08 \x01(\x03\x12\x16\n\x0elatency_ms_p50\x18\t \x01(\x01\x12\x16\n\x0elatency_ms_p95\x18\n \x01(\x01\x12\x16\n\x0elatency_ms_p99\x18\x0b \x01(\x01\x12\x1c\n\x14\x63onfidence_histogram\x18\x0c \x03(\x03\x12\x17\n\x0f\x64ropped_results\x18\r \x01(\x03\"\xa2\x01\n\x13QueryResultsRequest\x12\x0b\n\x03sql\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x04 \x01(\t\x12\x11\n\trow_limit\x18\x05 \x01(\x05\"\xa6\x01\n\x14QueryResultsResponse\x12)\n\x07\x63olumns\x18\x01 \x03(\x0b\x32\x18.lineside.v1.QueryColumn\x12(\n\x04rows\x18\x02 \x03(\x0b\x32\x1a.google.protobuf.ListValue\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12\x12\n\nfile_count\x18\x04 \x01(\x03\x12\x12\n\nfile_bytes\x18\x05 \x01(\x03\")\n\x0bQueryColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"J\n\x10TracePartRequest\x12\x0f\n\x07part_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x11TracePartResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.lineside.v1.TracedResult\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"p\n\x0cTracedResult\x12#\n\x06result\x18\x01 \x01(\x0b\x32\x13.lineside.v1.Result\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0c\n\x04line\x18\x03 \x01(\t\x12\x0f\n\x07station\x18\x04 \x01(\t\x12\x0e\n\x06sample\x18\x05 \x01(\t\"\xe0\x01\n\x13RejudgePartsRequest\x12\x16\n\x0epassed_version\x18\x01 \x01(\t\x12\x17\n\x0fjudging_version\x18\x02 \x01(\t\x12\x13\n\x0bgood_labels\x18\x03 \x03(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"\x85\x01\n\x14RejudgePartsResponse\x12(\n\x05parts\x18\x01 \x03(\x0b\x32\x19.lineside.v1.RejudgedPart\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x14\n\x0cpassed_parts\x18\x03 \x01(\x03\x12\x14\n\x0cjudged_parts\x18\x04 \x01(\x03\"\xe3\x01\n\x0cRejudgedPart\x12\x0f\n\x07part_id\x18\x01 \x01(\t\x12#\n\x06passed\x18\x02 \x01(\x0b\x32\x13.lineside.v1.Result\x12#\n\x06judged\x18\x03 \x01(\x0b\x32\x13.lineside.v1.Result\x12\x30\n\x06source\x18\x04 \x01(\x0e\x32 .lineside.v1.RejudgedPart.Source\"F\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x11\n\rSOURCE_RESULT\x10\x01\x12\x11\n\rSOURCE_SAMPLE\x10\x02\x32\xac\x03\n\rResultService\x12P\n\x0bListResults\x12\x1f.lineside.v1.ListResultsRequest\x1a .lineside.v1.ListResultsResponse\x12S\n\x0cQueryMetrics\x12 .lineside.v1.QueryMetricsRequest\x1a!.lineside.v1.QueryMetricsResponse\x12S\n\x0cQueryResults\x12 .lineside.v1.QueryResultsRequest\x1a!.lineside.v1.QueryResultsResponse\x12J\n\tTracePart\x12\x1d.lineside.v1.TracePartRequest\x1a\x1e.lineside.v1.TracePartResponse\x12S\n\x0cRejudgeParts\x12 .lineside.v1.RejudgePartsRequest\x1a!.lineside.v1.RejudgePartsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lineside/v1/result_service.proto\x12\x0blineside.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alineside/v1/evidence.proto\"\x91\x01\n\x12ListResultsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x0f\n\x07part_id\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x14\n\x0cnewest_first\x18\x07 \x01(\x08\"T\n\x13ListResultsResponse\x12$\n\x07results\x18\x01 \x03(\x0b\x32\x13.lineside.v1.Result\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x94\x01\n\x13QueryMetricsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x62y_agent\x18\x04 \x01(\x08\"E\n\x14QueryMetricsResponse\x12-\n\tsummaries\x18\x01 \x03(\x0b\x32\x1a.lineside.v1.MetricSummary\"\xfe\x02\n\rMetricSummary\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0finference_count\x18\x06 \x01(\x03\x12\x13\n\x0b\x65rror_count\x18\x07 \x01(\x03\x12\x15\n\rrefused_count\x18\x08 \x01(\x03\x12\x16\n\x0elatency_ms_p50\x18\t \x01(\x01\x12\x16\n\x0elatency_ms_p95\x18\n \x01(\x01\x12\x16\n\x0elatency_ms_p99\x18\x0b \x01(\x01\x12\x1c\n\x14\x63onfidence_histogram\x18\x0c \x03(\x03\x12\x17\n\x0f\x64ropped_results\x18\r \x01(\x03\x12\x15\n\romitted_count\x18\x0e \x01(\x03\"\xa2\x01\n\x13QueryResultsRequest\x12\x0b\n\x03sql\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x04 \x01(\t\x12\x11\n\trow_limit\x18\x05 \x01(\x05\"\xa6\x01\n\x14QueryResultsResponse\x12)\n\x07\x63olumns\x18\x01 \x03(\x0b\x32\x18.lineside.v1.QueryColumn\x12(\n\x04rows\x18\x02 \x03(\x0b\x32\x1a.google.protobuf.ListValue\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12\x12\n\nfile_count\x18\x04 \x01(\x03\x12\x12\n\nfile_bytes\x18\x05 \x01(\x03\")\n\x0bQueryColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"J\n\x10TracePartRequest\x12\x0f\n\x07part_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x11TracePartResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.lineside.v1.TracedResult\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"p\n\x0cTracedResult\x12#\n\x06result\x18\x01 \x01(\x0b\x32\x13.lineside.v1.Result\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0c\n\x04line\x18\x03 \x01(\t\x12\x0f\n\x07station\x18\x04 \x01(\t\x12\x0e\n\x06sample\x18\x05 \x01(\t\"\xe0\x01\n\x13RejudgePartsRequest\x12\x16\n\x0epassed_version\x18\x01 \x01(\t\x12\x17\n\x0fjudging_version\x18\x02 \x01(\t\x12\x13\n\x0bgood_labels\x18\x03 \x03(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"\x85\x01\n\x14RejudgePartsResponse\x12(\n\x05parts\x18\x01 \x03(\x0b\x32\x19.lineside.v1.RejudgedPart\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x14\n\x0cpassed_parts\x18\x03 \x01(\x03\x12\x14\n\x0cjudged_parts\x18\x04 \x01(\x03\"\xe3\x01\n\x0cRejudgedPart\x12\x0f\n\x07part_id\x18\x01 \x01(\t\x12#\n\x06passed\x18\x02 \x01(\x0b\x32\x13.lineside.v1.Result\x12#\n\x06judged\x18\x03 \x01(\x0b\x32\x13.lineside.v1.Result\x12\x30\n\x06source\x18\x04 \x01(\x0e\x32 .lineside.v1.RejudgedPart.Source\"F\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x11\n\rSOURCE_RESULT\x10\x01\x12\x11\n\rSOURCE_SAMPLE\x10\x02\x32\xac\x03\n\rResultService\x12P\n\x0bListResults\x12\x1f.lineside.v1.ListResultsRequest\x1a .lineside.v1.ListResultsResponse\x12S\n\x0cQueryMetrics\x12 .lineside.v1.QueryMetricsRequest\x1a!.lineside.v1.QueryMetricsResponse\x12S\n\x0cQueryResults\x12 .lineside.v1.QueryResultsRequest\x1a!.lineside.v1.QueryResultsResponse\x12J\n\tTracePart\x12\x1d.lineside.v1.TracePartRequest\x1a\x1e.lineside.v1.TracePartResponse\x12S\n\x0cRejudgeParts\x12 .lineside.v1.RejudgePartsRequest\x1a!.lineside.v1.RejudgePartsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,27 +43,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYMETRICSRESPONSE']._serialized_start=525
   _globals['_QUERYMETRICSRESPONSE']._serialized_end=594
   _globals['_METRICSUMMARY']._serialized_start=597
-  _globals['_METRICSUMMARY']._serialized_end=956
-  _globals['_QUERYRESULTSREQUEST']._serialized_start=959
-  _globals['_QUERYRESULTSREQUEST']._serialized_end=1121
-  _globals['_QUERYRESULTSRESPONSE']._serialized_start=1124
-  _globals['_QUERYRESULTSRESPONSE']._serialized_end=1290
-  _globals['_QUERYCOLUMN']._serialized_start=1292
-  _globals['_QUERYCOLUMN']._serialized_end=1333
-  _globals['_TRACEPARTREQUEST']._serialized_start=1335
-  _globals['_TRACEPARTREQUEST']._serialized_end=1409
-  _globals['_TRACEPARTRESPONSE']._serialized_start=1411
-  _globals['_TRACEPARTRESPONSE']._serialized_end=1499
-  _globals['_TRACEDRESULT']._serialized_start=1501
-  _globals['_TRACEDRESULT']._serialized_end=1613
-  _globals['_REJUDGEPARTSREQUEST']._serialized_start=1616
-  _globals['_REJUDGEPARTSREQUEST']._serialized_end=1840
-  _globals['_REJUDGEPARTSRESPONSE']._serialized_start=1843
-  _globals['_REJUDGEPARTSRESPONSE']._serialized_end=1976
-  _globals['_REJUDGEDPART']._serialized_start=1979
-  _globals['_REJUDGEDPART']._serialized_end=2206
-  _globals['_REJUDGEDPART_SOURCE']._serialized_start=2136
-  _globals['_REJUDGEDPART_SOURCE']._serialized_end=2206
-  _globals['_RESULTSERVICE']._serialized_start=2209
-  _globals['_RESULTSERVICE']._serialized_end=2637
+  _globals['_METRICSUMMARY']._serialized_end=979
+  _globals['_QUERYRESULTSREQUEST']._serialized_start=982
+  _globals['_QUERYRESULTSREQUEST']._serialized_end=1144
+  _globals['_QUERYRESULTSRESPONSE']._serialized_start=1147
+  _globals['_QUERYRESULTSRESPONSE']._serialized_end=1313
+  _globals['_QUERYCOLUMN']._serialized_start=1315
+  _globals['_QUERYCOLUMN']._serialized_end=1356
+  _globals['_TRACEPARTREQUEST']._serialized_start=1358
+  _globals['_TRACEPARTREQUEST']._serialized_end=1432
+  _globals['_TRACEPARTRESPONSE']._serialized_start=1434
+  _globals['_TRACEPARTRESPONSE']._serialized_end=1522
+  _globals['_TRACEDRESULT']._serialized_start=1524
+  _globals['_TRACEDRESULT']._serialized_end=1636
+  _globals['_REJUDGEPARTSREQUEST']._serialized_start=1639
+  _globals['_REJUDGEPARTSREQUEST']._serialized_end=1863
+  _globals['_REJUDGEPARTSRESPONSE']._serialized_start=1866
+  _globals['_REJUDGEPARTSRESPONSE']._serialized_end=1999
+  _globals['_REJUDGEDPART']._serialized_start=2002
+  _globals['_REJUDGEDPART']._serialized_end=2229
+  _globals['_REJUDGEDPART_SOURCE']._serialized_start=2159
+  _globals['_REJUDGEDPART_SOURCE']._serialized_end=2229
+  _globals['_RESULTSERVICE']._serialized_start=2232
+  _globals['_RESULTSERVICE']._serialized_end=2660
 # @@protoc_insertion_point(module_scope)

@@ -177,6 +177,7 @@ class MetricSummary(_message.Message):
     LATENCY_MS_P99_FIELD_NUMBER: _builtins.int
     CONFIDENCE_HISTOGRAM_FIELD_NUMBER: _builtins.int
     DROPPED_RESULTS_FIELD_NUMBER: _builtins.int
+    OMITTED_COUNT_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """`models/{model}/versions/{number}`."""
     agent: _builtins.str
@@ -197,6 +198,8 @@ class MetricSummary(_message.Message):
     """99th percentile of latency, milliseconds."""
     dropped_results: _builtins.int
     """Results that agents had to drop because their spool was full."""
+    omitted_count: _builtins.int
+    """Of the inferences, those whose results the deployment's policy does not keep; agents of before do not tell."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """First inference."""
@@ -225,10 +228,11 @@ class MetricSummary(_message.Message):
         latency_ms_p99: _builtins.float = ...,
         confidence_histogram: _abc.Iterable[_builtins.int] | None = ...,
         dropped_results: _builtins.int = ...,
+        omitted_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "confidence_histogram", b"confidence_histogram", "device", b"device", "dropped_results", b"dropped_results", "end_time", b"end_time", "error_count", b"error_count", "inference_count", b"inference_count", "latency_ms_p50", b"latency_ms_p50", "latency_ms_p95", b"latency_ms_p95", "latency_ms_p99", b"latency_ms_p99", "model_version", b"model_version", "refused_count", b"refused_count", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "confidence_histogram", b"confidence_histogram", "device", b"device", "dropped_results", b"dropped_results", "end_time", b"end_time", "error_count", b"error_count", "inference_count", b"inference_count", "latency_ms_p50", b"latency_ms_p50", "latency_ms_p95", b"latency_ms_p95", "latency_ms_p99", b"latency_ms_p99", "model_version", b"model_version", "omitted_count", b"omitted_count", "refused_count", b"refused_count", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
