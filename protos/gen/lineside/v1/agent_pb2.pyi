@@ -147,8 +147,8 @@ class Agent(_message.Message):
 
     @_builtins.property
     def sample_counts(self) -> _slot_pb2.SampleCounts:
-        """Output only. What became of inputs that were to be kept for training, since the agent's start; absent before it has
-        said so.
+        """Output only. What became of inputs that were to be kept for training, since the agent's start; absent while none was
+        and none waits.
         """
 
     def __init__(
