@@ -343,11 +343,11 @@ MALLOC_TRIM_BYTES = 64 << 20
 MALLOC_MMAP_BYTES = 16 << 20
 """Above any message, so that its memory is used again instead of being faulted in: 1,174 MB/s instead of 293."""
 
-GARBAGE_OBJECTS = 50_000
-"""Allocations before cycles are looked for: more than a fleet of 1,000 takes while it is decoded."""
-GARBAGE_FULL_EVERY = 100
-"""Collections of the middle generation before the whole heap is looked through: with 10,000 agents that takes two
-seconds, in which nobody is answered, and what a stream leaves behind in cycles is some kilobytes."""
+GARBAGE_SECONDS = 0.25
+"""What 10,000 agents leave behind in that time is looked through in some milliseconds."""
+GARBAGE_FULL_SECONDS = 3600.0
+"""With 10,000 agents the whole heap takes two seconds, in which nobody is answered; what a stream leaves behind in
+cycles is some kilobytes."""
 BYTES_NICENESS = 19
 """The bytes process takes the processors that the control process leaves: a transfer never delays sync."""
 

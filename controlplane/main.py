@@ -249,7 +249,6 @@ def _serve(settings: Settings, *, fall_back: frozenset[str], metrics: Address | 
         keep_freed_memory()
         migrate_database(settings.database_url)
         ensure_server_certificate(settings.pki_dir, hosts=serving.listen_hosts(settings))
-        serving.collect_garbage_seldom()
         _run(lambda: serving.serve(settings, fall_back=fall_back, metrics=metrics))
 
 
