@@ -69,6 +69,11 @@ class WindowKey:
     device: str
 
 
+def key_of(message: evidence_pb2.Result | evidence_pb2.MetricWindow) -> WindowKey:
+    """Of the window that a result counts in, or of a window."""
+    return WindowKey(slot=message.slot, model_version=message.model_version, device=message.device)
+
+
 @dataclass(slots=True)
 class WindowBuilder:
     """Counts of one slot, version and device. Not thread-safe."""
@@ -150,13 +155,11 @@ class Windows:
         return bool(self._builders)
 
     def add(self, result: evidence_pb2.Result) -> None:
-        self._builder(WindowKey(slot=result.slot, model_version=result.model_version, device=result.device)).add(result)
+        self._builder(key_of(result)).add(result)
 
     def add_inputs(self, window: evidence_pb2.MetricWindow) -> None:
         """Statistics of inputs of the slot, version and device that `window` names."""
-        self._builder(WindowKey(slot=window.slot, model_version=window.model_version, device=window.device)).add_inputs(
-            window
-        )
+        self._builder(key_of(window)).add_inputs(window)
 
     def add_refused(self, slot: str, model_version: str, count: int) -> None:
         """Refusals count for the slot and version; no device took part."""

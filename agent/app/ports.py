@@ -234,7 +234,7 @@ class SampleSpool(Protocol):
 
     def pending(self) -> Sequence[str]: ...
     def read(self, sample_id: str) -> SpooledSample | None:
-        """None when it was dropped meanwhile or is damaged. Raises StateError (STATE_UNREADABLE) when the disk fails."""
+        """None when it was dropped meanwhile or is damaged. Raises StateError (STATE_UNREADABLE) if the disk fails."""
         ...
 
     def discard(self, sample_id: str) -> None: ...
@@ -308,11 +308,17 @@ class LoadedModel(Protocol):
     @property
     def optimal_requests(self) -> int: ...
     def infer(
-        self, inputs: Mapping[str, Tensor], *, begin_seconds: Callable[[], float] | None = None
+        self,
+        inputs: Mapping[str, Tensor],
+        *,
+        begin_seconds: Callable[[], float] | None = None,
+        answer_seconds_max: float | None = None,
     ) -> Mapping[str, Tensor]:
         """Blocks. Inputs are checked already; outputs are copies that the caller owns. Where it has to wait before it
         can begin, `begin_seconds` says for how much longer it may; None leaves that to the model's own bounds. Raises
-        RequestError (INFERENCE_FAILED when the device fails, DEADLINE_EXCEEDED when it could not begin in time)."""
+        RequestError (INFERENCE_FAILED when the device fails, DEADLINE_EXCEEDED when it could not begin in time), and
+        DeviceHungError when the device had so many seconds and gave no answer: what hangs costs the model that much of
+        its capacity until it ends."""
         ...
 
     def close(self) -> None:

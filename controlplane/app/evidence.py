@@ -221,8 +221,9 @@ def check_batch(batch: EvidenceBatch) -> None:
 
 
 def _check_window(window: MetricWindow) -> None:
-    counts = (window.error_count, window.refused_count, window.inference_count, *window.confidence_histogram)
-    if min(counts) < 0 or window.error_count > window.inference_count:
+    parts = (window.error_count, window.omitted_count)
+    counts = (*parts, window.refused_count, window.inference_count, *window.confidence_histogram)
+    if min(counts) < 0 or max(parts) > window.inference_count:
         raise FieldInvalidError("the counts contradict each other", field="windows", remedy="count each inference once")
     if len(window.confidence_histogram) not in {0, CONFIDENCE_BINS}:
         raise FieldInvalidError(

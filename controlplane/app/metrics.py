@@ -33,6 +33,8 @@ class MetricSummary:
     refused_count: int
     latency: LatencySketch
     confidence_histogram: tuple[int, ...]
+    omitted_count: int = 0
+    """Of the inferences, those whose results are not kept, as the deployment's policy says."""
     dropped_results: int = 0
     """Of all versions of the model: an agent that drops results no longer knows whose they were."""
 
@@ -129,6 +131,7 @@ class _Group:
     inference_count: int = 0
     error_count: int = 0
     refused_count: int = 0
+    omitted_count: int = 0
     histogram: tuple[int, ...] = (0,) * CONFIDENCE_BINS
     latency: LatencySketch = _NO_SKETCH
 
@@ -139,6 +142,7 @@ class _Group:
         self.inference_count += sum(window.inference_count for window in windows)
         self.error_count += sum(window.error_count for window in windows)
         self.refused_count += sum(window.refused_count for window in windows)
+        self.omitted_count += sum(window.omitted_count for window in windows)
         self.histogram = add_histograms([self.histogram, *(window.confidence_histogram for window in windows)])
         self.latency = add_sketches([self.latency, *(window.latency for window in windows)]) or _NO_SKETCH
 
@@ -155,5 +159,6 @@ class _Group:
             refused_count=self.refused_count,
             latency=self.latency,
             confidence_histogram=self.histogram,
+            omitted_count=self.omitted_count,
             dropped_results=dropped_results,
         )

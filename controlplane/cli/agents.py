@@ -1,6 +1,6 @@
 """`lineside agents`: list, show, explain, label, pin, unpin, revoke."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from lineside.v1 import agent_pb2, condition_pb2, slot_pb2
@@ -168,6 +168,7 @@ def _show(printer: Printer, agent: agent_pb2.Agent) -> None:
             ("generation", f"{agent.observed_generation} of {agent.desired_generation}"),
             *(_host(host) if agent.HasField("host") else ()),
             *(("pinned", _pin(pin, now)) for pin in agent.pins),
+            *(_samples(agent.sample_counts) if agent.HasField("sample_counts") else ()),
         ]
     )
     printer.section("devices", DEVICES, agent.devices)
@@ -184,6 +185,24 @@ def _host(host: agent_pb2.Host) -> list[tuple[str, str]]:
         ("disk", f"{bytes_text(host.disk_free_bytes)} free of {bytes_text(host.disk_bytes)}"),
         ("versions", f"agent {host.agent_version}, OpenVINO {host.openvino_version}"),
     ]
+
+
+def _samples(counts: slot_pb2.SampleCounts) -> list[tuple[str, str]]:
+    """What became of inputs that were picked, since the agent's start."""
+    kept = sum(counts.kept_counts.values())
+    reasons = _counted({reason.lower(): count for reason, count in counts.kept_counts.items()})
+    waiting = f"{counts.waiting_count}, {bytes_text(counts.waiting_bytes)}"
+    return [
+        ("samples kept", f"{kept}: {reasons}" if reasons else "none"),
+        ("not kept", _counted(counts.skipped_counts) or "none"),
+        ("waiting", waiting if counts.waiting_count else "none"),
+    ]
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """The most frequent first."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {word}" for word, count in ordered if count)
 
 
 def _show_slot(printer: Printer, slot: slot_pb2.ObservedSlot, now: datetime) -> None:

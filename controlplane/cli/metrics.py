@@ -36,10 +36,16 @@ def show(
     printer = session.printer
     start_time = None if since is None else printer.now - since
     summaries = session.client.results.metrics(model, start_time=start_time, by_agent=by_agent)
-    columns = _columns(printer.now)
-    if not by_agent:
-        columns = [column for column in columns if column.header not in {"AGENT", "DEVICE"}]
+    absent = set() if by_agent else {"AGENT", "DEVICE"}
+    if not any(row.omitted_count for row in summaries):
+        absent.add("NOT KEPT")
+    columns = [column for column in _columns(printer.now) if column.header not in absent]
     printer.messages(summaries, columns, none=f"no metrics of {model}")
+    dropped = max((row.dropped_results for row in summaries), default=0)
+    if dropped and not printer.json:
+        printer.note(
+            f"{dropped} results of {model} were dropped on boxes that ran out of room; they are counted all the same"
+        )
 
 
 def _columns(now: datetime) -> Sequence[Column[Summary]]:
@@ -50,6 +56,7 @@ def _columns(now: datetime) -> Sequence[Column[Summary]]:
         Column(header="INFERENCES", cell=lambda row: str(row.inference_count), number=True),
         Column(header="ERRORS", cell=lambda row: str(row.error_count), number=True),
         Column(header="REFUSED", cell=lambda row: str(row.refused_count), number=True),
+        Column(header="NOT KEPT", cell=lambda row: str(row.omitted_count), number=True),
         Column(header="P50 MS", cell=lambda row: f"{row.latency_ms_p50:.2f}", number=True),
         Column(header="P95 MS", cell=lambda row: f"{row.latency_ms_p95:.2f}", number=True),
         Column(header="P99 MS", cell=lambda row: f"{row.latency_ms_p99:.2f}", number=True),

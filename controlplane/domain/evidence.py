@@ -91,6 +91,8 @@ class MetricWindow:
     """Of the top label of each inference that did not fail; those beyond the agent's bound under ""."""
     input_statistics: Mapping[str, Histogram] = field(default_factory=lambda: MappingProxyType({}))
     """Statistics of the inputs by name, of all inferences or of a random share."""
+    omitted_count: int = 0
+    """Of the inferences, those whose results the deployment's policy does not keep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

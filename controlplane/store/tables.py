@@ -353,6 +353,7 @@ metric_window = Table(
     _json("confidence_histogram"),
     _json("label_counts", default="{}"),
     _json("input_statistics", default="{}"),
+    _integer("omitted_count", default="0"),
     ForeignKeyConstraint(["agent_id", "batch"], ["evidence_batch.agent_id", "evidence_batch.batch"]),
     Index(None, "model_id", "version", "receive_time"),
     Index(None, "model_id", "start_time"),

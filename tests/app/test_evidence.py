@@ -125,6 +125,8 @@ def shadow(**overrides: Any) -> dict[str, Any]:
         ({"windows": (make_window(),) * (limits.EVIDENCE_WINDOWS_MAX + 1)}, "windows"),
         (window(inference_count=-1), "windows"),
         (window(error_count=11), "windows"),
+        (window(omitted_count=11), "windows"),
+        (window(omitted_count=-1), "windows"),
         (window(confidence_histogram=(1, 2)), "windows.confidence_histogram"),
         (window(latency=replace(SKETCH, relative_accuracy=0.02)), "windows.latency.relative_accuracy"),
         (window(latency=replace(SKETCH, first_bin_key=1 << 30)), "windows.latency.first_bin_key"),

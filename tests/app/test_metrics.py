@@ -96,8 +96,8 @@ def test_no_values_have_no_quantiles() -> None:
 def test_one_row_a_version_or_a_version_agent_and_device() -> None:
     windows = [
         make_window(agent_id="st-2", device="CPU", start_time=after_seconds(60), end_time=after_seconds(120)),
-        make_window(agent_id="st-1", device="GPU.0"),
-        make_window(agent_id="st-1", device="CPU", refused_count=3),
+        make_window(agent_id="st-1", device="GPU.0", omitted_count=4),
+        make_window(agent_id="st-1", device="CPU", refused_count=3, omitted_count=2),
         make_window(version=2, confidence_histogram=()),
     ]
     by_version = summarize(windows, by_agent=False)
@@ -106,6 +106,7 @@ def test_one_row_a_version_or_a_version_agent_and_device() -> None:
         (2, None, 10, 0),
     ]
     assert (by_version[0].start_time, by_version[0].end_time) == (NOW, after_seconds(120))
+    assert [row.omitted_count for row in by_version] == [6, 0]
     assert by_version[0].confidence_histogram[-1] == 30
     assert by_version[1].confidence_histogram == (0,) * 20
     by_agent = summarize(windows, by_agent=True)
@@ -115,6 +116,7 @@ def test_one_row_a_version_or_a_version_agent_and_device() -> None:
         (1, "st-2", "CPU"),
         (2, "st-1", "CPU"),
     ]
+    assert [row.omitted_count for row in by_agent] == [2, 4, 0, 0]
 
 
 @pytest.fixture

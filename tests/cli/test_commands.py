@@ -137,6 +137,25 @@ def test_an_agent_shows_its_box_and_why_the_device(lineside: Lineside, fake: Fak
     assert json.loads(lineside("agents", "show", "st-1", "--output", "json").out)["name"] == "agents/st-1"
 
 
+def test_an_agent_shows_what_became_of_its_samples(lineside: Lineside, fake: FakeController) -> None:
+    agent = add_agent(fake)
+    assert "samples kept" not in lineside("agents", "show", "st-1").out
+    agent.sample_counts.CopyFrom(
+        slot_pb2.SampleCounts(
+            kept_counts={"RANDOM": 3, "OUTLIER": 17, "MARGIN": 0},
+            skipped_counts={"near_duplicate": 5, "quota": 0},
+            waiting_count=2,
+            waiting_bytes=3_000_000,
+        )
+    )
+    shown = lineside("agents", "show", "st-1").out
+    for expected in ("20: 17 outlier, 3 random", "5 near_duplicate", "2, 3.0 MB"):
+        assert expected in shown
+    assert "quota" not in shown
+    counts = json.loads(lineside("agents", "show", "st-1", "--output", "json").out)["sample_counts"]
+    assert (counts["kept_counts"]["OUTLIER"], counts["waiting_count"]) == (17, 2)
+
+
 def test_what_a_box_reports_is_shown_and_not_obeyed(lineside: Lineside, fake: FakeController) -> None:
     add_agent(fake).host.hostname = "\x1b[2Jbox [red]"
     shown = lineside("agents", "show", "st-1").out
@@ -319,6 +338,25 @@ def test_metrics_are_shown(lineside: Lineside, fake: FakeController) -> None:
     assert request.HasField("start_time")
     (document,) = json.loads(lineside("metrics", "show", "--model", "solar", "--output", "json").out)
     assert document["inference_count"] == 1200
+    assert "NOT KEPT" not in shown
+
+
+def test_metrics_tell_of_results_that_are_not_kept(lineside: Lineside, fake: FakeController) -> None:
+    fake.summaries.extend(
+        result_service_pb2.MetricSummary(
+            model_version=f"models/solar/versions/{version}",
+            inference_count=1200,
+            omitted_count=omitted,
+            dropped_results=7,
+        )
+        for version, omitted in ((1, 0), (2, 1150))
+    )
+    outcome = lineside("metrics", "show", "--model", "solar")
+    assert "NOT KEPT" in outcome.out
+    assert "1150" in outcome.out
+    assert "7 results of solar were dropped" in outcome.err
+    documents = json.loads(lineside("metrics", "show", "--model", "solar", "--output", "json").out)
+    assert [document["omitted_count"] for document in documents] == [0, 1150]
 
 
 def rollout_at(state: rollout_pb2.Rollout.State.ValueType, verdict: str) -> rollout_pb2.Rollout:

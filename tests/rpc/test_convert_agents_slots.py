@@ -12,7 +12,14 @@ from controlplane.domain.assignment import ShadowRun
 from controlplane.domain.condition import Condition, ConditionState
 from controlplane.domain.deployment import PerformanceHint, RuntimePolicy
 from controlplane.domain.errors import FieldInvalidError, StaleWriteError
-from controlplane.domain.inventory import AgentRecord, ObservedShadow, ObservedState, ShadowState, SlotState
+from controlplane.domain.inventory import (
+    AgentRecord,
+    ObservedShadow,
+    ObservedState,
+    SampleCounts,
+    ShadowState,
+    SlotState,
+)
 from controlplane.domain.pin import Pin
 from controlplane.rpc.convert import agents, conditions, etags, slots
 from tests.support.factories import (
@@ -208,6 +215,18 @@ def test_an_agent_tells_its_pins_and_a_clock_that_is_off() -> None:
     (told,) = message.pins
     assert (told.model_version, told.reason, told.creator) == ("models/solar/versions/2", "glare", "operators/anna")
     assert [condition.type for condition in message.conditions] == ["ClockSkewed"]
+
+
+def test_an_agent_tells_what_became_of_its_samples_once_there_are_any() -> None:
+    counts = SampleCounts(kept={"RANDOM": 3}, skipped={"quota": 2}, waiting=1, waiting_bytes=100)
+    for told in (SampleCounts(), counts):
+        observed = ObservedState(generation=1, agent_time=NOW, sample_counts=told)
+        record = AgentRecord(agent=make_agent(), observation=make_observation(observed=observed))
+        message = agents.agent_to_proto(record, now=NOW, silent_seconds_max=10)
+        assert message.HasField("sample_counts") == (told is counts)
+    assert message.sample_counts == slots.sample_counts_to_proto(counts)
+    state = slot_pb2.ObservedState(sample_counts=message.sample_counts)
+    assert slots.ObservedStateReader().read(state).sample_counts == counts
 
 
 def test_what_an_agent_repeats_is_the_object_it_was_and_what_is_new_is_read() -> None:

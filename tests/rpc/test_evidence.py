@@ -110,7 +110,7 @@ def test_results_and_windows_survive_the_wire() -> None:
     assert result_from_proto(result_to_proto(result), agent_id=ST_1, batch=1, index=0, field="r") == result
     window = make_window(start_time=NOW - timedelta(seconds=1))
     assert window_from_proto(window_to_proto(window), agent_id=ST_1, batch=1) == window
-    counted = make_window(label_counts={"good": 8, "": 1})
+    counted = make_window(label_counts={"good": 8, "": 1}, omitted_count=3)
     assert window_from_proto(window_to_proto(counted), agent_id=ST_1, batch=1) == counted
     shadow = make_shadow_window(skipped=3, errors=1, score_distance_histogram=(1,) * 20)
     assert shadow_window_from_proto(shadow_window_to_proto(shadow), agent_id=ST_1, batch=1) == shadow

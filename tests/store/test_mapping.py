@@ -182,6 +182,7 @@ windows = st.builds(
     input_statistics=st.dictionaries(
         text, st.builds(Histogram, low=st.floats(-9, 9), high=st.floats(-9, 9)), max_size=2
     ),
+    omitted_count=st.integers(0, 1 << 40),
 )
 samples = st.builds(
     Sample,

@@ -13,12 +13,12 @@ from controlplane.domain.drift import condition as drift_condition
 from controlplane.domain.drift_slot import is_current
 from controlplane.domain.errors import FieldInvalidError
 from controlplane.domain.ids import AgentId
-from controlplane.domain.inventory import AgentRecord, AgentState, Device, Host, Observation
+from controlplane.domain.inventory import AgentRecord, AgentState, Device, Host, Observation, SampleCounts
 from controlplane.domain.pin import Pin
 from controlplane.rpc.convert.conditions import condition_to_proto
 from controlplane.rpc.convert.etags import etag_of
 from controlplane.rpc.convert.names import version_name
-from controlplane.rpc.convert.slots import observed_slot_to_proto
+from controlplane.rpc.convert.slots import observed_slot_to_proto, sample_counts_to_proto
 from controlplane.rpc.convert.times import optional_time_to_proto, time_to_proto
 
 _STATES = MappingProxyType(
@@ -78,6 +78,8 @@ def _add_observation(message: agent_pb2.Agent, observation: Observation) -> None
     message.observed_generation = observed.generation
     message.slots.extend(map(observed_slot_to_proto, observed.slots))
     message.conditions.extend(map(condition_to_proto, observed.conditions))
+    if observed.sample_counts != SampleCounts():
+        message.sample_counts.CopyFrom(sample_counts_to_proto(observed.sample_counts))
     if observation.host is not None:
         message.host.CopyFrom(host_to_proto(observation.host))
     message.devices.extend(device_to_proto(device, observation.agent_id) for device in observation.devices or ())

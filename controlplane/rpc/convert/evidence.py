@@ -87,6 +87,7 @@ def window_from_proto(message: evidence_pb2.MetricWindow, *, agent_id: AgentId, 
         confidence_histogram=tuple(message.confidence_histogram),
         label_counts=MappingProxyType(dict(message.label_counts)),
         input_statistics=input_statistics_from_proto(message.input_statistics),
+        omitted_count=message.omitted_count,
     )
 
 
@@ -104,6 +105,7 @@ def window_to_proto(window: MetricWindow) -> evidence_pb2.MetricWindow:
         confidence_histogram=window.confidence_histogram,
         label_counts=window.label_counts,
         input_statistics=input_statistics_to_proto(window.input_statistics),
+        omitted_count=window.omitted_count,
     )
 
 
@@ -215,6 +217,7 @@ def summary_to_proto(summary: MetricSummary) -> result_service_pb2.MetricSummary
         latency_ms_p99=quantile_ms(summary.latency, 0.99),
         confidence_histogram=summary.confidence_histogram,
         dropped_results=summary.dropped_results,
+        omitted_count=summary.omitted_count,
     )
 
 

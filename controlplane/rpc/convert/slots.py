@@ -240,6 +240,15 @@ def _sample_counts_from_proto(message: slot_pb2.SampleCounts) -> SampleCounts:
     )
 
 
+def sample_counts_to_proto(counts: SampleCounts) -> slot_pb2.SampleCounts:
+    return slot_pb2.SampleCounts(
+        kept_counts=counts.kept,
+        skipped_counts=counts.skipped,
+        waiting_count=counts.waiting,
+        waiting_bytes=counts.waiting_bytes,
+    )
+
+
 def _counts(counts: Mapping[str, int]) -> Mapping[str, int]:
     ordered = sorted(counts.items())[: limits.SAMPLE_COUNTS_MAX]
     return MappingProxyType({word[: limits.SAMPLE_COUNT_CHARS_MAX]: max(0, count) for word, count in ordered})

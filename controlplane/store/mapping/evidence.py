@@ -96,6 +96,7 @@ def window_to_row(window: MetricWindow, *, window_index: int, receive_time: date
         "confidence_histogram": list(window.confidence_histogram),
         "label_counts": dict(window.label_counts),
         "input_statistics": {name: _histogram_to_json(one) for name, one in window.input_statistics.items()},
+        "omitted_count": window.omitted_count,
     }
 
 
@@ -117,6 +118,7 @@ def window_from_row(row: Row) -> MetricWindow:
         input_statistics=MappingProxyType(
             {name: _histogram_from_json(one) for name, one in sorted(row["input_statistics"].items())}
         ),
+        omitted_count=row["omitted_count"],
     )
 
 

@@ -92,6 +92,24 @@ def test_windows_count_what_is_left_out(tmp_path: Path) -> None:
     assert (len(request.results), request.omitted_results) == (1, 20)
 
 
+def test_each_window_tells_how_many_of_its_results_are_left_out(tmp_path: Path) -> None:
+    log = DiskResultLog(tmp_path, clock=LoopClock())
+    log.append([rated("good", 0.99, version=1) for _ in range(3)] + [rated("good", 0.5, version=1)])
+    log.append([rated("good", 0.99, version=2) for _ in range(5)] + [rated("good", 0.99, slot="weld", version=1)])
+    log.seal(force=True)
+    (number,) = log.pending()
+    batch = selected(log.read(number), lambda slot: ResultPolicy() if slot == "weld" else DOUBTFUL)
+    windows = [evidence_pb2.MetricWindow.FromString(window) for window in batch.windows]
+    told = {window.model_version: (window.inference_count, window.omitted_count) for window in windows}
+    slot = rated("good", 1.0).slot
+    assert told == {
+        f"models/{slot}/versions/1": (4, 3),
+        f"models/{slot}/versions/2": (5, 5),
+        "models/weld/versions/1": (1, 0),
+    }
+    assert batch.omitted_results == 8
+
+
 @pytest.mark.parametrize(
     ("message", "policy"),
     [
