@@ -4,7 +4,9 @@ To decode ten thousand agents takes seconds, and every decision over the fleet r
 the versions, which costs milliseconds, and decodes the rows whose version it does not know. An entry counts only where
 its version is the one that the asking transaction itself has just read, so that a cached read equals a full one.
 
-Only what is committed is kept: what a writer has read or written becomes known to others after its commit.
+Only what is committed is kept: what a writer has read or written becomes known to others after its commit. A reader whose
+snapshot is a moment older finds the value before it: else each commit that changes a fleet would make the readers of
+that moment decode all of it.
 """
 
 from collections.abc import Collection, Hashable, Mapping
@@ -18,12 +20,13 @@ V = TypeVar("V")
 
 
 class RowCache(Generic[V]):
-    """One value an agent, with its version. Equal versions mean equal rows."""
+    """The last two values of an agent, each with its version. Equal versions mean equal rows."""
 
     def __init__(self, committed: "RowCache[V] | None" = None) -> None:
         """With `committed` it is a writer's: it looks there too, and keeps what is new to itself until `publish`."""
         self._committed = committed
         self._entries: dict[AgentId, tuple[Hashable, V]] = {}
+        self._before: dict[AgentId, tuple[Hashable, V]] = {}
 
     def find(self, agent_id: AgentId) -> tuple[Hashable, V] | None:
         """Return the value last kept, with its version, whichever that is."""
@@ -32,14 +35,27 @@ class RowCache(Generic[V]):
             return self._committed.find(agent_id)
         return entry
 
+    def find_at(self, agent_id: AgentId, version: Hashable) -> V | None:
+        """Return the value of this version, None where it is not one of the last two."""
+        for entries in (self._entries, self._before):
+            entry = entries.get(agent_id)
+            if entry is not None and entry[0] == version:
+                return entry[1]
+        return None if self._committed is None else self._committed.find_at(agent_id, version)
+
     def keep(self, agent_id: AgentId, version: Hashable, value: V) -> None:
-        """Replace the value."""
+        """Take the value; of those before only the last stays."""
+        last = self._entries.get(agent_id)
+        if last is not None and last[0] != version:
+            self._before[agent_id] = last
         self._entries[agent_id] = (version, value)
 
     def retain(self, agent_ids: Collection[AgentId] | Mapping[AgentId, object]) -> None:
         """Forget others where there are any: these are all that exist."""
         if len(self._entries) > len(agent_ids):
-            self._entries = {agent_id: self._entries[agent_id] for agent_id in agent_ids if agent_id in self._entries}
+            known = {agent_id: None for agent_id in agent_ids if agent_id in self._entries}
+            self._entries = {agent_id: self._entries[agent_id] for agent_id in known}
+            self._before = {agent_id: self._before[agent_id] for agent_id in known if agent_id in self._before}
 
     def publish(self) -> None:
         """Make known what a writer has kept; its transaction is committed."""
@@ -49,6 +65,7 @@ class RowCache(Generic[V]):
 
     def clear(self) -> None:
         self._entries.clear()
+        self._before.clear()
 
 
 class FleetCache:

@@ -161,6 +161,33 @@ async def test_a_reader_keeps_its_snapshot_while_others_write(database_url: str)
         await store.close()
 
 
+async def test_a_commit_spares_the_readers_of_the_moment_before(database_url: str) -> None:
+    """What was known is found by either, and nobody pushes it out for the other."""
+    store = open_store(database_url)
+
+    async def desire(generation: int) -> None:
+        async with store.write() as uow:
+            slots = (make_desired_slot(offer=generation),)
+            states = [DesiredState(agent_id=agent, generation=generation, slots=slots) for agent in AGENTS]
+            await uow.desired.save(states)
+
+    try:
+        await desire(1)
+        async with store.read() as older:
+            before = await older.desired.list_all()
+            await desire(2)
+            async with store.read() as newer:
+                after = await newer.desired.list_all()
+                for _ in range(2):
+                    for reader, known in ((older, before), (newer, after)):
+                        again = await reader.desired.list_all()
+                        assert all(again[agent] is known[agent] for agent in AGENTS)
+        assert {state.generation for state in before.values()} == {1}
+        assert {state.generation for state in after.values()} == {2}
+    finally:
+        await store.close()
+
+
 async def test_readers_and_writers_at_once_never_spoil_the_cache(database_url: str) -> None:
     store, writer = open_store(database_url), Writer(random.Random(2))
 

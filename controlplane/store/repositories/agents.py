@@ -73,13 +73,14 @@ class SqlAgentRepository:
 
     def _recall(self, agent_id: AgentId, version: tuple[Any, ...]) -> AgentRecord | None:
         """The agent at this version, where what has to be decoded is known."""
+        same = self._cache.find_at(agent_id, version)
+        if same is not None:
+            return same
         entry = self._cache.find(agent_id)
         if entry is None:
             return None
         known, record = entry
         assert isinstance(known, tuple)
-        if known == version:
-            return record
         if known[:_DECODED] != version[:_DECODED]:
             return None
         record = _with_state(record, version)

@@ -42,9 +42,9 @@ class SqlDesiredStateRepository:
         unknown: dict[AgentId, int] = {}
         for row in rows:
             agent_id, generation = AgentId(row[0]), row[1]
-            entry = self._cache.find(agent_id)
-            if entry is not None and entry[0] == generation:
-                states[agent_id] = entry[1]
+            known = self._cache.find_at(agent_id, generation)
+            if known is not None:
+                states[agent_id] = known
             else:
                 unknown[agent_id] = generation
         slots = await self._read_slots(tuple(unknown), everything=len(unknown) > len(rows) // 2)
@@ -97,12 +97,12 @@ class SqlDesiredStateRepository:
         removed: list[dict[str, Any]] = []
         written: list[dict[str, Any]] = []
         for state in states:
-            known = self._cache.find(state.agent_id)
-            if known is None or known[0] != state.generation - 1:
+            known = self._cache.find_at(state.agent_id, state.generation - 1)
+            if known is None:
                 unknown.append(state.agent_id)
                 written += desired_to_slot_rows(state)
                 continue
-            before = {slot.slot: slot for slot in known[1].slots}
+            before = {slot.slot: slot for slot in known.slots}
             changed = tuple(slot for slot in state.slots if before.pop(slot.slot, None) != slot)
             written += desired_to_slot_rows(replace(state, slots=changed))
             removed += ({"agent": state.agent_id, "model": model_id} for model_id in before)
