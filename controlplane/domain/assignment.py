@@ -158,6 +158,7 @@ def assign(standing: Standing) -> Mapping[AgentId, tuple[DesiredSlot, ...]]:
     moves = find_moves(standing.rollouts)
     pins = {(pin.agent_id, pin.model_id): pin for pin in standing.pins}
     records = {record.agent.id: record for record in standing.agents}
+    alike: dict[tuple[object, ...], DesiredSlot] = {}
     wanted: dict[AgentId, tuple[DesiredSlot, ...]] = {}
     for agent_id, contenders in find_contenders(standing.agents, standing.deployments).items():
         slots = []
@@ -170,7 +171,7 @@ def assign(standing: Standing) -> Mapping[AgentId, tuple[DesiredSlot, ...]]:
                 stored=standing.stored.get(agent_id),
                 yanked=standing.yanked,
             )
-            slot = place.slot()
+            slot = place.slot(alike)
             if slot is not None:
                 slots.append(slot)
         wanted[agent_id] = tuple(slots)
@@ -277,25 +278,30 @@ class Place:
         serves = observed is not None and observed.serving_version == version
         return returns or serves or self.stored_version() == version
 
-    def slot(self) -> DesiredSlot | None:
-        """The slot as it should be; None for none."""
+    def slot(self, alike: dict[tuple[object, ...], DesiredSlot]) -> DesiredSlot | None:
+        """The slot as it should be; None for none. `alike` are the slots that were made of the same standing: most agents
+        of a deployment should run the same, and to make that ten thousand times costs."""
         version = self.version()
         if version is None:
             return None
         prefetch_version, shadow = self._prefetch_version(version), self._shadow(version)
-        fetches = self.is_exposed or prefetch_version or shadow is not None
-        return DesiredSlot(
-            slot=self.model_id,
-            version=version,
-            deployment_id=self.deployment.id,
-            runtime_policy=self.deployment.runtime_policy,
-            sample_policy=self.deployment.sample_policy,
-            result_policy=self.deployment.result_policy,
-            offer=self.deployment.offer,
-            prefetch_version=prefetch_version,
-            shadow=shadow,
-            fetch_bytes_per_second_max=self._bytes_per_second() if fetches else 0,
-        )
+        fetches = bool(self.is_exposed or prefetch_version or shadow is not None)
+        key = (self.deployment.id, version, prefetch_version, shadow, fetches)
+        slot = alike.get(key)
+        if slot is None:
+            slot = alike[key] = DesiredSlot(
+                slot=self.model_id,
+                version=version,
+                deployment_id=self.deployment.id,
+                runtime_policy=self.deployment.runtime_policy,
+                sample_policy=self.deployment.sample_policy,
+                result_policy=self.deployment.result_policy,
+                offer=self.deployment.offer,
+                prefetch_version=prefetch_version,
+                shadow=shadow,
+                fetch_bytes_per_second_max=self._bytes_per_second() if fetches else 0,
+            )
+        return slot
 
     def _candidate(self, version: int) -> int:
         """The version of a rollout that the agent may prepare beside the one that it should run; 0 for none."""
