@@ -194,6 +194,19 @@ LOST_CHECKS = 2
 """Times that the example must fail before a device counts as lost: once may be a hiccup of its driver."""
 LOST_AFTER_FAILURES = 3
 """Failures in a row before a device counts as lost under a version that takes no example."""
+HANG_SECONDS_MIN = 2.0
+"""An inference that takes as long hangs: long for a box under load, and short enough that requests that wait for their
+turn meanwhile (INFERENCE_WAIT_SECONDS_MAX) still get to the successor."""
+HANG_LATENCY_FACTOR = 100
+"""...but it may take so many times the measured 99th percentile for each item of its batch."""
+HANG_FIRST_SECONDS_MIN = 30.0
+"""The same for the first inference of a shape, for which a GPU compiles, or where no latency is known."""
+HANG_LOOKS = 10
+"""Looks within that time, none of which counts for more than its share: a process that was stopped is no hang."""
+HANG_CHECK_SECONDS_MIN = 0.5
+"""Within it the example must be answered when an inference hangs, or the device counts as lost."""
+FAMILIAR_SHAPES_MAX = 256
+"""Shapes of inputs that a model is known to have answered; others are taken for new each time."""
 MEASURED_CONFIGURATIONS_MAX = 16
 """Configurations of one version that are tried: four devices with two precisions and their streams."""
 MEASURED_SECONDS_MAX = 600.0

@@ -104,6 +104,7 @@ def run(
     from agent.composition import RunOptions
     from agent.observability import configure_logging
     from agent.rpc.inference_address import check_loopback
+    from agent.runtime import hung
     from agent.storage.folder import AgentFolder, FolderLock
 
     configure_logging(level=log_level)
@@ -128,6 +129,7 @@ def run(
             metrics=metrics,
         )
         asyncio.run(_run_until_signal(folder, options))
+    hung.leave_process()
 
 
 @app.command

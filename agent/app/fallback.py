@@ -3,6 +3,8 @@
 Rules kept here:
 - A device counts as lost when an inference failed and an example that succeeded at the load fails now as well; an
   input that the model cannot take loses nothing.
+- A device counts as lost as well when an inference has not ended after many times what was measured, and the example
+  is not answered either. Its request fails and is not repeated, since it may be what hangs; all others wait as below.
 - Requests that fail on a lost device wait for its successor, within a bound and no longer than until their deadline,
   and are answered by it.
 - A lost device is left alone until the next process; the condition DevicesAnswer says which it is and why.
@@ -28,10 +30,22 @@ from agent.app.tensors import NUMPY_TYPES
 from agent.domain.artifact import ModelSignature
 from agent.domain.device import DeviceChoice
 from agent.domain.device_choice import fallback_choice, ranked
-from agent.domain.errors import PrepareError, Reason, RequestError
+from agent.domain.errors import DeviceHungError, PrepareError, Reason, RequestError
 from agent.domain.slot import DesiredSlot
 
 _log = structlog.get_logger()
+
+
+_Shape = tuple[tuple[int, ...], ...]
+"""Of each input."""
+
+
+class _LostError(Exception):
+    """The device is lost, which `error` told; its successor is to answer."""
+
+    def __init__(self, error: RequestError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class FallbackModel:
@@ -55,6 +69,11 @@ class FallbackModel:
         self._closed = False
         self._example = _example(loaded)
         self._failures = 0
+        self._hangs: RequestError | None = None
+        """How the device was found to hang, while a successor is looked for."""
+        self._familiar = {_shape(self._example)} if self._example is not None else set()
+        """Shapes of inputs that were answered."""
+        self._usual_seconds = _usual_seconds(choice)
 
     @property
     def device(self) -> str:
@@ -70,26 +89,50 @@ class FallbackModel:
         return self._loaded.optimal_requests
 
     def infer(
-        self, inputs: Mapping[str, Tensor], *, begin_seconds: Callable[[], float] | None = None
+        self,
+        inputs: Mapping[str, Tensor],
+        *,
+        begin_seconds: Callable[[], float] | None = None,
+        answer_seconds_max: float | None = None,
     ) -> Mapping[str, Tensor]:
-        if self._successor is None:
-            try:
-                outputs = self._loaded.infer(inputs, begin_seconds=begin_seconds)
-            except RequestError as error:
-                if error.reason is not Reason.INFERENCE_FAILED or not self._is_lost():
-                    raise
-                successor = self._wait_for_successor(error, begin_seconds)
-            else:
-                if self._failures:
-                    self._failures = 0
-                return outputs
-        else:
-            successor = self._successor
+        successor = self._successor
+        if successor is not None:
             successor.enter()
+        else:
+            try:
+                return self._infer_here(inputs, begin_seconds, answer_seconds_max)
+            except _LostError as lost:
+                successor = self._wait_for_successor(lost.error, begin_seconds)
         try:
-            return successor.infer(inputs, begin_seconds=begin_seconds)
+            return successor.infer(inputs, begin_seconds=begin_seconds, answer_seconds_max=answer_seconds_max)
         finally:
             successor.leave()
+
+    def _infer_here(
+        self,
+        inputs: Mapping[str, Tensor],
+        begin_seconds: Callable[[], float] | None,
+        answer_seconds_max: float | None,
+    ) -> Mapping[str, Tensor]:
+        """Raises _LostError where the successor is to answer."""
+        if (hangs := self._hangs) is not None:
+            raise _LostError(RequestError(hangs.message, remedy=hangs.remedy, reason=hangs.reason))
+        shape = _shape(inputs)
+        seconds = self._hang_seconds(shape) if answer_seconds_max is None else answer_seconds_max
+        try:
+            outputs = self._loaded.infer(inputs, begin_seconds=begin_seconds, answer_seconds_max=seconds)
+        except DeviceHungError as error:
+            self._look_whether_it_hangs(error)
+            raise
+        except RequestError as error:
+            if error.reason is not Reason.INFERENCE_FAILED or not self._is_lost():
+                raise
+            raise _LostError(error) from error
+        if self._failures:
+            self._failures = 0
+        if shape not in self._familiar and len(self._familiar) < limits.FAMILIAR_SHAPES_MAX:
+            self._familiar.add(shape)
+        return outputs
 
     def close(self) -> None:
         with self._lock:
@@ -125,11 +168,38 @@ class FallbackModel:
             self._failures += 1
             if self._example is None:
                 return self._failures >= limits.LOST_AFTER_FAILURES
-            return all(_fails(self._loaded, self._example) for _ in range(limits.LOST_CHECKS))
+            return all(_fails(self._loaded, self._example, self._check_seconds) for _ in range(limits.LOST_CHECKS))
 
-    def _wait_for_successor(self, error: RequestError, begin_seconds: Callable[[], float] | None) -> "FallbackModel":
-        """The successor, entered. Raises `error` where there is none, or none within the bound; RequestError
-        (DEADLINE_EXCEEDED) where there is none in time."""
+    def _hang_seconds(self, shape: _Shape) -> float:
+        """How long an inference of this shape may take."""
+        batched = bool(self.signature.inputs) and self.signature.inputs[0].shape[:1] == (-1,)
+        items = shape[0][0] if batched else 1
+        if self._usual_seconds is None:
+            return limits.HANG_FIRST_SECONDS_MIN * items
+        at_least = limits.HANG_SECONDS_MIN if shape in self._familiar else limits.HANG_FIRST_SECONDS_MIN
+        return max(at_least, limits.HANG_LATENCY_FACTOR * self._usual_seconds * items)
+
+    def _look_whether_it_hangs(self, error: RequestError) -> None:
+        with self._checking:
+            if self._heir is None and not self._answers_example():
+                self._hangs = error
+                self._look_for_successor(error)
+
+    def _answers_example(self) -> bool:
+        if self._example is None:
+            return False
+        seconds = self._check_seconds
+        try:
+            self._loaded.infer(self._example, begin_seconds=lambda: seconds, answer_seconds_max=seconds)
+        except RequestError:
+            return False
+        return True
+
+    @property
+    def _check_seconds(self) -> float:
+        return max(limits.HANG_CHECK_SECONDS_MIN, limits.HANG_LATENCY_FACTOR * (self._usual_seconds or 0.0))
+
+    def _look_for_successor(self, error: RequestError) -> "Future[FallbackModel | None]":
         with self._lock:
             heir = self._heir
             begun = heir is None
@@ -138,6 +208,12 @@ class FallbackModel:
                 heir = self._heir = self._replace_lost(self, error.message)
         if begun:  # after the lock: what is done already settles here and now
             heir.add_done_callback(self._settle)
+        return heir
+
+    def _wait_for_successor(self, error: RequestError, begin_seconds: Callable[[], float] | None) -> "FallbackModel":
+        """The successor, entered. Raises `error` where there is none, or none within the bound; RequestError
+        (DEADLINE_EXCEEDED) where there is none in time."""
+        heir = self._look_for_successor(error)
         bound_seconds = limits.FALLBACK_WAIT_SECONDS_MAX
         left_seconds = begin_seconds() if begin_seconds is not None else bound_seconds
         try:
@@ -158,6 +234,7 @@ class FallbackModel:
             successor = None if heir.cancelled() or heir.exception() is not None else heir.result()
             self._successor = successor
             if successor is None:
+                self._hangs = None
                 self._heir = None  # the next failure looks again: the device may be back
 
 
@@ -234,6 +311,17 @@ class Fallbacks:
         return successor
 
 
+def _shape(inputs: Mapping[str, Tensor]) -> _Shape:
+    return tuple(array.shape for array in inputs.values())
+
+
+def _usual_seconds(choice: DeviceChoice) -> float | None:
+    """Of nearly every inference of one item, as measured; None where that is not known."""
+    found = (each for each in choice.measurements if each.ok and each.configuration == choice.configuration)
+    measured = next(found, None)
+    return max(measured.latency_ms_p50, measured.latency_ms_p99) / 1000 if measured is not None else None
+
+
 def _too_late(device: str) -> RequestError:
     return RequestError(
         f"{device} was lost, and nothing else could begin in time",
@@ -242,9 +330,10 @@ def _too_late(device: str) -> RequestError:
     )
 
 
-def _fails(loaded: LoadedModel, example: Mapping[str, Tensor]) -> bool:
+def _fails(loaded: LoadedModel, example: Mapping[str, Tensor], seconds: float | None = None) -> bool:
+    """Also where it is not answered within `seconds`."""
     try:
-        loaded.infer(example)
+        loaded.infer(example, answer_seconds_max=seconds)
     except RequestError as error:
         return error.reason is Reason.INFERENCE_FAILED
     except (ValueError, TypeError):

@@ -7,6 +7,7 @@ AgentError
 ├── PrepareError           probe, compile or first inference failed on every eligible device
 ├── StateError             the state folder cannot be read or written
 └── RequestError           an application's request cannot be served
+    └── DeviceHungError    its inference does not end
 """
 
 from enum import StrEnum
@@ -95,3 +96,7 @@ class StateError(AgentError):
 
 class RequestError(AgentError):
     default_reason = Reason.INPUT_INVALID
+
+
+class DeviceHungError(RequestError):
+    default_reason = Reason.INFERENCE_FAILED

@@ -1,7 +1,11 @@
-"""A compiled model in this process, with a pool of InferRequests: any number of threads, no copy of an input."""
+"""A compiled model in this process, with a pool of InferRequests: any number of threads, no copy of an input.
+
+An InferRequest whose inference hangs leaves the pool, and comes back when it ends after all.
+"""
 
 import queue
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +14,8 @@ import openvino as ov
 from agent import limits
 from agent.app.ports import Tensor
 from agent.domain.artifact import ModelSignature
-from agent.domain.errors import Reason, RequestError
+from agent.domain.errors import DeviceHungError, Reason, RequestError
+from agent.runtime import hung
 from agent.runtime.compile import matched_indices, one_line, request_count
 from agent.runtime.measure import example_inputs
 
@@ -38,6 +43,9 @@ class OpenVinoModel:
         self._optimal_requests = request_count(compiled)
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._compiled = compiled
+        self._lock = threading.Lock()
+        self._hanging: dict[int, Any] = {}
+        """InferRequests whose inference has not ended, by their number in `hung`."""
         example = example_inputs(compiled)
         for _ in range(self._optimal_requests):
             request = compiled.create_infer_request()
@@ -57,10 +65,15 @@ class OpenVinoModel:
         return self._optimal_requests
 
     def infer(
-        self, inputs: Mapping[str, Tensor], *, begin_seconds: Callable[[], float] | None = None
+        self,
+        inputs: Mapping[str, Tensor],
+        *,
+        begin_seconds: Callable[[], float] | None = None,
+        answer_seconds_max: float | None = None,
     ) -> Mapping[str, Tensor]:
         """As LoadedModel. Waits for a free InferRequest within a bound, then raises RequestError (QUEUE_FULL)."""
         request = self._free_request(begin_seconds)
+        hangs = False
         try:
             # Tensors by index and a copy of each output by hand: half the cost of a mapping in and one out.
             held = [np.ascontiguousarray(array) for array in inputs.values()]
@@ -68,7 +81,11 @@ class OpenVinoModel:
                 # Given its type, OpenVINO shares read-only memory too.
                 tensor = ov.Tensor(array, ov.Shape(array.shape), self._types[name])
                 request.set_input_tensor(self._inputs[name], tensor)
-            request.infer(share_outputs=True)
+            if answer_seconds_max is None:
+                request.infer(share_outputs=True)
+            elif hangs := not _answers(request, answer_seconds_max):
+                self._set_aside(request, held)
+                raise self._hung_error(answer_seconds_max)
             return {
                 name: self._owned(name, request.get_output_tensor(index).data) for name, index in self._outputs.items()
             }
@@ -79,7 +96,8 @@ class OpenVinoModel:
                 reason=Reason.INFERENCE_FAILED,
             ) from error
         finally:
-            self._requests.put(request)
+            if not hangs:
+                self._requests.put(request)
 
     def close(self) -> None:
         """Frees the device's memory now rather than at some later collection."""
@@ -88,6 +106,8 @@ class OpenVinoModel:
         self._compiled = None
 
     def _free_request(self, begin_seconds: Callable[[], float] | None) -> Any:
+        if self._hanging:
+            self._take_back()
         left_seconds = begin_seconds() if begin_seconds is not None and self._requests.empty() else self._wait_seconds
         wait_seconds = max(0.0, min(left_seconds, self._wait_seconds))
         try:
@@ -100,7 +120,42 @@ class OpenVinoModel:
                 reason=Reason.QUEUE_FULL if in_time else Reason.DEADLINE_EXCEEDED,
             ) from error
 
+    def _set_aside(self, request: Any, held: Sequence[Tensor]) -> None:
+        number = hung.keep(request, held, self._compiled)
+        with self._lock:
+            self._hanging[number] = request
+
+    def _take_back(self) -> None:
+        """InferRequests whose inference has ended after all."""
+        with self._lock:
+            ended = {number: request for number, request in self._hanging.items() if _has_ended(request)}
+            for number in ended:
+                del self._hanging[number]
+        for number, request in ended.items():
+            hung.let_go(number)
+            self._requests.put(request)
+
+    def _hung_error(self, seconds: float) -> DeviceHungError:
+        return DeviceHungError(
+            f"no answer from {self._device} within {seconds:.3g} s",
+            remedy="send it again: if the device is lost, another one answers",
+        )
+
     def _owned(self, name: str, array: Tensor) -> Tensor:
         """A copy, since the InferRequest writes there again. OpenVINO calls the bits of BF16 float16."""
         owned = array.copy()
         return owned.view(np.uint16) if name in self._bf16 else owned
+
+
+def _answers(request: Any, seconds: float) -> bool:
+    """Infer; whether that has ended within `seconds`. Raises RuntimeError where it failed."""
+    request.start_async()
+    look_ms = max(1, round(seconds * 1000 / limits.HANG_LOOKS))
+    return any(request.wait_for(look_ms) for _ in range(limits.HANG_LOOKS))
+
+
+def _has_ended(request: Any) -> bool:
+    try:
+        return bool(request.wait_for(0))
+    except RuntimeError:  # it failed, and whoever waited for it has been answered long since
+        return True

@@ -1,10 +1,13 @@
 """Device choice on a real agent with two real devices: probes that misbehave, wrong outputs, a device that dies."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc as oip
+from tritonclient.utils import InferenceServerException
 
 from tests.support import models
 from tests.support.line import Line, Load, wait_until
@@ -37,8 +40,8 @@ def faults(line: Line, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def serve(line: Line, *options: str) -> None:
-    first = models.classifier_ir(line.folder / "v1", bias=1.0)
+def serve(line: Line, *options: str, first: Path | None = None) -> None:
+    first = first or models.classifier_ir(line.folder / "v1", bias=1.0)
     assert line.lineside("models", "publish", "solar", str(first)).stdout.strip() == "solar:1"
     created = line.lineside("deployments", "create", "line3", "--model", "solar:1", "--selector", "line=3", *options)
     assert created.returncode == 0, created.stderr
@@ -126,3 +129,25 @@ def test_a_device_that_dies_is_left_and_no_request_is_lost(line: Line, faults: P
         lambda: {result.device for result in line.results("solar")} >= {lost, shown(line)["device"]},
         what=f"results of both devices, not only {devices}",
     )
+
+
+def test_a_device_that_hangs_is_left_and_only_the_request_that_hangs_in_it_fails(line: Line, faults: Path) -> None:
+    """A real inference that never ends, in a real device with one stream."""
+    serve(line, "--device", "CPU", "--device", "SIMCPU", first=models.looping_model_ir(line.folder / "endless"))
+    lost, agent = shown(line)["device"], line.agents["st-1"]
+    image = np.full((1, *models.IMAGE_SHAPE), models.ENDLESS, np.float32)
+    tensor = oip.InferInput(models.INPUT_NAME, list(image.shape), "FP32")
+    tensor.set_data_from_numpy(image)
+    with Load(agent.grpc_address, "solar", "a") as load, oip.InferenceServerClient(agent.grpc_address) as client:
+        load.wait_answers(20)
+        with pytest.raises(InferenceServerException, match=f"no answer from {re.escape(lost)} within"):
+            client.infer("solar", [tensor], parameters={"part_id": "endless"})
+        load.wait_answers(20)
+    assert not load.failures
+    after = wait_until(lambda: (slot := shown(line))["device"] != lost and slot, what="a fallback")
+    assert "no answer from" in after["device_reason"]
+    results = wait_until(
+        lambda: [result for result in line.results("solar") if result.part_id == "endless"], what="its result"
+    )
+    assert [result.error.startswith("no answer") for result in results] == [True]
+    assert agent.stop() == 0, "a stop does not wait for what hangs"

@@ -20,6 +20,8 @@ INPUT_NAME = "x"
 OUTPUT_NAME = "scores"
 IMAGE_SHAPE = (3, 8, 8)
 _FEATURES = math.prod(IMAGE_SHAPE)
+ENDLESS = 1e15
+"""As a pixel of an image for `looping_model_ir`."""
 
 
 def classifier_ir(
@@ -67,6 +69,25 @@ def failing_model_ir(
     if when == "read":
         path.write_text(path.read_text().replace('type="SoftMax"', 'type="NoSuchOperation"'))
     return path
+
+
+def looping_model_ir(folder: Path, *, name: str = "model") -> Path:
+    """A classifier of [-1, 3, 8, 8] that goes round as often as the image's largest value says, some 2 us each time: an
+    image of `ENDLESS` hangs in the device."""
+    image = _image(-1)
+    flat = ops.reshape(image, np.array([-1, _FEATURES], np.int64), special_zero=False)
+    largest = ops.reduce_max(image, np.array([0, 1, 2, 3], np.int64), keep_dims=False)
+    rounds = ops.convert(ops.add(largest, ops.constant(np.float32(1))), "i64")
+    before = ops.parameter([1, 1], np.float32)
+    after = ops.add(before, ops.constant(np.float32(1e-30)))
+    loop = ops.loop(rounds, ops.constant(np.array(True)))
+    loop.set_function(ov.Model([after, ops.constant(np.array([True]))], [before], "round"))
+    loop.set_special_body_ports([-1, 1])
+    loop.set_merged_input(before, ops.constant(np.zeros((1, 1), np.float32)).output(0), after.output(0))
+    weights = np.zeros((_FEATURES, 2), np.float32)
+    logits = ops.matmul(flat, ops.constant(weights), False, False)
+    scores = ops.softmax(ops.add(logits, loop.get_iter_value(after.output(0), -1)), 1)
+    return _save(folder, name, image, scores, "ok defect")
 
 
 def small_convnet_ir(

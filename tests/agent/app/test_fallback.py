@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,7 +24,7 @@ from agent.clock import SystemClock
 from agent.domain.artifact import ModelSignature, TensorSpec
 from agent.domain.device import Configuration, DeviceChoice, DeviceMeasurement, PerformanceHint, RuntimePolicy
 from agent.domain.device_choice import choose
-from agent.domain.errors import PrepareError, Reason, RequestError
+from agent.domain.errors import DeviceHungError, PrepareError, Reason, RequestError
 from agent.domain.slot import DesiredSlot
 from tests.support.agent_core import FakeRuntime, wanted
 from tests.support.serving import MemoryOffers, MemoryResults, NoShadows, RealClock
@@ -37,6 +37,9 @@ SIGNATURE = ModelSignature(
 GOOD = {"x": np.ones((1, 2), np.float32)}
 BAD = {"x": np.full((1, 2), -1, np.float32)}
 """An input that no device takes."""
+ENDLESS = 7.0
+SLOW = {"x": np.full((1, 2), ENDLESS, np.float32)}
+"""An input on which no device comes to an end."""
 
 
 @dataclass(slots=True)
@@ -47,11 +50,23 @@ class MortalModel:
     signature: ModelSignature = SIGNATURE
     optimal_requests: int = 1
     dead: threading.Event = field(default_factory=threading.Event)
+    hung: threading.Event = field(default_factory=threading.Event)
+    """No inference ends, as it says as soon as it is asked how long it may take."""
+    allowed: list[float | None] = field(default_factory=list)
     closed: int = 0
     answered: int = 0
 
-    def infer(self, inputs: Mapping[str, Tensor], **_: object) -> Mapping[str, Tensor]:
+    def infer(
+        self,
+        inputs: Mapping[str, Tensor],
+        *,
+        begin_seconds: Callable[[], float] | None = None,
+        answer_seconds_max: float | None = None,
+    ) -> Mapping[str, Tensor]:
         assert not self.closed, "an inference on a closed model"
+        self.allowed.append(answer_seconds_max)
+        if answer_seconds_max is not None and (self.hung.is_set() or float(inputs["x"].max()) == ENDLESS):
+            raise DeviceHungError("no answer")
         if self.dead.is_set() or float(inputs["x"].min()) < 0:
             raise RequestError("device lost", reason=Reason.INFERENCE_FAILED)
         self.answered += 1
@@ -294,3 +309,89 @@ async def test_a_model_that_takes_no_example_is_judged_by_failures_in_a_row(worl
         with pytest.raises(RequestError):
             await asyncio.to_thread(model.infer, GOOD)
     assert (await asyncio.to_thread(model.infer, GOOD))["y"][0, 0] == len("CPU")
+
+
+async def test_a_device_that_hangs_is_left_and_only_what_hung_in_it_fails(world: World) -> None:
+    model = await world.fallbacks.load(WANTED, CHOICE, Path("m"))
+    world.runtime.models[0].hung.set()
+    world.runtime.gate.clear()
+    with pytest.raises(DeviceHungError) as caught:
+        await asyncio.to_thread(model.infer, GOOD)
+    assert caught.value.reason is Reason.INFERENCE_FAILED
+    asked = len(world.runtime.models[0].allowed)
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [loop.run_in_executor(pool, model.infer, GOOD) for _ in range(20)]
+        world.runtime.gate.set()
+        answers = await asyncio.gather(*waiting)
+    assert {float(answer["y"][0, 0]) for answer in answers} == {len("CPU")}
+    assert len(world.runtime.models[0].allowed) == asked, "nobody else is sent to a device that hangs"
+    assert world.watch.lost == {"GPU.0"}
+    assert "no answer" in world.condition()
+
+
+async def test_an_input_that_never_ends_loses_no_device(world: World) -> None:
+    """Else one application would take the box's devices down, one after the other."""
+    model = await world.fallbacks.load(WANTED, CHOICE, Path("m"))
+    for _ in range(5):
+        with pytest.raises(DeviceHungError):
+            await asyncio.to_thread(model.infer, SLOW)
+    assert (await asyncio.to_thread(model.infer, GOOD))["y"][0, 0] == len("GPU.0")
+    assert world.watch.lost == frozenset()
+
+
+async def test_a_deadline_holds_while_a_device_that_hangs_is_replaced(world: World) -> None:
+    model = await world.fallbacks.load(WANTED, CHOICE, Path("m"))
+    world.runtime.models[0].hung.set()
+    world.runtime.gate.clear()
+    with pytest.raises(DeviceHungError):
+        await asyncio.to_thread(model.infer, GOOD)
+    with pytest.raises(RequestError) as caught:
+        await asyncio.to_thread(model.infer, GOOD, begin_seconds=partial(float, 0.05))
+    assert caught.value.reason is Reason.DEADLINE_EXCEEDED
+
+
+async def test_a_device_that_hangs_and_has_no_successor_is_tried_again(world: World) -> None:
+    model = await world.fallbacks.load(WANTED, CHOICE, Path("m"))
+    world.runtime.broken = {each.device for each in CHOICE.measurements}
+    (device,) = world.runtime.models
+    device.hung.set()
+    for _ in range(3):
+        with pytest.raises(RequestError) as caught:
+            await asyncio.to_thread(model.infer, GOOD)
+        assert caught.value.reason is Reason.INFERENCE_FAILED
+    device.hung.clear()
+
+    async def answered() -> float:
+        while True:
+            try:
+                return float((await asyncio.to_thread(model.infer, GOOD))["y"][0, 0])
+            except RequestError:
+                continue  # the search for another, which is in vain, is not over
+
+    assert await asyncio.wait_for(answered(), 20) == len("GPU.0")
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "items", "familiar", "seconds"),
+    [
+        (1.0, 1, True, limits.HANG_SECONDS_MIN),
+        (50.0, 1, True, 0.05 * limits.HANG_LATENCY_FACTOR),
+        (50.0, 8, True, 8 * 0.05 * limits.HANG_LATENCY_FACTOR),
+        (1.0, 2, False, limits.HANG_FIRST_SECONDS_MIN),
+        (500.0, 1, False, 0.5 * limits.HANG_LATENCY_FACTOR),
+        (None, 1, True, limits.HANG_FIRST_SECONDS_MIN),
+    ],
+)
+def test_how_long_an_inference_may_take_follows_what_was_measured(
+    latency_ms: float | None, items: int, familiar: bool, seconds: float
+) -> None:
+    measurements = [] if latency_ms is None else [measured("GPU.0", 0.1, latency_ms_p99=latency_ms)]
+    choice = DeviceChoice(device="GPU.0", reason="measured", measurements=tuple(measurements))
+    device = MortalModel("GPU.0")
+    model = FallbackModel(device, choice, lambda model, why: Future())
+    inputs = {"x": np.ones((items, 2), np.float32)}
+    device.allowed.clear()
+    model.infer(inputs)
+    model.infer(inputs)
+    assert device.allowed[int(familiar)] == pytest.approx(seconds)

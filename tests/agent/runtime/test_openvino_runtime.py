@@ -15,18 +15,22 @@ from agent.app.tensors import NUMPY_TYPES
 from agent.domain.artifact import ModelSignature, TensorSpec
 from agent.domain.device import Configuration, PerformanceHint, RuntimePolicy
 from agent.domain.device_choice import choose
-from agent.domain.errors import PrepareError, Reason, RequestError
+from agent.domain.errors import DeviceHungError, PrepareError, Reason, RequestError
+from agent.runtime import hung, infer
 from agent.runtime.compile import ELEMENT_TYPES
 from agent.runtime.infer import OpenVinoModel
 from agent.runtime.openvino_runtime import OpenVinoRuntime
 from agent.runtime.plugins import parse_plugins
-from tests.support.models import classifier_ir, failing_model_ir, positive_score, signature_of
+from tests.support.line import wait_until
+from tests.support.models import classifier_ir, failing_model_ir, looping_model_ir, positive_score, signature_of
 
 pytestmark = pytest.mark.openvino
 
 POLICY = RuntimePolicy(inference_precision="f32")
 CPU = Configuration(device="CPU", precision="f32")
 TWO_DEVICES = parse_plugins("SIMCPU=libopenvino_intel_cpu_plugin.so")
+LONG_ROUNDS = 2_000_000.0
+"""Of `looping_model_ir`: some seconds."""
 ZEROS = {"x": np.zeros((1, 3, 8, 8), np.float32)}
 
 
@@ -234,6 +238,56 @@ def test_a_failed_inference_leaves_the_model_serving(tmp_path: Path) -> None:
             model.infer({"x": np.zeros((2, 3, 8, 8), np.float32)})
         assert caught.value.reason is Reason.INFERENCE_FAILED
     assert model.infer(ZEROS)["scores"].shape == (1, 192)
+
+
+def test_an_inference_that_takes_too_long_is_given_up_and_its_request_comes_back(tmp_path: Path) -> None:
+    model = compiled_model(looping_model_ir(tmp_path), wait_seconds=30.0)
+    seconds = 20.0
+    assert model.infer(ZEROS, answer_seconds_max=seconds)["scores"][0, 1] == pytest.approx(0.5)
+    for _ in range(model.optimal_requests):
+        with pytest.raises(DeviceHungError) as caught:
+            model.infer({"x": np.full((1, 3, 8, 8), LONG_ROUNDS, np.float32)}, answer_seconds_max=0.05)
+        assert caught.value.reason is Reason.INFERENCE_FAILED
+        assert str(caught.value).startswith("no answer from CPU within 0.05 s; ")
+    with pytest.raises(RequestError) as refused:
+        model.infer(ZEROS, begin_seconds=lambda: 0.01, answer_seconds_max=seconds)
+    assert refused.value.reason is Reason.DEADLINE_EXCEEDED, "every request hangs"
+    assert len(hung._kept) >= model.optimal_requests
+
+    def answers() -> bool:
+        try:
+            return bool(model.infer(ZEROS, begin_seconds=lambda: 0.05, answer_seconds_max=seconds))
+        except RequestError:
+            return False
+
+    wait_until(answers, what="a request that hung to end")
+    wait_until(lambda: answers() and not hung._kept, what="all of them to be held no longer")
+
+
+def test_a_process_that_was_stopped_is_no_hang() -> None:
+    """However long it was: to the request, the first look took all of that time."""
+
+    class Stopped:
+        def __init__(self) -> None:
+            self.looks: list[int] = []
+
+        def start_async(self) -> None:
+            return
+
+        def wait_for(self, milliseconds: int) -> bool:
+            self.looks.append(milliseconds)
+            return len(self.looks) == 2
+
+    request = Stopped()
+    assert infer._answers(request, 2.0)
+    assert request.looks == [2000 // limits.HANG_LOOKS] * 2
+
+
+def test_an_inference_that_fails_in_time_says_so_as_one_without_a_bound(tmp_path: Path) -> None:
+    model = compiled_model(failing_model_ir(tmp_path, when="batch_of_two"))
+    with pytest.raises(RequestError, match="inference failed on CPU"):
+        model.infer({"x": np.zeros((2, 3, 8, 8), np.float32)}, answer_seconds_max=20.0)
+    assert model.infer(ZEROS, answer_seconds_max=20.0)["scores"].shape == (1, 192)
 
 
 def test_inputs_may_be_read_only_and_outputs_are_the_callers(tmp_path: Path) -> None:
