@@ -105,6 +105,7 @@ async def serve(settings: Settings, *, fall_back: frozenset[str], metrics: Addre
     async with AsyncExitStack() as stack:
         parts = compose(settings, measure=metrics is not None)
         stack.push_async_callback(parts.database.close)
+        await parts.database.connect()
         await _adopt_operator(parts)
         background = Background(stopping)
         stack.push_async_callback(background.stop)

@@ -279,8 +279,8 @@ class Place:
         return returns or serves or self.stored_version() == version
 
     def slot(self, alike: dict[tuple[object, ...], DesiredSlot]) -> DesiredSlot | None:
-        """The slot as it should be; None for none. `alike` are the slots that were made of the same standing: most agents
-        of a deployment should run the same, and to make that ten thousand times costs."""
+        """The slot as it should be; None for none. `alike` are those made of the same standing: most agents of a
+        deployment should run the same, and to make that ten thousand times costs."""
         version = self.version()
         if version is None:
             return None

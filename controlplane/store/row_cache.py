@@ -4,9 +4,9 @@ To decode ten thousand agents takes seconds, and every decision over the fleet r
 the versions, which costs milliseconds, and decodes the rows whose version it does not know. An entry counts only where
 its version is the one that the asking transaction itself has just read, so that a cached read equals a full one.
 
-Only what is committed is kept: what a writer has read or written becomes known to others after its commit. A reader whose
-snapshot is a moment older finds the value before it: else each commit that changes a fleet would make the readers of
-that moment decode all of it.
+Only what is committed is kept: what a writer has read or written becomes known to others after its commit. A reader
+whose snapshot is a moment older finds the value before it: else each commit that changes a fleet would make the readers
+of that moment decode all of it.
 """
 
 from collections.abc import Collection, Hashable, Mapping

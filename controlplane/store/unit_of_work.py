@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from controlplane import limits
 from controlplane.app.ports import UnitOfWork
@@ -102,6 +102,12 @@ class SqlStore:
                     raise lost(lease) from error
                 raise
             cache.publish()
+
+    async def connect(self) -> None:
+        """Open every connection. Each new one makes the cache forget the fleet: better now than when many are busy."""
+        async with AsyncExitStack() as connections, translated():
+            for _ in range(limits.DATABASE_CONNECTIONS_MAX):
+                await connections.enter_async_context(self._engines.reader.connect())
 
     async def close(self) -> None:
         """Close every connection; units of work that are still open fail."""

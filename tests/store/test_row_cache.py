@@ -164,6 +164,7 @@ async def test_a_reader_keeps_its_snapshot_while_others_write(database_url: str)
 async def test_a_commit_spares_the_readers_of_the_moment_before(database_url: str) -> None:
     """What was known is found by either, and nobody pushes it out for the other."""
     store = open_store(database_url)
+    await store.connect()
 
     async def desire(generation: int) -> None:
         async with store.write() as uow:
