@@ -52,8 +52,9 @@ def add(
     part_from_name
         Take a file's name without its suffix for the part's id where the CSV names none.
     side
-        Where they stand in every dataset of the model, for good: training for what a version that you publish was fitted
-        on, so that nothing is judged by it; holdout for what no version was fitted on. Otherwise a dataset's rule decides.
+        Where they stand in every dataset of the model, for good: training for what a version that you publish was
+        fitted on, so that nothing is judged by it; holdout for what no version was fitted on. Otherwise a dataset's
+        rule decides.
     site
         Where they were taken.
     line

@@ -103,7 +103,7 @@ class SampleImports:
         stands on another side is told and the rest is stored. `done` is told how many files are. Raises ClientError."""
         outcome = ImportedFolder()
         for batch in self._batches(files, outcome):
-            self._store(model, batch, place, parts, side, outcome)
+            self._store(model, batch, outcome, place=place, parts=parts, side=side)
             done(len(outcome.samples) + len(outcome.errors))
         return outcome
 
@@ -111,10 +111,11 @@ class SampleImports:
         self,
         model: str,
         batch: Sequence[_File],
+        outcome: ImportedFolder,
+        *,
         place: Place,
         parts: Mapping[Path, str],
         side: Side | None,
-        outcome: ImportedFolder,
     ) -> None:
         asked = sample_import_service_pb2.FindImportedSamplesRequest(
             model=model_name(model), source_digests=[file.digest for file in batch], side=_SIDES[side]

@@ -105,9 +105,10 @@ class SqlStore:
 
     async def connect(self) -> None:
         """Open every connection. Each new one makes the cache forget the fleet: better now than when many are busy."""
-        async with AsyncExitStack() as connections, translated():
-            for _ in range(limits.DATABASE_CONNECTIONS_MAX):
-                await connections.enter_async_context(self._engines.reader.connect())
+        with translated():
+            async with AsyncExitStack() as connections:
+                for _ in range(limits.DATABASE_CONNECTIONS_MAX):
+                    await connections.enter_async_context(self._engines.reader.connect())
 
     async def close(self) -> None:
         """Close every connection; units of work that are still open fail."""
