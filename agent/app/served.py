@@ -29,7 +29,9 @@ class ServedModel:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
     """Counts of a slot's serving version since it began to serve; they only grow. `inferences` counts batch items,
-    `requests` whole requests. Waiting for a free InferRequest is part of `infer_seconds`."""
+    `requests` whole requests. Of the time from a request's arrival to its answer, `input_seconds` went into checking
+    its inputs, `queue_seconds` into waiting for its turn, `infer_seconds` into the inference, `output_seconds` into its
+    results."""
 
     model: ServedModel
     requests: int = 0
@@ -38,6 +40,7 @@ class Statistics:
     total_seconds: float = 0.0
     failed_seconds: float = 0.0
     input_seconds: float = 0.0
+    queue_seconds: float = 0.0
     infer_seconds: float = 0.0
     output_seconds: float = 0.0
     last_time: datetime | None = None
@@ -80,6 +83,7 @@ class Counted:
     total_seconds: float = 0.0
     failed_seconds: float = 0.0
     input_seconds: float = 0.0
+    queue_seconds: float = 0.0
     infer_seconds: float = 0.0
     output_seconds: float = 0.0
     last_time: datetime | None = None
@@ -101,6 +105,8 @@ class Request:
     infer_time: datetime
     begun: float
     checked: float = 0.0
+    started: float = 0.0
+    """Where the inference began."""
     inferred: float = 0.0
     done: float = 0.0
 

@@ -337,7 +337,8 @@ class Serving:
             if not served.turns.take(request.application, lambda: request.begin_until - self._clock.monotonic()):
                 raise _too_late(request)
             try:
-                if request.has_deadline and self._clock.monotonic() > request.begin_until:
+                request.started = self._clock.monotonic()
+                if request.has_deadline and request.started > request.begin_until:
                     raise _too_late(request)
                 deadline = request.deadline
                 left = None if deadline is None else lambda: deadline - self._clock.monotonic()
@@ -365,7 +366,8 @@ class Serving:
             counted.inferences += items
             counted.total_seconds += request.done - request.begun
             counted.input_seconds += request.checked - request.begun
-            counted.infer_seconds += request.inferred - request.checked
+            counted.queue_seconds += request.started - request.checked
+            counted.infer_seconds += request.inferred - request.started
             counted.output_seconds += request.done - request.inferred
             counted.last_time = request.infer_time
 

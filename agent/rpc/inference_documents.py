@@ -70,7 +70,7 @@ def _model_info(model: ServedModel) -> dict[str, str]:
 
 
 def statistics_document(statistics: Statistics) -> Document:
-    """Every inference executes at once, so requests are executions; waiting for a free InferRequest is in infer."""
+    """Every request executes by itself, so requests are executions. `queue` is the wait for its turn."""
     count = statistics.requests
     last = statistics.last_time
     return {
@@ -82,7 +82,7 @@ def statistics_document(statistics: Statistics) -> Document:
         "inference_stats": {
             "success": _duration(count, statistics.total_seconds),
             "fail": _duration(statistics.failed, statistics.failed_seconds),
-            "queue": _duration(count, 0.0),
+            "queue": _duration(count, statistics.queue_seconds),
             "compute_input": _duration(count, statistics.input_seconds),
             "compute_infer": _duration(count, statistics.infer_seconds),
             "compute_output": _duration(count, statistics.output_seconds),

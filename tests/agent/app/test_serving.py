@@ -15,6 +15,7 @@ from agent.app.turns import Places
 from agent.domain.artifact import ModelSignature, TensorSpec
 from agent.domain.errors import Reason, RequestError
 from agent.domain.result import Outcome
+from tests.support.line import wait_until
 from tests.support.serving import (
     FakeModel,
     MemoryOffers,
@@ -58,7 +59,7 @@ def test_an_answer_names_its_version_and_its_results_are_kept(bench: Bench) -> N
     assert (first.slot, first.version, first.part_id, first.request_id) == ("cells", 7, "P1", "r1")
     assert [label.label for label in first.labels] == ["defect", "ok"]
     assert first.outcome is Outcome.OK
-    assert first.latency_us == 2000
+    assert first.latency_us == 3000
 
 
 def test_inputs_are_offered_after_their_results_are_kept(bench: Bench) -> None:
@@ -214,8 +215,28 @@ def test_counts_grow_and_agree(bench: Bench) -> None:
         bench.serving.infer("cells", None, [image(items)])
     (counted,) = bench.serving.statistics()
     assert (counted.requests, counted.inferences, counted.failed) == (3, 6, 0)
-    parts = counted.input_seconds + counted.infer_seconds + counted.output_seconds
+    parts = counted.input_seconds + counted.queue_seconds + counted.infer_seconds + counted.output_seconds
     assert parts == pytest.approx(counted.total_seconds)
+    assert min(counted.input_seconds, counted.queue_seconds, counted.infer_seconds, counted.output_seconds) > 0
+
+
+def test_waiting_for_a_turn_counts_as_queue_and_not_as_inference() -> None:
+    clock, results, held = MovedClock(), MemoryResults(), Held(2)
+    serving = Serving(
+        clock=clock, results=results, samples=MemoryOffers(results), shadows=NoShadows(), traffic=Traffic()
+    )
+    serving.swap(desired_slot(4), held.model)
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(serving.infer, "cells", None, [image()]) for _ in range(2)]
+        held.wait_all()
+        running.append(pool.submit(serving.infer, "cells", None, [image()]))
+        turns = serving._slots["cells"].turns
+        wait_until(lambda: turns.waiting == 1, what="the third to wait for its turn")
+        clock.seconds = 3.0
+        held.go_on.set()
+        assert all(each.result(10).model.version == 4 for each in running)
+    (counted,) = serving.statistics()
+    assert (counted.queue_seconds, counted.infer_seconds) == (3.0, 6.0)
 
 
 def test_listeners_hear_of_swaps_and_unloads(bench: Bench) -> None:
