@@ -18,6 +18,8 @@ class Skip(StrEnum):
     TOO_LARGE = "too_large"
     BUDGET_BYTES = "budget_bytes"
     BUDGET_IMAGES = "budget_images"
+    AHEAD_OF_PACE = "ahead_of_pace"
+    """The day's budget has room, and must last for the rest of the day."""
     QUOTA = "quota"
     """Others of the label were quicker."""
     DUPLICATE = "duplicate"
@@ -28,7 +30,11 @@ class Skip(StrEnum):
     """Dropped, at once or later, for what is more valuable."""
 
 
-BUDGET_SKIPS: Mapping[Spent, Skip] = {Spent.BYTES: Skip.BUDGET_BYTES, Spent.IMAGES: Skip.BUDGET_IMAGES}
+BUDGET_SKIPS: Mapping[Spent, Skip] = {
+    Spent.BYTES: Skip.BUDGET_BYTES,
+    Spent.IMAGES: Skip.BUDGET_IMAGES,
+    Spent.PACE: Skip.AHEAD_OF_PACE,
+}
 
 
 class SampleCounter:

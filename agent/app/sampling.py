@@ -164,6 +164,7 @@ class SampleCollector:
             policy,
             size_bytes=self._expected_bytes.get(result.slot, 1),
             by_chance=found.reason is SampleReason.RANDOM,
+            value=found.value,
         )
         if lacking is not None:
             self._counter.skip(BUDGET_SKIPS[lacking])
@@ -275,10 +276,12 @@ class SampleCollector:
         budget = self._spool.budget(picked.result.slot)
         if picked.pick.reason is SampleReason.CLASS_QUOTA and not budget.quota_left(picked.policy, picked.label):
             return Skip.QUOTA
-        lacking = budget.lacks(picked.policy, size_bytes=size_bytes, by_chance=picked.by_chance)
+        lacking = budget.lacks(
+            picked.policy, size_bytes=size_bytes, by_chance=picked.by_chance, value=picked.pick.value
+        )
         if lacking is None:
             return None
-        if lacking is Spent.BYTES:
+        if lacking is not Spent.IMAGES:
             self._expected_bytes[picked.result.slot] = size_bytes
         return BUDGET_SKIPS[lacking]
 

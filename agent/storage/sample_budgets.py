@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from agent.app.ports import Clock
-from agent.domain.day_budget import DayBudget
+from agent.domain.day_budget import DayBudget, share_of_day
 from agent.storage import durable
 
 
@@ -29,10 +29,10 @@ class DiskSampleBudgets:
     def today(self, slot: str) -> DayBudget:
         """The slot's budget as it stands now. What time has changed about it is remembered, and written when it is
         spent."""
-        today, now_seconds = self._clock.now().date(), self._clock.monotonic()
+        now, now_seconds = self._clock.now(), self._clock.monotonic()
         with self._lock:
-            known = self._budgets.get(slot)
-            current = DayBudget(day=today) if known is None else known.on(today, now_seconds=now_seconds)
+            known = self._budgets.get(slot, DayBudget(day=now.date()))
+            current = known.on(now.date(), now_seconds=now_seconds, passed=share_of_day(now))
             self._budgets[slot] = current
             return current
 

@@ -29,6 +29,8 @@ from agent.storage.sample_spool import DiskSampleSpool
 from tests.agent.storage.test_result_log import result
 from tests.support.clock import LoopClock
 
+JUST_BEFORE_MIDNIGHT_SECONDS = 57_599.0
+"""After the clock's start: all of the day's budget may be spent."""
 POLICY = SamplePolicy(random_fraction=0.0, confidence_below=0.6, budget_bytes_per_day=1 << 30)
 IMAGE = np.arange(2 * 8 * 6 * 3, dtype=np.uint8).reshape(2, 8, 6, 3)
 
@@ -90,7 +92,10 @@ def test_the_input_is_copied_before_the_application_may_reuse_it(
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), IMAGE[0])
 
 
-def test_the_budget_of_the_day_is_not_exceeded(collector: SampleCollector, spool: DiskSampleSpool) -> None:
+def test_the_budget_of_the_day_is_not_exceeded(
+    collector: SampleCollector, spool: DiskSampleSpool, clock: LoopClock
+) -> None:
+    clock.move(JUST_BEFORE_MIDNIGHT_SECONDS)
     tensor = np.zeros((1, 100), np.float32)
     size_bytes = len(encode(tensor)[1])
     policy = SamplePolicy(random_fraction=1.0, confidence_below=0.0, budget_bytes_per_day=3 * size_bytes + 10)
@@ -176,12 +181,34 @@ def textured(seed: int, *, scale: float = 10.0) -> Tensor:
     return noise.clip(0, 255).astype(np.uint8)
 
 
-def test_why_something_is_not_kept_is_counted(collector: SampleCollector) -> None:
+def test_why_something_is_not_kept_is_counted(collector: SampleCollector, clock: LoopClock) -> None:
+    clock.move(JUST_BEFORE_MIDNIGHT_SECONDS)
     offered(collector, [textured(n) for n in range(5)], replace(POLICY, budget_images_per_day=2))
     counts = collector.counts()
     assert counts.kept == {**dict.fromkeys(SampleReason, 0), SampleReason.LEAST_CONFIDENCE: 2}
     assert counts.skipped["budget_images"] == 3
     assert (counts.waiting, counts.waiting_bytes > 0) == (2, True)
+
+
+def test_a_busy_morning_leaves_something_for_the_night(
+    tmp_path: Path, spool: DiskSampleSpool, conditions: Conditions, clock: LoopClock
+) -> None:
+    policy = replace(POLICY, budget_images_per_day=12)
+    skipped = 0
+    for hour in range(8, 24):
+        collector = SampleCollector(
+            spool, watch(tmp_path, clock), conditions=conditions, clock=clock, rng=random.Random(1)
+        )
+        collector.start()
+        offered(collector, [textured(100 * hour + n) for n in range(12)], policy)
+        counted = collector.counts().skipped
+        skipped += counted["ahead_of_pace"] + counted["budget_images"]
+        clock.move(3600.0)
+    hours = [sample.capture_time.ToDatetime().hour for sample, _ in kept(spool)]
+    assert len(hours) == 12
+    assert hours.count(8) > 1
+    assert sum(hour >= 20 for hour in hours) > 1
+    assert skipped == 16 * 12 - 12
 
 
 def test_the_same_bytes_are_kept_once(collector: SampleCollector) -> None:

@@ -1,12 +1,23 @@
 """What a slot keeps of a day, whatever the box's clock says."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.domain.day_budget import BEHIND_SECONDS_MAX, LABELS_MAX, RENEWAL_SECONDS_MIN, DayBudget, Spent
+from agent.domain.day_budget import (
+    BEHIND_SECONDS_MAX,
+    BURST_SHARE,
+    CHANCE_SHARE,
+    LABELS_MAX,
+    RENEWAL_SECONDS_MIN,
+    VALUABLE_MIN,
+    DayBudget,
+    Spent,
+    share_of_day,
+)
 from agent.domain.slot import SamplePolicy
 
 TODAY = date(2026, 11, 22)
@@ -116,3 +127,114 @@ def test_labels_that_a_model_makes_up_do_not_grow_without_bound() -> None:
         budget = budget.spend(1, str(number))
     assert len(budget.label_counts) <= LABELS_MAX + 1
     assert sum(budget.label_counts.values()) == LABELS_MAX + 50
+
+
+# --- pace ---
+
+BUDGET_BYTES = 10_000
+HOURS = 24
+Offer = tuple[float, int, bool, float]
+"""Share of the day that has passed, size, whether by chance, value."""
+offers = st.lists(st.tuples(st.floats(0, 1), st.integers(1, 400), st.booleans(), st.floats(0, 1)), max_size=150).map(
+    sorted
+)
+paced_policies = st.builds(
+    policy,
+    random_fraction=st.sampled_from([0.0, 0.01, 1.0]),
+    budget_bytes_per_day=st.just(BUDGET_BYTES),
+    budget_images_per_day=st.integers(0, 60),
+)
+
+
+def at(budget: DayBudget, passed: float) -> DayBudget:
+    return budget.on(TODAY, now_seconds=passed * 86_400, passed=passed)
+
+
+def take(budget: DayBudget, asked: SamplePolicy, offer: Offer) -> DayBudget:
+    """The budget after the offer, the same where it was refused."""
+    passed, size_bytes, chance, value = offer
+    now = at(budget, passed)
+    refused = now.lacks(asked, size_bytes=size_bytes, by_chance=chance, value=value)
+    return now if refused else now.spend(size_bytes, "ok")
+
+
+@given(offers, paced_policies)
+def test_whatever_comes_when_half_of_what_is_yet_to_come_is_left(offered: list[Offer], asked: SamplePolicy) -> None:
+    budget = DayBudget(day=TODAY)
+    for offer in offered:
+        budget = take(budget, asked, offer)
+        left = (1 - BURST_SHARE) * (1 - offer[0]) / 2
+        assert budget.spent_bytes <= BUDGET_BYTES * (1 - left) + 1e-6
+        if asked.budget_images_per_day:
+            assert budget.spent_images <= max(1, round(asked.budget_images_per_day * (1 - left)))
+    assert budget.spent_bytes <= BUDGET_BYTES
+    assert budget.spent_images <= asked.budget_images_per_day or not asked.budget_images_per_day
+
+
+@given(offers, paced_policies)
+def test_what_is_not_especially_valuable_keeps_to_the_pace(offered: list[Offer], asked: SamplePolicy) -> None:
+    budget = DayBudget(day=TODAY)
+    for passed, size_bytes, _, value in offered:
+        budget = take(budget, asked, (passed, size_bytes, False, value * VALUABLE_MIN * 0.999))
+        assert budget.spent_bytes <= BUDGET_BYTES * (BURST_SHARE + (1 - BURST_SHARE) * passed) + 1e-6
+
+
+@given(offers, paced_policies, st.tuples(st.floats(0, 1), st.integers(1, 400), st.booleans(), st.floats(0, 1)))
+def test_later_and_more_valuable_is_never_worse_and_at_its_end_the_day_is_not_paced(
+    offered: list[Offer], asked: SamplePolicy, last: Offer
+) -> None:
+    budget = DayBudget(day=TODAY)
+    passed, size_bytes, chance, value = last
+    for offer in offered:
+        budget = take(budget, asked, offer)
+
+    def lacks(*, passed: float, value: float) -> Spent | None:
+        return at(budget, passed).lacks(asked, size_bytes=size_bytes, by_chance=chance, value=value)
+
+    if lacks(passed=passed, value=value) is None:
+        assert lacks(passed=passed, value=1.0) is None
+        assert lacks(passed=(1 + passed) / 2, value=value) is None
+    assert lacks(passed=1.0, value=value) is not Spent.PACE
+    assert (lacks(passed=1.0, value=value) is None) == (lacks(passed=1.0, value=0.0) is None)
+
+
+def flooded(budget: DayBudget, asked: SamplePolicy, *, passed: float, value: float) -> DayBudget:
+    """The budget once nothing more is taken of what others than chance offer."""
+    for _ in range(BUDGET_BYTES // 100 + 1):
+        budget = take(budget, asked, (passed, 100, False, value))
+    return budget
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=10).map(sorted), st.floats(0, 1))
+def test_chance_finds_room_at_any_hour_whatever_others_take(floods: list[tuple[float, float]], value: float) -> None:
+    asked = policy(random_fraction=0.01, budget_bytes_per_day=BUDGET_BYTES)
+    budget = DayBudget(day=TODAY)
+    room = int(CHANCE_SHARE * BURST_SHARE * BUDGET_BYTES)
+    for passed, worth in floods:
+        budget = flooded(budget, asked, passed=passed, value=worth)
+        assert at(budget, passed).lacks(asked, size_bytes=room, by_chance=True, value=value) is None
+
+
+def test_a_third_may_be_spent_at_once() -> None:
+    asked = policy(budget_bytes_per_day=BUDGET_BYTES)
+    assert flooded(DayBudget(day=TODAY), asked, passed=0.0, value=0.0).spent_bytes == 3300
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_line_that_could_spend_the_budget_each_hour_is_left_some_in_every_hour(value: float) -> None:
+    asked, budget = policy(budget_bytes_per_day=BUDGET_BYTES), DayBudget(day=TODAY)
+    spent = []
+    for hour in range(HOURS):
+        before = budget.spent_bytes
+        for _ in range(BUDGET_BYTES // 10):
+            budget = take(budget, asked, ((hour + 1) / HOURS, 10, False, value))
+        spent.append(budget.spent_bytes - before)
+    assert budget.spent_bytes == BUDGET_BYTES
+    even = BUDGET_BYTES / HOURS
+    assert min(spent) > even * (1 - BURST_SHARE) * (0.45 if value >= VALUABLE_MIN else 0.95)
+
+
+def test_the_share_of_a_day_is_of_its_utc_day() -> None:
+    assert share_of_day(datetime(2026, 11, 22, tzinfo=UTC)) == 0.0
+    assert share_of_day(datetime(2026, 11, 22, 18, tzinfo=UTC)) == 0.75
+    assert share_of_day(datetime(2026, 11, 22, 2, tzinfo=timezone(timedelta(hours=8)))) == 0.75
