@@ -48,12 +48,10 @@ def pictures_of(station: SamplingStation, count: int, *, seed: int, kind: Defect
 
 def killed_while_the_controller_is_away(station: SamplingStation, pictures: Sequence[Path]) -> None:
     station.line.controller.kill()
-    station.show(pictures)
-    station.wait_held(len(pictures))
+    station.show_and_hold(pictures)
     held = station.kill_and_start()
     assert held <= station.held(), "the start kept them"
-    station.show(pictures[:TWICE])
-    station.wait_held(len(pictures) + TWICE)
+    station.show_and_hold(pictures[:TWICE])
     station.line.controller.start()
 
 
@@ -63,8 +61,7 @@ def killed_in_mid_upload(station: SamplingStation, pictures: Sequence[Path]) -> 
     wait_until(lambda: pictures[0].stem in parts_arrived(station), what="the connection to stand")
     wait_until(lambda: not station.held(), what="the first to be acknowledged")
     station.uplink.mute()
-    station.show(pictures[1:])
-    station.wait_held(len(pictures) - 1)
+    station.show_and_hold(pictures[1:])
     stored = wait_until(lambda: station.held() & {*station.arrived_ids()}, what="a sample that is on both sides")
     assert stored <= station.kill_and_start(), "it is sent again"
     station.uplink.mend()
@@ -85,6 +82,13 @@ def test_what_a_killed_agent_held_arrives_once(station: SamplingStation) -> None
     with station.line.client() as client:
         dataset = client.datasets.freeze(MODEL, rule=dataset_pb2.DatasetRule(near_duplicate_distance=0))
     check_frozen_once(station, dataset.name, contents=120)
+
+    def counts() -> slot_pb2.SampleCounts:
+        with station.line.client() as client:
+            return client.agents.get(STATION).sample_counts
+
+    # Since its last start it was shown but those again.
+    wait_until(lambda: counts().kept_counts["RANDOM"] == TWICE and not counts().waiting_count, what="counts of samples")
 
 
 # --- the loop ---
@@ -151,8 +155,7 @@ def killed_while_a_candidate_shadows(station: SamplingStation, version: str, pic
     wait_until(lambda: slot_of(station).shadow.state == running, what="the candidate to run in shadow")
     assert slot_of(station).shadow.candidate_version == version
     station.uplink.cut()
-    station.show(pictures[: TWICE // 2])
-    station.wait_held(TWICE // 2)
+    station.show_and_hold(pictures[: TWICE // 2])
     wait_until(lambda: slot_of(station).shadow.compared_count, what="a comparison")
     station.kill_and_start()
     station.uplink.mend()
@@ -168,8 +171,7 @@ def serves_while_the_line_goes_on(station: SamplingStation, version: str, pictur
 def killed_when_a_version_is_prefetched(station: SamplingStation, version: str, pictures: Sequence[Path]) -> None:
     wait_until(lambda: slot_of(station).prefetched_version == version, what="the version to be prefetched")
     station.uplink.cut()
-    station.show(pictures)
-    station.wait_held(len(pictures))
+    station.show_and_hold(pictures)
     station.kill_and_start()
     assert slot_of(station).serving_version != version
     with station.line.client() as client:
@@ -187,8 +189,7 @@ def killed_while_a_version_is_fetched(station: SamplingStation, version: str, pi
         client.rollouts.approve(rollout.name)
     downloading = slot_pb2.ObservedSlot.STATE_DOWNLOADING
     wait_until(lambda: slot_of(station).state == downloading, what="the version to be on its way")
-    station.show(pictures)
-    station.wait_held(len(pictures))
+    station.show_and_hold(pictures)
     station.kill_and_start()
     station.uplink.mend()
 

@@ -3,8 +3,7 @@ disk, what of that has arrived, and kills in between.
 
 with sampling_station(line, "st-1") as station:
     station.uplink.cut()
-    station.show(pictures)
-    station.wait_held(len(pictures))
+    station.show_and_hold(pictures)
     station.kill_and_start()
     station.uplink.mend()
     station.check_each_arrived_once()
@@ -21,6 +20,7 @@ import tritonclient.grpc as oip
 from lineside.v1 import sample_pb2
 from PIL import Image
 
+from agent import limits
 from agent.storage.folder import AgentFolder
 from tests.support.agent_process import AgentProcess
 from tests.support.line import Line, wait_until
@@ -28,6 +28,8 @@ from tests.support.tcp_proxy import Uplink, uplink
 
 _HOST = "127.0.0.2"
 """Where the agent finds the controller: an address that its uplinks listen on."""
+_AT_ONCE = limits.SAMPLE_QUEUE_MAX // 2
+"""Pictures that find room in the queue of the thread that encodes them, however slow it is."""
 
 
 @dataclass(slots=True)
@@ -55,7 +57,15 @@ class SamplingStation:
         folder = AgentFolder(self.agent.folder).samples
         return frozenset(path.name.partition(".")[0] for path in folder.glob("*.sample"))
 
-    def wait_held(self, count: int) -> None:
+    def show_and_hold(self, pictures: Sequence[Path]) -> None:
+        """While nothing leaves the disk: show them no faster than they are written, and return when each is there."""
+        for start in range(0, len(pictures), _AT_ONCE):
+            some = pictures[start : start + _AT_ONCE]
+            wanted = len(self.held()) + len(some)
+            self.show(some)
+            self._wait_held(wanted)
+
+    def _wait_held(self, count: int) -> None:
         wait_until(lambda: len(self.held()) >= count, what=f"{count} samples on the disk")
 
     def arrived(self) -> list[sample_pb2.Sample]:
