@@ -139,7 +139,9 @@ class SyncLoop:
             host, devices = facts if facts is not sent_facts else (None, None)
             await stream.send(self._observed(), host=host, devices=devices)
             sent_facts = facts
-            await self._wakeup.wait(self._clock, self._interval_seconds)
+            # A fleet that was told something together would else report together at every interval from then on.
+            spread = self._rng.uniform(1 - limits.SYNC_SPREAD, 1 + limits.SYNC_SPREAD)
+            await self._wakeup.wait(self._clock, self._interval_seconds * spread)
 
     async def _receive_all(self, stream: SyncStream) -> None:
         while True:

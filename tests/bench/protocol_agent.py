@@ -181,7 +181,8 @@ class ProtocolAgent:
         self._sent.append(time.monotonic())
         self._stream.send(request.SerializeToString())
         if self._interval_seconds:
-            self._arm(self._interval_seconds)
+            spread = self._fleet.rng.uniform(1 - limits.SYNC_SPREAD, 1 + limits.SYNC_SPREAD)
+            self._arm(self._interval_seconds * spread)
 
     def _arm(self, seconds: float) -> None:
         if self._timers:

@@ -1,6 +1,7 @@
 """The sync loop in virtual time: whole states, jittered returns, revocation."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -197,3 +198,14 @@ async def test_an_agent_restored_from_an_old_image_takes_up_what_the_controller_
     await core.clock.run_until(lambda: core.serving.versions() == {"cells": 4})
     await core.clock.run_until(lambda: core.controller.observed[-1].generation == generation)
     assert core.controller.observed[-1].boot_count == 3
+
+
+async def test_who_was_told_together_does_not_report_together_for_ever(core: Core) -> None:
+    await core.start()
+    await core.clock.advance(200)
+    times = [each.agent_time for each in core.controller.observed if each.agent_time is not None]
+    gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(times[1:])]
+    assert len(gaps) > 20
+    interval = core.controller.sync_interval_seconds
+    assert all(abs(gap - interval) <= limits.SYNC_SPREAD * interval + 0.01 for gap in gaps)
+    assert max(gaps) - min(gaps) > 0.5 * limits.SYNC_SPREAD * interval
