@@ -21,8 +21,9 @@ def difference_hash(tensor: Tensor) -> int | None:
         return None
     plane = plane[:: max(1, height // (_ROWS * _PIXELS_MAX)), :: max(1, width // (_COLUMNS * _PIXELS_MAX))]
     height, width = plane.shape
-    rows = np.add.reduceat(plane.astype(np.float32), np.arange(_ROWS) * height // _ROWS, axis=0)
-    cells = np.add.reduceat(rows, np.arange(_COLUMNS) * width // _COLUMNS, axis=1)
     sizes = np.diff(np.append(np.arange(_COLUMNS) * width // _COLUMNS, width))
-    cells /= sizes
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is no brighter than what does
+        rows = np.add.reduceat(plane.astype(np.float32), np.arange(_ROWS) * height // _ROWS, axis=0)
+        cells = np.add.reduceat(rows, np.arange(_COLUMNS) * width // _COLUMNS, axis=1)
+        cells /= sizes
     return int.from_bytes(np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes(), "big")

@@ -52,7 +52,8 @@ def statistics_of(tensor: Tensor) -> InputStatistics | None:
         with np.errstate(all="ignore"):  # what is not finite is found below
             grid = np.arcsinh(lines.astype(np.float32))
     flat = grid.reshape(-1)
-    mean = float(flat.sum()) / flat.size
+    with np.errstate(invalid="ignore"):  # infinities of both signs have no sum
+        mean = float(flat.sum()) / flat.size
     if not math.isfinite(mean):
         return None
     contrast = math.sqrt(max(0.0, float(flat @ flat) / flat.size - mean * mean))

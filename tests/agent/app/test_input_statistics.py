@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -25,6 +25,8 @@ def image(seed: int, *, height: int = 64, width: int = 80, channels: int = 3, sc
 
 
 @given(tensors)
+@example(np.array([np.inf, -np.inf] * 32, np.float32))
+@example(np.full((16, 16), 2.0**127, np.float32))
 def test_no_tensor_is_too_odd(tensor: Tensor) -> None:
     found = statistics_of(tensor)
     assert found is None or (len(found.values) == len(STATISTICS) and all(map(np.isfinite, found.values)))
