@@ -59,6 +59,7 @@ class WaitingSwaps:
         if not self._serving.stage(wanted, loaded, wait_seconds=seconds, on_swap=tell):
             return False
         self._waiting[wanted.slot] = swap
+        _log.info("swap_waits", slot=wanted.slot, version=wanted.version, seconds=seconds)
         return True
 
     def next_seconds(self) -> float:

@@ -131,6 +131,7 @@ def test_a_device_that_dies_is_left_and_no_request_is_lost(line: Line, faults: P
     )
 
 
+@pytest.mark.nightly
 def test_a_device_that_hangs_is_left_and_only_the_request_that_hangs_in_it_fails(line: Line, faults: Path) -> None:
     """A real inference that never ends, in a real device with one stream."""
     serve(line, "--device", "CPU", "--device", "SIMCPU", first=models.looping_model_ir(line.folder / "endless"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from agent import limits
 from agent.app.serving import Serving
 from agent.app.traffic import Traffic
+from agent.app.turns import Places
 from agent.rpc.inference_grpc import start_grpc_server
 from agent.rpc.inference_rest import start_rest_server
 from agent.rpc.shared_memory import SharedMemory
@@ -32,12 +33,20 @@ async def running_servers(
     workers: int = limits.INFERENCE_WORKERS,
     calls_max: int = limits.INFERENCE_CALLS_MAX,
     message_bytes_max: int = limits.INFERENCE_MESSAGE_BYTES_MAX,
+    places: int = limits.INFERENCE_PLACES,
 ) -> AsyncIterator[InferenceServers]:
     """Servers on free ports, and on sockets "grpc" and "http" in the folder, with nothing loaded; bounds as the start
     functions take them."""
     results = MemoryResults()
     offers = MemoryOffers(results)
-    serving = Serving(clock=RealClock(), results=results, samples=offers, shadows=NoShadows(), traffic=Traffic())
+    serving = Serving(
+        clock=RealClock(),
+        results=results,
+        samples=offers,
+        shadows=NoShadows(),
+        traffic=Traffic(),
+        places=Places(places),
+    )
     shared = SharedMemory(shared_memory)
     grpc_socket, http_socket = (socket_folder and socket_folder / name for name in ("grpc", "http"))
     server, port = start_grpc_server(
