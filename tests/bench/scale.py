@@ -40,7 +40,10 @@ SYNC_SECONDS = 10
 MEASURE_SECONDS = 20.0
 """Twice the interval, so that each agent's share is in it twice and the repair run of the convergence too."""
 CALM_SECONDS = 4.0
-"""Until what a change has set off is over."""
+CALM_LATENCY_MS = 50.0
+CALMS_MAX = 30
+"""What a change has set off is over when half of the messages of so many seconds are answered so soon; two minutes at
+most."""
 MODELS: Final = tuple(f"inspect-{number}" for number in range(4))
 DATABASES: Final = ("sqlite", "postgresql")
 
@@ -285,7 +288,7 @@ def roll_out(client: Client, load: Load, usage: Usage, share: float) -> dict[str
         client.rollouts.start(model, model=model, version=2, waves=["100%"], gate=gate)
         returned.append(time.monotonic() - begin)
         told.append(load.answer()["last"] - begin)
-        load.do("measure", seconds=CALM_SECONDS)
+        calm(load)
     busy = steady(load, usage, None, measure_seconds=SYNC_SECONDS)
     return {
         "rollouts start": statistics.median(returned),
@@ -295,6 +298,13 @@ def roll_out(client: Client, load: Load, usage: Usage, share: float) -> dict[str
         "CPU of the rollouts each second": (busy["CPU share"] - share) / 100,
         "worst sync latency with four rollouts under way": busy["worst sync latency"],
     }
+
+
+def calm(load: Load) -> None:
+    """Wait until the fleet is as quiet as before: a change that meets the last one's work measures both."""
+    for _ in range(CALMS_MAX):
+        if load.do("measure", seconds=CALM_SECONDS)["p50_ms"] < CALM_LATENCY_MS:
+            return
 
 
 def restart(controller: ControllerProcess, load: Load) -> dict[str, float]:
