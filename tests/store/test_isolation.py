@@ -6,11 +6,15 @@ from dataclasses import replace
 import pytest
 
 from controlplane import limits
+from controlplane.domain.assignment import DesiredState
 from controlplane.domain.errors import StaleWriteError, StorageError
+from controlplane.domain.ids import AgentId
 from controlplane.domain.lake import ResultFilter
 from controlplane.store import SqlStore, open_store
-from tests.support.factories import SOLAR, make_batch, make_model
+from tests.support.factories import SOLAR, after_seconds, make_agent, make_batch, make_model, make_observation
 from tests.support.lake import make_object
+
+AGENT = AgentId("st-1")
 
 
 async def add_model(store: SqlStore, model_id: str) -> None:
@@ -43,6 +47,38 @@ async def test_readers_do_not_keep_a_writer_waiting(store: SqlStore) -> None:
         assert not await first.models.list(after=None, limit=1)
         assert not await second.models.list(after=None, limit=1)
         await add_model(store, "solar")
+
+
+async def test_what_agents_report_meanwhile_refuses_nobody_who_read_the_fleet(
+    database_url: str, store: SqlStore
+) -> None:
+    """A rollout to a large fleet reads for a second, and reports come ten times a second."""
+    await store.connect()
+    async with store.write() as work:
+        await work.agents.add(make_agent())
+        await work.agents.record([make_observation()])
+        await work.desired.save([DesiredState(agent_id=AGENT, generation=1, slots=())])
+    async with store.read() as work:
+        await work.agents.list_all()
+
+    async def report(number: int) -> None:
+        async with store.write() as work:
+            await work.agents.record([make_observation(receive_time=after_seconds(number))])
+
+    reports = []
+    async with store.write() as work:
+        assert [record.desired_generation for record in await work.agents.list_all()] == [1]
+        for number in range(1, 4):
+            reports.append(asyncio.create_task(report(number)))
+            if database_url.startswith("postgresql"):  # SQLite's writers wait for each other
+                await reports[-1]
+        await work.desired.save([DesiredState(agent_id=AGENT, generation=2, slots=())])
+    await asyncio.gather(*reports)
+    async with store.read() as work:
+        (record,) = await work.agents.list_all()
+    assert record.desired_generation == 2
+    assert record.observation is not None
+    assert record.observation.receive_time == after_seconds(3)
 
 
 async def test_two_stores_on_one_database_never_lose_an_update(database_url: str, store: SqlStore) -> None:

@@ -129,13 +129,15 @@ class SqlAgentRepository:
         written = {one.agent_id: one for one in observations}
         known = {agent_id: entry for agent_id in written if (entry := self._cache.find(agent_id)) is not None}
         for batch in batches(sorted(known)):
-            versions = _versions(await self._transaction.tuples(_SELECT_VERSIONS.where(agents.c.id.in_(batch))))
-            for agent_id, version in versions.items():
+            rows = await self._transaction.tuples(_SELECT_CHANGES.where(observation.c.agent_id.in_(batch)))
+            for agent_id, change, receive_time in rows:
                 before, record = known[agent_id]
                 assert isinstance(before, tuple)
-                if _follows(version, before):
+                uid, revision, change_before, _, *state = before
+                if change == (0 if change_before is None else change_before + 1):
                     seen = _merge(written[agent_id], record.observation)
-                    self._cache.keep(agent_id, version, _with_state(replace(record, observation=seen), version))
+                    version = (uid, revision, change, receive_time, *state)
+                    self._cache.keep(agent_id, version, replace(record, observation=seen))
 
 
 _EXPIRY = (
@@ -160,6 +162,11 @@ _SELECT_VERSIONS = (
     .order_by(agents.c.id)
 )
 """What tells whether the record of an agent has changed, by id."""
+_SELECT_CHANGES = sa.select(
+    observation.c.agent_id, observation.c.change, sa.type_coerce(observation.c.receive_time, sa.Text())
+)
+"""What an observation changes of a version. A writer that read the whole version would read what rollouts write, which
+read what it writes: PostgreSQL would refuse one of the two, and of a large fleet always the rollout."""
 _DECODED = 4
 """Parts of a version, in front, after which a record has to be decoded anew; the others are part of it themselves."""
 
@@ -168,12 +175,6 @@ def _with_state(record: AgentRecord, version: tuple[Any, ...]) -> AgentRecord:
     """The record with what its version is itself."""
     generation, certificate_expire_time = version[_DECODED:]
     return replace(record, desired_generation=generation or 0, certificate_expire_time=certificate_expire_time)
-
-
-def _follows(version: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
-    """Whether between the two lies one observation and nothing else."""
-    uid, revision, change = version[:3]
-    return (uid, revision) == before[:2] and change == (0 if before[2] is None else before[2] + 1)
 
 
 def _merge(observation: Observation, before: Observation | None) -> Observation:
