@@ -103,7 +103,7 @@ class SampleImports:
                 elsewhere = await _give_side(work, model_id, [one.sample_id for one in stored if one.sample_id], side)
                 return [
                     replace(one, error=str(_held_elsewhere(elsewhere[one.sample_id])))
-                    if one.sample_id in elsewhere
+                    if one.sample_id is not None and one.sample_id in elsewhere
                     else one
                     for one in stored
                 ]
