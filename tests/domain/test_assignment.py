@@ -84,6 +84,13 @@ def test_the_order_in_which_things_are_read_does_not_matter(standing: Standing, 
 
 
 @given(standings())
+def test_what_one_agent_should_run_depends_on_no_other(standing: Standing) -> None:
+    """Slots are made once for all that should run the same, and for nobody else."""
+    alone = [assign(replace(standing, agents=[record])) for record in standing.agents]
+    assert assign(standing) == {agent: slots for one in alone for agent, slots in one.items()}
+
+
+@given(standings())
 def test_what_is_assigned_once_stays(standing: Standing) -> None:
     settled = settle(standing)
     assert revise(assign(settled), settled.stored) == ()
@@ -235,6 +242,18 @@ def test_agents_of_a_shadowing_wave_compare_enough_together_though_half_of_them_
     assert slot.shadow == ShadowRun(candidate_version=2, comparisons_max=68, serving_latency_ms_p99_max=20.0)
     assert assign(standing)[AgentId("st-4")][0].shadow is None
     assert assign(replace(standing, yanked=yanked(2)))[ST_1][0].shadow is None
+
+
+def test_of_agents_that_prepare_a_version_only_those_of_the_shadowing_wave_compare_it() -> None:
+    strategy = RolloutStrategy(waves=(WaveSize(percent=100),), prefetch=True, shadow=ShadowPolicy(min_comparisons=100))
+    wave = make_wave(agents=("st-2",), state=WaveState.SHADOWING)
+    told = tuple(Release(agent, NOW) for agent in (ST_1, ST_2))
+    rollout = make_rollout(strategy=strategy, waves=(wave,), prefetches=told)
+    standing = Standing(agents=make_records("st-1", "st-2"), deployments=[make_deployment()], rollouts=[rollout])
+    first, second = assign(standing)[ST_1][0], assign(standing)[ST_2][0]
+    assert (first.prefetch_version, second.prefetch_version) == (2, 2)
+    assert first.shadow is None
+    assert second.shadow is not None
 
 
 @pytest.mark.parametrize(
