@@ -15,8 +15,10 @@ Rules:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 
+from controlplane.domain.agent_memo import AgentMemo
 from controlplane.domain.deployment import Deployment, RuntimePolicy, SamplePolicy
 from controlplane.domain.ids import AgentId, DeploymentId, ModelId
 from controlplane.domain.inventory import AgentRecord
@@ -35,6 +37,10 @@ from controlplane.domain.selector import facts, parse_selector
 
 SHADOW_SLACK = 2
 """Times its share that an agent of a shadowing wave compares: half of the wave may stand still."""
+
+SELECTIONS_MAX = 4
+"""Sets of selectors for which it is remembered whom they match: of the deployments as they are, were a moment ago,
+and as they would be."""
 
 MOVING_STATES = frozenset({RolloutState.RUNNING, RolloutState.PAUSED})
 """A rollout in these prepares and shadows; while it is paused what has begun goes on, and nothing more begins."""
@@ -106,16 +112,29 @@ def find_contenders(
 ) -> Mapping[AgentId, tuple[Deployment, ...]]:
     """Return the deployments that match each agent that is not revoked, in order of precedence: the first of each model
     holds it. Every such agent is a key, sorted."""
-    selectors = [
-        (deployment, parse_selector(deployment.selector, field="selector"))
-        for deployment in sorted(deployments, key=_precedence)
-    ]
+    ordered = sorted(deployments, key=_precedence)
+    match = _matching(tuple(deployment.selector for deployment in ordered))
+    alike: dict[tuple[int, ...], tuple[Deployment, ...]] = {}
     matching = {}
     for record in agents:
         if not record.agent.revoked:
-            labels = facts(record)
-            matching[record.agent.id] = tuple(one for one, selector in selectors if selector.matches(labels))
+            places = match(record)
+            if places not in alike:
+                alike[places] = tuple(ordered[place] for place in places)
+            matching[record.agent.id] = alike[places]
     return {agent_id: matching[agent_id] for agent_id in sorted(matching)}
+
+
+@lru_cache(maxsize=SELECTIONS_MAX)
+def _matching(selectors: tuple[str, ...]) -> AgentMemo[tuple[int, ...]]:
+    """What tells which of these selectors match an agent, by their places."""
+    parsed = [parse_selector(selector, field="selector") for selector in selectors]
+
+    def find(record: AgentRecord) -> tuple[int, ...]:
+        labels = facts(record)
+        return tuple(place for place, selector in enumerate(parsed) if selector.matches(labels))
+
+    return AgentMemo(find)
 
 
 def _precedence(deployment: Deployment) -> tuple[object, ...]:
@@ -135,9 +154,19 @@ def select_holders(
 ) -> Mapping[DeploymentId, tuple[AgentId, ...]]:
     """Return the agents that each deployment holds, pinned ones with them, sorted; every deployment is a key."""
     held: dict[DeploymentId, list[AgentId]] = {deployment.id: [] for deployment in deployments}
+    crowds: dict[int, tuple[tuple[Deployment, ...], list[AgentId]]] = {}
     for agent_id, contenders in find_contenders(agents, deployments).items():
+        # Agents that the same deployments match have the same tuple.
+        crowd = crowds.get(id(contenders))
+        if crowd is None:
+            crowd = crowds[id(contenders)] = (contenders, [])
+        crowd[1].append(agent_id)
+    for contenders, crowd_ids in crowds.values():
         for deployment in holders(contenders).values():
-            held[deployment.id].append(agent_id)
+            held[deployment.id] += crowd_ids
+    if len(crowds) > 1:
+        for ids in held.values():
+            ids.sort()
     return {deployment_id: tuple(ids) for deployment_id, ids in held.items()}
 
 

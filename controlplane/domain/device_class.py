@@ -6,6 +6,7 @@ GPUs of one kind are one kind; names and memory do not matter.
 
 from functools import lru_cache
 
+from controlplane.domain.agent_memo import AgentMemo
 from controlplane.domain.inventory import AgentRecord
 
 UNKNOWN = "unknown"
@@ -17,6 +18,10 @@ KINDS_MAX = 1024
 def device_class(record: AgentRecord) -> str:
     """Return the agent's class, for example "x86_64/CPU(BF16,FP32,INT8)+GPU(FP16,FP32)"; UNKNOWN before its first
     sync."""
+    return _CLASSES(record)
+
+
+def _find_class(record: AgentRecord) -> str:
     observation = record.observation
     if observation is None or not observation.devices:
         return UNKNOWN
@@ -29,3 +34,6 @@ def device_class(record: AgentRecord) -> str:
 def _kind(device: str, capabilities: tuple[str, ...]) -> str:
     name = device.partition(".")[0].upper()
     return f"{name}({','.join(sorted(set(capabilities)))})"
+
+
+_CLASSES = AgentMemo(_find_class)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import assert_never
 
+from controlplane.domain.agent_memo import AgentMemo
 from controlplane.domain.errors import FieldInvalidError, Reason
 from controlplane.domain.inventory import AgentRecord
 
@@ -83,6 +84,10 @@ def facts(record: AgentRecord) -> Mapping[str, str]:
     A label under a reserved key counts for nothing, also where the fact is absent: nobody can label
     himself an NPU. `os` and `device.*` appear with the agent's first sync; a device's value is "true".
     """
+    return _FACTS(record)
+
+
+def _find_facts(record: AgentRecord) -> Mapping[str, str]:
     labels = {key: value for key, value in record.agent.labels.items() if not is_reserved_key(key)}
     labels["agent"] = record.agent.id
     observation = record.observation
@@ -91,6 +96,9 @@ def facts(record: AgentRecord) -> Mapping[str, str]:
     for device in (observation.devices or ()) if observation is not None else ():
         labels["device." + device.device.partition(".")[0].lower()] = "true"
     return MappingProxyType(labels)
+
+
+_FACTS = AgentMemo(_find_facts)
 
 
 def parse_selector(text: str, *, field: str) -> Selector:
