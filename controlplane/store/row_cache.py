@@ -13,55 +13,57 @@ from collections.abc import Collection, Hashable, Mapping
 from typing import Generic, TypeVar
 
 from controlplane.domain.assignment import DesiredState
-from controlplane.domain.ids import AgentId
+from controlplane.domain.ids import AgentId, RolloutId
 from controlplane.domain.inventory import AgentRecord
+from controlplane.domain.rollout import Rollout
 
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class RowCache(Generic[V]):
-    """The last two values of an agent, each with its version. Equal versions mean equal rows."""
+class RowCache(Generic[K, V]):
+    """The last two values of each key, each with its version. Equal versions mean equal rows."""
 
-    def __init__(self, committed: "RowCache[V] | None" = None) -> None:
+    def __init__(self, committed: "RowCache[K, V] | None" = None) -> None:
         """With `committed` it is a writer's: it looks there too, and keeps what is new to itself until `publish`."""
         self._committed = committed
-        self._entries: dict[AgentId, tuple[Hashable, V]] = {}
-        self._before: dict[AgentId, tuple[Hashable, V]] = {}
+        self._entries: dict[K, tuple[Hashable, V]] = {}
+        self._before: dict[K, tuple[Hashable, V]] = {}
 
-    def find(self, agent_id: AgentId) -> tuple[Hashable, V] | None:
+    def find(self, key: K) -> tuple[Hashable, V] | None:
         """Return the value last kept, with its version, whichever that is."""
-        entry = self._entries.get(agent_id)
+        entry = self._entries.get(key)
         if entry is None and self._committed is not None:
-            return self._committed.find(agent_id)
+            return self._committed.find(key)
         return entry
 
-    def find_at(self, agent_id: AgentId, version: Hashable) -> V | None:
+    def find_at(self, key: K, version: Hashable) -> V | None:
         """Return the value of this version, None where it is not one of the last two."""
         for entries in (self._entries, self._before):
-            entry = entries.get(agent_id)
+            entry = entries.get(key)
             if entry is not None and entry[0] == version:
                 return entry[1]
-        return None if self._committed is None else self._committed.find_at(agent_id, version)
+        return None if self._committed is None else self._committed.find_at(key, version)
 
-    def keep(self, agent_id: AgentId, version: Hashable, value: V) -> None:
+    def keep(self, key: K, version: Hashable, value: V) -> None:
         """Take the value; of those before only the last stays."""
-        last = self._entries.get(agent_id)
+        last = self._entries.get(key)
         if last is not None and last[0] != version:
-            self._before[agent_id] = last
-        self._entries[agent_id] = (version, value)
+            self._before[key] = last
+        self._entries[key] = (version, value)
 
-    def retain(self, agent_ids: Collection[AgentId] | Mapping[AgentId, object]) -> None:
+    def retain(self, keys: Collection[K] | Mapping[K, object]) -> None:
         """Forget others where there are any: these are all that exist."""
-        if len(self._entries) > len(agent_ids):
-            known = {agent_id: None for agent_id in agent_ids if agent_id in self._entries}
-            self._entries = {agent_id: self._entries[agent_id] for agent_id in known}
-            self._before = {agent_id: self._before[agent_id] for agent_id in known if agent_id in self._before}
+        if len(self._entries) > len(keys):
+            known = {key: None for key in keys if key in self._entries}
+            self._entries = {key: self._entries[key] for key in known}
+            self._before = {key: self._before[key] for key in known if key in self._before}
 
     def publish(self) -> None:
         """Make known what a writer has kept; its transaction is committed."""
         assert self._committed is not None, "a reader keeps where everybody looks"
-        for agent_id, (version, value) in self._entries.items():
-            self._committed.keep(agent_id, version, value)
+        for key, (version, value) in self._entries.items():
+            self._committed.keep(key, version, value)
 
     def clear(self) -> None:
         self._entries.clear()
@@ -72,8 +74,10 @@ class FleetCache:
     """The caches of one store."""
 
     def __init__(self, committed: "FleetCache | None" = None) -> None:
-        self.records: RowCache[AgentRecord] = RowCache(committed.records if committed else None)
-        self.desired: RowCache[DesiredState] = RowCache(committed.desired if committed else None)
+        self.records: RowCache[AgentId, AgentRecord] = RowCache(committed.records if committed else None)
+        self.desired: RowCache[AgentId, DesiredState] = RowCache(committed.desired if committed else None)
+        self.active: RowCache[RolloutId, Rollout] = RowCache(committed.active if committed else None)
+        """Rollouts that are active: each names every agent of its waves."""
 
     def for_writer(self) -> "FleetCache":
         """A view for one write transaction; `publish` it after the commit."""
@@ -82,8 +86,10 @@ class FleetCache:
     def publish(self) -> None:
         self.records.publish()
         self.desired.publish()
+        self.active.publish()
 
     def clear(self) -> None:
         """Forget everything: it is not known to be the same database any more."""
         self.records.clear()
         self.desired.clear()
+        self.active.clear()

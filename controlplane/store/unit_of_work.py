@@ -45,7 +45,7 @@ class SqlUnitOfWork:
         self.certificates = SqlCertificateRepository(transaction)
         self.tokens = SqlTokenRepository(transaction)
         self.deployments = SqlDeploymentRepository(transaction)
-        self.rollouts = SqlRolloutRepository(transaction)
+        self.rollouts = SqlRolloutRepository(transaction, cache.active)
         self.desired = SqlDesiredStateRepository(transaction, cache.desired)
         self.drifts = SqlDriftRepository(transaction)
         self.evidence = SqlEvidenceRepository(transaction)

@@ -13,6 +13,7 @@ import pytest
 from controlplane.app.ports import UnitOfWork
 from controlplane.domain.assignment import DesiredState
 from controlplane.domain.ids import AgentId
+from controlplane.domain.rollout import RolloutState
 from controlplane.store import SqlStore, open_store
 from tests.support.factories import (
     SOLAR,
@@ -25,6 +26,7 @@ from tests.support.factories import (
     make_host,
     make_observation,
     make_observed_slot,
+    make_rollout,
 )
 
 AGENTS = tuple(AgentId(f"st-{number}") for number in range(6))
@@ -59,7 +61,7 @@ class Writer:
         agent_id = self._rng.choice(AGENTS)
         if await uow.agents.find(agent_id) is None:
             await uow.agents.add(make_agent(id=agent_id))
-        what = self._rng.choice((self._observe, self._relabel, self._certify, self._desire))
+        what = self._rng.choice((self._observe, self._relabel, self._certify, self._desire, self._roll_out))
         await what(uow, agent_id)
 
     async def _observe(self, uow: UnitOfWork, agent_id: AgentId) -> None:
@@ -82,6 +84,16 @@ class Writer:
         if await uow.certificates.find(certificate.serial) is None:
             await uow.certificates.add(certificate)
 
+    async def _roll_out(self, uow: UnitOfWork, agent_id: AgentId) -> None:
+        """Start, carry on or end one of this agent's and others."""
+        found = await uow.rollouts.list_active()
+        if found and self._rng.random() < 0.7:
+            state = self._rng.choice((RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ABORTED))
+            await uow.rollouts.save(replace(self._rng.choice(found), state=state, message=f"step {self._number}"))
+        else:
+            new = make_rollout(id=f"{agent_id}-{self._number}", uid=f"{self._number:08x}", deployment_id=agent_id)
+            await uow.rollouts.add(new)
+
     async def _desire(self, uow: UnitOfWork, agent_id: AgentId) -> None:
         before = await uow.desired.find(agent_id)
         offers = {slot.slot: slot.offer for slot in before.slots} if before else {}
@@ -98,6 +110,7 @@ async def seen(uow: UnitOfWork) -> tuple[object, ...]:
         await uow.desired.list_all(),
         await uow.desired.list(AGENTS[:3]),
         await uow.agents.list_of(AGENTS[2:5]),
+        await uow.rollouts.list_active(),
     )
 
 

@@ -19,7 +19,7 @@ from controlplane.store.transaction import Transaction, batches, found
 class SqlAgentRepository:
     """The AgentRepository over SQL."""
 
-    def __init__(self, transaction: Transaction, cache: RowCache[AgentRecord]) -> None:
+    def __init__(self, transaction: Transaction, cache: RowCache[AgentId, AgentRecord]) -> None:
         self._transaction = transaction
         self._cache = cache
 
@@ -154,8 +154,8 @@ _SELECT_VERSIONS = (
         # As the driver gives it: it is compared and never read. A controller of the release before does not count
         # changes.
         sa.type_coerce(observation.c.receive_time, sa.Text()),
+        sa.type_coerce(_EXPIRY, sa.Text()),
         desired_state.c.generation,
-        _EXPIRY,
     )
     .outerjoin(observation, observation.c.agent_id == agents.c.id)
     .outerjoin(desired_state, desired_state.c.agent_id == agents.c.id)
@@ -167,14 +167,14 @@ _SELECT_CHANGES = sa.select(
 )
 """What an observation changes of a version. A writer that read the whole version would read what rollouts write, which
 read what it writes: PostgreSQL would refuse one of the two, and of a large fleet always the rollout."""
-_DECODED = 4
-"""Parts of a version, in front, after which a record has to be decoded anew; the others are part of it themselves."""
+_DECODED = 5
+"""Parts of a version, in front, after which a record has to be decoded anew; the last, the generation of the desired
+state, is part of it itself."""
 
 
 def _with_state(record: AgentRecord, version: tuple[Any, ...]) -> AgentRecord:
     """The record with what its version is itself."""
-    generation, certificate_expire_time = version[_DECODED:]
-    return replace(record, desired_generation=generation or 0, certificate_expire_time=certificate_expire_time)
+    return replace(record, desired_generation=version[_DECODED] or 0)
 
 
 def _merge(observation: Observation, before: Observation | None) -> Observation:

@@ -21,7 +21,7 @@ from controlplane.store.transaction import Transaction, batches, stale
 class SqlDesiredStateRepository:
     """The DesiredStateRepository over SQL."""
 
-    def __init__(self, transaction: Transaction, cache: RowCache[DesiredState]) -> None:
+    def __init__(self, transaction: Transaction, cache: RowCache[AgentId, DesiredState]) -> None:
         self._transaction = transaction
         self._cache = cache
 
