@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from controlplane import limits
 from controlplane.app.convergence import read_standing
 from controlplane.app.ports import Clock, Store, UnitOfWork
-from controlplane.app.rollout_steps import RolloutSteps, Scene, artifact_bytes, look
+from controlplane.app.rollout_steps import RolloutSteps, Scene, artifact_bytes
 from controlplane.domain.admission import Hold, admit_targets
 from controlplane.domain.assignment import Standing, select_targets
 from controlplane.domain.errors import ResourceNotFoundError
@@ -61,7 +61,7 @@ class Explanations:
             has_it = any(agent_id in wave.agents for wave in rollout.waves)
             if has_it and agent_id in scene.targets.get(rollout.deployment_id, ()):
                 now = self._clock.now()
-                views = look(rollout, self._steps.sight(scene, rollout, now))
+                views = self._steps.look(rollout, self._steps.sight(scene, rollout, now))
                 admission = admit_targets(rollout, views, now, artifact_bytes=await artifact_bytes(uow, rollout))
                 if agent_id in admission.holds:
                     holds[rollout.id] = admission.holds[agent_id]

@@ -20,7 +20,6 @@ from controlplane.domain.distribution import add_tallies
 from controlplane.domain.evidence import InferenceCount, Tally
 from controlplane.domain.gate import Evidence
 from controlplane.domain.ids import AgentId, RolloutId
-from controlplane.domain.inventory import AgentState
 from controlplane.domain.progress import Sight, pool_evidence, pool_shadow
 from controlplane.domain.rollout import Rollout, Wave, WaveState
 
@@ -100,16 +99,16 @@ class Measurement:
         """For how long each released agent was out of reach since its release. To be asked at every tick."""
         known = self._absences.get(rollout.id, {})
         found: dict[AgentId, _Absence] = {}
+        targets, in_reach, now = sight.targets, sight.in_reach, sight.now
         for agent, release_time in sight.released.items():
-            record = sight.targets.get(agent)
-            if record is None:
+            if agent not in targets:
                 continue
             absence = known.get(agent)
             if absence is None or absence.release_time != release_time:
                 absence = _Absence(release_time, max(release_time, sight.listening_since))
-            if record.state(now=sight.now, silent_seconds_max=sight.silent_seconds_max) is not AgentState.CONNECTED:
-                absence.seconds += max(0.0, (sight.now - absence.seen_time).total_seconds())
-            absence.seen_time = max(absence.seen_time, sight.now)
+            if agent not in in_reach:
+                absence.seconds += max(0.0, (now - absence.seen_time).total_seconds())
+            absence.seen_time = max(absence.seen_time, now)
             found[agent] = absence
         self._absences[rollout.id] = found
         return {agent: absence.seconds for agent, absence in found.items() if absence.seconds}

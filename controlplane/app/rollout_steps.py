@@ -2,12 +2,13 @@
 
 What holds:
 - A decision is a function of what is stored and the time; nothing is remembered between two steps but when this
-  controller began to listen, for how long it saw agents absent, and sums of evidence that equal those in the store.
+  controller began to listen, for how long it saw agents absent, and what equals that which one would find anew: sums of
+  evidence, and what agents say as long as they say the same.
 - A rollout, its deployment, the desired states and the log of decisions change in one transaction, or not at all.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 
@@ -19,7 +20,7 @@ from controlplane.app.convergence import converge
 from controlplane.app.measurement import Measurement
 from controlplane.app.ports import ChangeNotifier, Clock, IdSource, UnitOfWork
 from controlplane.app.windows import Windows
-from controlplane.domain.admission import TargetView, view_target
+from controlplane.domain.admission import TargetView, Views
 from controlplane.domain.assignment import select_targets
 from controlplane.domain.deployment import Deployment
 from controlplane.domain.device_class import UNKNOWN, device_class
@@ -27,7 +28,7 @@ from controlplane.domain.gate import GateVerdict, evaluate
 from controlplane.domain.ids import AgentId, DeploymentId, ModelId, RolloutId
 from controlplane.domain.inventory import AgentRecord
 from controlplane.domain.pin import Pin
-from controlplane.domain.progress import Sight, observe, release_times
+from controlplane.domain.progress import Hearing, Sight, observe, release_times
 from controlplane.domain.rollout import (
     ACTIVE_STATES,
     Decision,
@@ -129,6 +130,8 @@ class RolloutSteps:
         self._silent_seconds_max = silent_seconds_max
         self._listening_since = listening_since
         self._measurement = Measurement()
+        self._memories: dict[RolloutId, _Memory] = {}
+        """Of rollouts that are decided about again and again."""
 
     async def decide(self, uow: UnitOfWork, scene: Scene, rollout: Rollout, now: datetime) -> Decision:
         """Return what the rollout's next step is, by everything that is stored. Not of an ended one."""
@@ -140,7 +143,7 @@ class RolloutSteps:
             joined = enlist_late(rollout, scene.targets[rollout.deployment_id], now)
         rollout = joined.rollout
         sight = self.sight(scene, rollout, now)
-        views = look(rollout, sight) if rollout.state in _MOVING else {}
+        views = self.look(rollout, sight) if rollout.state in _MOVING else {}
         taken = carry(
             rollout,
             observe(rollout, sight),
@@ -165,8 +168,10 @@ class RolloutSteps:
         return evaluate(strategy.gate, evidence, bake_seconds=strategy.bake_seconds, now=sight.now)
 
     def forget_others(self, active: Iterable[RolloutId]) -> None:
-        """Drop what is remembered of every other rollout."""
-        self._measurement.keep(active)
+        """Drop what is remembered of every other rollout, and remember these."""
+        kept = frozenset(active)
+        self._measurement.keep(kept)
+        self._memories = {rollout_id: self._memories.get(rollout_id) or _Memory() for rollout_id in kept}
 
     def sight(self, scene: Scene, rollout: Rollout, now: datetime) -> Sight:
         """How the rollout sees its targets. Its deployment exists."""
@@ -179,19 +184,28 @@ class RolloutSteps:
             listening_since=self._listening_since,
             kept_versions=deployment.kept_versions,
             released=release_times(rollout),
+            hearing=self._memory(rollout).hearing,
         )
-        return replace(sight, absent_seconds=self._measurement.absent_seconds(rollout, sight))
+        return sight.with_absences(self._measurement.absent_seconds(rollout, sight))
+
+    def look(self, rollout: Rollout, sight: Sight) -> Mapping[AgentId, TargetView]:
+        """Return what admission looks at of each target, at the time of the sight."""
+        views = self._memory(rollout).views
+        if not _binds(rollout, WindowScope.SWAP):
+            return views.look(rollout, sight, None)
+        windows = _windows(rollout.strategy.windows)
+        return views.look(rollout, sight, lambda record: windows.swap_open(facts(record), sight.now))
+
+    def _memory(self, rollout: Rollout) -> "_Memory":
+        return self._memories.get(rollout.id) or _Memory()
 
 
-def look(rollout: Rollout, sight: Sight) -> Mapping[AgentId, TargetView]:
-    """Return what admission looks at of each target, at the time of the sight."""
-    windows = _windows(rollout.strategy.windows) if _binds(rollout, WindowScope.SWAP) else None
-    return {
-        agent_id: view_target(
-            record, rollout, sight, swap_open=windows is None or windows.swap_open(facts(record), sight.now)
-        )
-        for agent_id, record in sight.targets.items()
-    }
+@dataclass(frozen=True, slots=True, eq=False)
+class _Memory:
+    """What of a rollout's targets need not be found anew at each step."""
+
+    hearing: Hearing = field(default_factory=Hearing)
+    views: Views = field(default_factory=Views)
 
 
 def _binds(rollout: Rollout, scope: WindowScope) -> bool:

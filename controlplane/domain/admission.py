@@ -17,15 +17,16 @@ A wave is admitted as a whole; its agents are released one by one. What holds of
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from operator import is_
 from types import MappingProxyType
 
 from controlplane.domain.ids import AgentId
-from controlplane.domain.inventory import AgentRecord, AgentState, ObservedSlot
-from controlplane.domain.progress import Install, Sight, install_state
+from controlplane.domain.inventory import Agent, AgentRecord, AgentState, ObservedSlot
+from controlplane.domain.progress import Install, Sight, Word, install_state
 from controlplane.domain.rollout import Release, Rollout, RolloutState, WaveState, exposed_agents
 
 MINUTE = timedelta(seconds=60)
@@ -104,7 +105,7 @@ def view_target(record: AgentRecord, rollout: Rollout, sight: Sight, *, swap_ope
     observation = record.observation
     heard = max(observation.receive_time, sight.listening_since) if observation is not None else sight.listening_since
     slot = observation.observed.slot(rollout.model_id) if observation is not None else None
-    up_to_date = observation is not None and observation.observed.generation >= record.desired_generation
+    up_to_date = _is_up_to_date(record)
     prefetched = slot is not None and rollout.target_version in {slot.prefetched_version, slot.serving_version}
     return TargetView(
         agent_id=record.agent.id,
@@ -124,6 +125,45 @@ def view_target(record: AgentRecord, rollout: Rollout, sight: Sight, *, swap_ope
 def _was_asked(slot: ObservedSlot, rollout: Rollout, sight: Sight) -> bool:
     asked = slot.target_version == rollout.target_version and slot.offer == sight.offer
     return asked or slot.serving_version == rollout.target_version
+
+
+_MadeOf = tuple[Agent, Word, Install, bool, bool]
+"""What the view of an agent in reach is made of; the last two say whether it is up to date and its window is open."""
+
+
+class Views:
+    """The views of one rollout's targets. That of an agent in reach stays the same object as long as everything that it
+    is made of is: a tick asks for those of a whole fleet, of which few have moved."""
+
+    def __init__(self) -> None:
+        self._known: dict[AgentId, tuple[_MadeOf, TargetView]] = {}
+
+    def look(
+        self, rollout: Rollout, sight: Sight, swap_open: Callable[[AgentRecord], bool] | None
+    ) -> Mapping[AgentId, TargetView]:
+        """Return `view_target` of each target; without `swap_open` no swap window binds any."""
+        words, installs, in_reach = sight.words(rollout), sight.installs(rollout), sight.in_reach
+        known = self._known
+        views: dict[AgentId, TargetView] = {}
+        for agent_id, record in sight.targets.items():
+            is_open = swap_open is None or swap_open(record)
+            if agent_id not in in_reach:
+                # For how long it was silent changes all the time.
+                views[agent_id] = view_target(record, rollout, sight, swap_open=is_open)
+                continue
+            entry = known.get(agent_id)
+            made_of = (record.agent, words[agent_id], installs[agent_id], _is_up_to_date(record), is_open)
+            if entry is None or not all(map(is_, entry[0], made_of)):
+                entry = known[agent_id] = (made_of, view_target(record, rollout, sight, swap_open=is_open))
+            views[agent_id] = entry[1]
+        for agent_id in known.keys() - views.keys():
+            del known[agent_id]
+        return views
+
+
+def _is_up_to_date(record: AgentRecord) -> bool:
+    """Whether the agent has heard what it should run now."""
+    return record.observation is not None and record.observation.observed.generation >= record.desired_generation
 
 
 def admit_targets(

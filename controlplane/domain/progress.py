@@ -11,6 +11,9 @@
 - Back: in reach, has taken up its present desired state, and serves the version before (or nothing, where
   there was none).
 - An agent that is not held by the deployment any more, or is revoked, counts for nothing.
+
+A tick asks for all of this of each agent of a large fleet. So what slots say is kept for as long as they are the same
+object, and what holds of each agent at one moment is found once a sight.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,12 +22,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 from controlplane.domain.device_class import device_class
 from controlplane.domain.distribution import add_shadow_tallies, add_tallies
 from controlplane.domain.evidence import GroupEvidence, InferenceCount, ShadowEvidence, ShadowTally, Tally
 from controlplane.domain.gate import Evidence
-from controlplane.domain.ids import AgentId
+from controlplane.domain.ids import AgentId, ModelId
 from controlplane.domain.inventory import (
     AgentRecord,
     AgentState,
@@ -33,7 +37,7 @@ from controlplane.domain.inventory import (
     ShadowState,
     SlotState,
 )
-from controlplane.domain.rollout import Progress, Rollout, Wave, exposed_agents
+from controlplane.domain.rollout import Progress, Rollout, RolloutState, Wave, exposed_agents
 
 
 class Install(StrEnum):
@@ -48,6 +52,57 @@ class Return(StrEnum):
     STUCK = "STUCK"
     RETURNING = "RETURNING"
     MISSING = "MISSING"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Word:
+    """What an agent's slots say of a version under an offer, whenever that is asked."""
+
+    slots: tuple[ObservedSlot, ...]
+    slot: ObservedSlot | None
+    """The one of the version's model."""
+    failed: bool
+    serves: bool
+    took_up: bool
+    """It was about to run the version, or ran it."""
+
+
+class Hearing:
+    """The words of one rollout's targets. A word stays as long as the slots are the same object and the version and
+    the offer are the same: most of what a fleet says is what it has said before."""
+
+    def __init__(self) -> None:
+        self._about: tuple[ModelId, int, int] | None = None
+        self._words: Mapping[AgentId, Word] = {}
+
+    def words(self, targets: Mapping[AgentId, AgentRecord], rollout: Rollout, offer: int) -> Mapping[AgentId, Word]:
+        """What each target says of the rollout's version. Words of others are forgotten."""
+        about = (rollout.model_id, rollout.target_version, offer)
+        known = self._words if self._about == about else {}
+        words: dict[AgentId, Word] = {}
+        for agent_id, record in targets.items():
+            observation = record.observation
+            slots = observation.observed.slots if observation is not None else ()
+            word = known.get(agent_id)
+            words[agent_id] = word if word is not None and word.slots is slots else _word(slots, *about)
+        self._about, self._words = about, words
+        return words
+
+
+def _word(slots: tuple[ObservedSlot, ...], model_id: ModelId, version: int, offer: int) -> Word:
+    # A plain loop: a fleet has a hundred thousand slots.
+    for slot in slots:
+        if slot.slot == model_id:
+            asked = slot.target_version == version and slot.offer == offer
+            serves = slot.serving_version == version
+            return Word(
+                slots,
+                slot,
+                asked and slot.state is SlotState.FAILED,
+                serves and slot.state is SlotState.SERVING,
+                asked or serves,
+            )
+    return Word(slots, None, False, False, False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +122,46 @@ class Sight:
     """The rollout's `release_times`; an install is not timed where it is left out."""
     absent_seconds: Mapping[AgentId, float] = field(default_factory=lambda: MappingProxyType({}))
     """For how long agents were out of reach since their release, as far as we know: an install is not timed then."""
+    hearing: Hearing = field(default_factory=Hearing, repr=False, compare=False)
+    """What was heard before of the same targets."""
+    _found: dict[object, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
+    """What follows from the rest, by what was asked."""
+
+    @property
+    def in_reach(self) -> frozenset[AgentId]:
+        """The targets in reach."""
+        found: frozenset[AgentId] | None = self._found.get("in_reach")
+        if found is None:
+            targets = self.targets.items()
+            found = self._found["in_reach"] = frozenset(agent for agent, record in targets if _in_reach(record, self))
+        return found
+
+    def words(self, rollout: Rollout) -> Mapping[AgentId, Word]:
+        """What each target says of the rollout's version."""
+        key = ("words", rollout.model_id, rollout.target_version)
+        found: Mapping[AgentId, Word] | None = self._found.get(key)
+        if found is None:
+            found = self._found[key] = self.hearing.words(self.targets, rollout, self.offer)
+        return found
+
+    def installs(self, rollout: Rollout) -> Mapping[AgentId, Install]:
+        """`install_state` of each target."""
+        key = ("installs", rollout.model_id, rollout.target_version, rollout.strategy.install_seconds_max)
+        found: Mapping[AgentId, Install] | None = self._found.get(key)
+        if found is None:
+            words, in_reach = self.words(rollout), self.in_reach
+            found = self._found[key] = {
+                agent: _install(record, words[agent], rollout, self, in_reach=agent in in_reach)
+                for agent, record in self.targets.items()
+            }
+        return found
+
+    def with_absences(self, absent_seconds: Mapping[AgentId, float]) -> "Sight":
+        """The same sight with these."""
+        sight = replace(self, absent_seconds=absent_seconds)
+        # Who is in reach has nothing to do with it.
+        sight._found["in_reach"] = self.in_reach  # noqa: SLF001 - its own
+        return sight
 
 
 def _slot(record: AgentRecord, rollout: Rollout) -> ObservedSlot | None:
@@ -87,19 +182,17 @@ def _refuses(record: AgentRecord) -> bool:
 
 def install_state(record: AgentRecord, rollout: Rollout, sight: Sight) -> Install:
     """Return how far an agent that was offered the target version has come."""
-    slot = _slot(record, rollout)
-    if _refuses(record):
+    slots = record.observation.observed.slots if record.observation is not None else ()
+    word = _word(slots, rollout.model_id, rollout.target_version, sight.offer)
+    return _install(record, word, rollout, sight, in_reach=_in_reach(record, sight))
+
+
+def _install(record: AgentRecord, word: Word, rollout: Rollout, sight: Sight, *, in_reach: bool) -> Install:
+    if word.failed or _refuses(record):
         return Install.FAILED
-    if (
-        slot is not None
-        and slot.state is SlotState.FAILED
-        and slot.target_version == rollout.target_version
-        and slot.offer == sight.offer
-    ):
-        return Install.FAILED
-    if not _in_reach(record, sight):
+    if not in_reach:
         return Install.SILENT
-    if slot is not None and slot.state is SlotState.SERVING and slot.serving_version == rollout.target_version:
+    if word.serves:
         return Install.INSTALLED
     return Install.FAILED if _took_too_long(record, rollout, sight) else Install.WAITING
 
@@ -132,17 +225,27 @@ def return_state(record: AgentRecord, rollout: Rollout, sight: Sight) -> Return:
 
 
 def observe(rollout: Rollout, sight: Sight) -> Progress:
-    """Return how far the rollout's targets have come."""
-    exposed = [sight.targets[agent] for agent in sorted(exposed_agents(rollout) & sight.targets.keys())]
-    installs = [(record.agent.id, install_state(record, rollout, sight)) for record in exposed]
-    returns = [(record.agent.id, return_state(record, rollout, sight)) for record in exposed]
+    """Return how far the rollout's targets have come: on their way back while it is ROLLING_BACK, to the target version
+    otherwise."""
+    exposed = _exposed_targets(rollout, sight)
+    if rollout.state is RolloutState.ROLLING_BACK:
+        returns = [(agent, return_state(sight.targets[agent], rollout, sight)) for agent in exposed]
+        return Progress(
+            returning=tuple(agent for agent, state in returns if state is Return.RETURNING),
+            stuck=tuple(agent for agent, state in returns if state is Return.STUCK),
+            missing=tuple(agent for agent, state in returns if state is Return.MISSING),
+        )
+    installs = sight.installs(rollout)
     return Progress(
-        waiting=tuple(agent for agent, state in installs if state is Install.WAITING),
-        silent=tuple(agent for agent, state in installs if state is Install.SILENT),
-        returning=tuple(agent for agent, state in returns if state is Return.RETURNING),
-        stuck=tuple(agent for agent, state in returns if state is Return.STUCK),
-        missing=tuple(agent for agent, state in returns if state is Return.MISSING),
+        waiting=tuple(agent for agent in exposed if installs[agent] is Install.WAITING),
+        silent=tuple(agent for agent in exposed if installs[agent] is Install.SILENT),
     )
+
+
+def _exposed_targets(rollout: Rollout, sight: Sight) -> Sequence[AgentId]:
+    """Those of the targets that were given the version, sorted."""
+    exposed = exposed_agents(rollout)
+    return sorted(agent for agent in sight.targets if agent in exposed)
 
 
 def release_times(rollout: Rollout) -> Mapping[AgentId, datetime]:
@@ -164,15 +267,6 @@ def _is_away(record: AgentRecord, rollout: Rollout, sight: Sight) -> bool:
     return _silent_seconds(record, sight) > rollout.strategy.offline_wait_seconds
 
 
-def _took_up(record: AgentRecord, rollout: Rollout, sight: Sight) -> bool:
-    """Whether the agent said that it was about to run the version, or ran it."""
-    slot = _slot(record, rollout)
-    if slot is None:
-        return False
-    asked = slot.target_version == rollout.target_version and slot.offer == sight.offer
-    return asked or slot.serving_version == rollout.target_version
-
-
 def pool_evidence(
     rollout: Rollout,
     wave: Wave,
@@ -189,8 +283,9 @@ def pool_evidence(
     agents measured since then, `previous` what they measured of the version before.
     """
     assert wave.admit_time is not None, "an admitted wave knows since when"
-    released = sorted(exposed_agents(rollout) & sight.targets.keys())
-    states = {agent: install_state(sight.targets[agent], rollout, sight) for agent in released}
+    released = _exposed_targets(rollout, sight)
+    words, found = sight.words(rollout), sight.installs(rollout)
+    states = {agent: found[agent] for agent in released}
     installs = list(states.values())
     failed = next((agent for agent, state in states.items() if state is Install.FAILED), None)
     counted = {count.agent_id: count for count in counts if count.agent_id in states}
@@ -200,8 +295,8 @@ def pool_evidence(
         for agent, state in states.items()
         if state is Install.SILENT and _is_away(sight.targets[agent], rollout, sight)
     }
-    taken_up = {agent for agent in released if _took_up(sight.targets[agent], rollout, sight)}
-    others = [record for agent, record in sorted(sight.targets.items()) if agent not in states and record.observation]
+    taken_up = {agent for agent in released if words[agent].took_up}
+    others = [record for agent, record in sight.targets.items() if agent not in states and record.observation]
     pool = _Pool(
         states=states,
         away=away,
