@@ -71,9 +71,11 @@ class FallbackModel:
         self._failures = 0
         self._hangs: RequestError | None = None
         """How the device was found to hang, while a successor is looked for."""
-        self._familiar = {_shape(self._example)} if self._example is not None else set()
-        """Shapes of inputs that were answered."""
         self._usual_seconds = _usual_seconds(choice)
+        self._familiar: dict[_Shape, float] = {}
+        """Shapes of inputs that were answered, and how long an inference of each may take."""
+        if self._example is not None:
+            self._grow_familiar(_shape(self._example))
 
     @property
     def device(self) -> str:
@@ -118,7 +120,8 @@ class FallbackModel:
         if (hangs := self._hangs) is not None:
             raise _LostError(RequestError(hangs.message, remedy=hangs.remedy, reason=hangs.reason))
         shape = _shape(inputs)
-        seconds = self._hang_seconds(shape) if answer_seconds_max is None else answer_seconds_max
+        familiar_seconds = self._familiar.get(shape)
+        seconds = answer_seconds_max or familiar_seconds or self._hang_seconds(shape, limits.HANG_FIRST_SECONDS_MIN)
         try:
             outputs = self._loaded.infer(inputs, begin_seconds=begin_seconds, answer_seconds_max=seconds)
         except DeviceHungError as error:
@@ -130,8 +133,8 @@ class FallbackModel:
             raise _LostError(error) from error
         if self._failures:
             self._failures = 0
-        if shape not in self._familiar and len(self._familiar) < limits.FAMILIAR_SHAPES_MAX:
-            self._familiar.add(shape)
+        if familiar_seconds is None:
+            self._grow_familiar(shape)
         return outputs
 
     def close(self) -> None:
@@ -170,13 +173,16 @@ class FallbackModel:
                 return self._failures >= limits.LOST_AFTER_FAILURES
             return all(_fails(self._loaded, self._example, self._check_seconds) for _ in range(limits.LOST_CHECKS))
 
-    def _hang_seconds(self, shape: _Shape) -> float:
+    def _grow_familiar(self, shape: _Shape) -> None:
+        if len(self._familiar) < limits.FAMILIAR_SHAPES_MAX:
+            self._familiar[shape] = self._hang_seconds(shape, limits.HANG_SECONDS_MIN)
+
+    def _hang_seconds(self, shape: _Shape, at_least: float) -> float:
         """How long an inference of this shape may take."""
         batched = bool(self.signature.inputs) and self.signature.inputs[0].shape[:1] == (-1,)
         items = shape[0][0] if batched else 1
         if self._usual_seconds is None:
             return limits.HANG_FIRST_SECONDS_MIN * items
-        at_least = limits.HANG_SECONDS_MIN if shape in self._familiar else limits.HANG_FIRST_SECONDS_MIN
         return max(at_least, limits.HANG_LATENCY_FACTOR * self._usual_seconds * items)
 
     def _look_whether_it_hangs(self, error: RequestError) -> None:

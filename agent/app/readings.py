@@ -16,10 +16,10 @@ from agent.domain.artifact import ModelSignature
 from agent.domain.interpretation import LABELS_MAX, SUM_TOLERANCE, Reading, Scoring, interpret, label_of
 from agent.domain.result import LabelScore
 
-LONG_ROW = 32
+LONG_ROW = 16
 """From so many scores on numpy is the quicker."""
 
-_Row = npt.NDArray[np.float64]
+_Row = npt.NDArray[np.floating]
 
 
 def labels_of_items(
@@ -43,37 +43,43 @@ def labels_of_items(
 
 
 def interpret_long(reading: Reading, row: _Row, *, labels_max: int) -> tuple[LabelScore, ...]:
-    """As `interpret`, of a row of two or more scores."""
-    lowest, highest = float(row.min()), float(row.max())
+    """As `interpret`, of a row of two or more scores, in as few calls of numpy as can be."""
+    # A score grows with its value, so the best are found among the values, and computed for them alone.
+    best, values = _best(row, labels_max)
+    lowest, highest = float(np.minimum.reduce(row)), values[0]
     if not (math.isfinite(lowest) and math.isfinite(highest)) or reading.scoring is Scoring.SINGLE:
         return ()
     probable = lowest >= 0.0 and highest <= 1.0
     if reading.scoring is Scoring.MULTILABEL:
-        scores = row if probable else _sigmoid(row)
+        scores = values if probable else [_sigmoid(value) for value in values]
+    elif probable and abs(float(np.add.reduce(row)) - 1.0) <= SUM_TOLERANCE:
+        scores = values
     else:
-        scores = row if probable and abs(float(row.sum()) - 1.0) <= SUM_TOLERANCE else _softmax(row, highest)
+        total = float(np.add.reduce(np.exp(row - row.dtype.type(highest))))
+        scores = [math.exp(value - highest) / total for value in values]
     return tuple(
-        LabelScore(label=label_of(reading.labels, index), score=float(scores[index]))
-        for index in _best(scores, labels_max).tolist()
+        LabelScore(label=label_of(reading.labels, index), score=score)
+        for index, score in zip(best, scores, strict=True)
     )
 
 
-def _sigmoid(row: _Row) -> _Row:
-    small = np.exp(-np.abs(row))
-    scores: _Row = np.where(row >= 0, 1.0, small) / (1.0 + small)
-    return scores
+def _sigmoid(value: float) -> float:
+    small = math.exp(-abs(value))
+    return (1.0 if value >= 0 else small) / (1.0 + small)
 
 
-def _softmax(row: _Row, highest: float) -> _Row:
-    weights = np.exp(row - highest)
-    scores: _Row = weights / weights.sum()
-    return scores
+def _best(row: _Row, count: int) -> tuple[list[int], list[float]]:
+    """Indices of the highest values and these, the lower index first where two are alike."""
+    if count < row.size:
+        found = row.argpartition(row.size - count - 1)[row.size - count - 1 :]
+        indices, values = found.tolist(), row[found].tolist()
+        ordered = sorted(zip(indices, values, strict=True), key=_value_then_index)
+        if ordered[count - 1][1] > ordered[count][1]:
+            return [index for index, _ in ordered[:count]], [value for _, value in ordered[:count]]
+        # The last place is shared, and what was found is any of those that share it; or something is no number.
+    order = np.argsort(-row, kind="stable")[:count]
+    return order.tolist(), row[order].tolist()
 
 
-def _best(scores: _Row, count: int) -> npt.NDArray[np.intp]:
-    """Indices of the highest scores, the lower index first where two are alike."""
-    if count >= scores.size:
-        return np.argsort(-scores, kind="stable")
-    least = np.partition(scores, scores.size - count)[scores.size - count]
-    candidates = np.flatnonzero(scores >= least)
-    return candidates[np.argsort(-scores[candidates], kind="stable")][:count]
+def _value_then_index(found: tuple[int, float]) -> tuple[float, int]:
+    return -found[1], found[0]

@@ -89,11 +89,11 @@ def batch_items(signature: ModelSignature, inputs: Mapping[str, Tensor], scores:
     return size[0] if size else 1
 
 
-def floats(rows: Tensor, datatype: str) -> npt.NDArray[np.float64]:
-    """A floating output as float64; BF16 is read from its bits."""
+def floats(rows: Tensor, datatype: str) -> npt.NDArray[np.floating]:
+    """A floating output in at least 32 bits, as it is where it has them; BF16 is read from its bits."""
     if datatype == "BF16":
-        rows = (rows.astype(np.uint32) << 16).view(np.float32)
-    return rows.astype(np.float64)
+        return (rows.astype(np.uint32) << 16).view(np.float32)
+    return rows.astype({"FP64": np.float64}.get(datatype, np.float32), copy=False)
 
 
 def _array(spec: TensorSpec, tensor: InputTensor) -> Tensor:

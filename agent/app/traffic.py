@@ -8,7 +8,10 @@ class Traffic:
     """Thread-safe."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        """Guards what follows; a condition alone, which requests would notify though nobody waits, costs them more."""
+        self._quiet = threading.Condition(self._lock)
+        self._waiting = 0
         self._requests = 0
 
     def request(self) -> Self:
@@ -16,14 +19,14 @@ class Traffic:
         return self
 
     def __enter__(self) -> None:
-        with self._changed:
+        with self._lock:
             self._requests += 1
 
     def __exit__(self, *_: object) -> None:
-        with self._changed:
+        with self._lock:
             self._requests -= 1
-            if self._requests == 0:
-                self._changed.notify_all()
+            if self._waiting and self._requests == 0:
+                self._quiet.notify_all()
 
     @property
     def quiet(self) -> bool:
@@ -37,5 +40,9 @@ class Traffic:
 
     def wait_quiet(self, seconds: float) -> bool:
         """Block until nobody waits for an answer, at most `seconds`; whether that came."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._requests == 0, seconds)
+        with self._lock:
+            self._waiting += 1
+            try:
+                return self._quiet.wait_for(lambda: self._requests == 0, seconds)
+            finally:
+                self._waiting -= 1

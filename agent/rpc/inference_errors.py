@@ -76,21 +76,28 @@ class RefusalInterceptor(grpc.ServerInterceptor):
     """Turns what calls raise into the codes above, and bytes that are no message into a refusal, which gRPC would
     answer with INTERNAL."""
 
+    def __init__(self) -> None:
+        self._handlers: dict[str, Any] = {}
+        """By method; made once, since each call asks for its own in the one thread that all calls share."""
+
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        handler = continuation(handler_call_details)
-        if handler is None:
-            return handler
-        serializers = {
-            "request_deserializer": _tolerant(handler.request_deserializer),
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream), **serializers)
-        if handler.unary_unary is None:
-            return handler
-        return grpc.unary_unary_rpc_method_handler(
-            _unary(handler.unary_unary, handler_call_details.method), **serializers
-        )
+        method = handler_call_details.method
+        made = self._handlers.get(method)
+        if made is None and (handler := continuation(handler_call_details)) is not None:
+            made = self._handlers[method] = _refusing(handler, method)
+        return made
+
+
+def _refusing(handler: Any, method: str) -> Any:
+    serializers = {
+        "request_deserializer": _tolerant(handler.request_deserializer),
+        "response_serializer": handler.response_serializer,
+    }
+    if handler.stream_stream is not None:
+        return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream), **serializers)
+    if handler.unary_unary is None:
+        return handler
+    return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, method), **serializers)
 
 
 def _unary(behaviour: Callable[..., Any], method: str) -> Callable[..., Any]:

@@ -221,6 +221,14 @@ def test_many_threads_share_the_requests(tmp_path: Path) -> None:
     model.close()
 
 
+def test_while_the_device_is_busy_as_many_wait_within_openvino(tmp_path: Path) -> None:
+    path = classifier_ir(tmp_path)
+    compiled = ov.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": "2"})
+    at_once = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+    model = OpenVinoModel(compiled, device="CPU", signature=signature_of(path))
+    assert model.optimal_requests == 2 * at_once == model._requests.qsize()
+
+
 def test_a_wait_for_a_free_request_is_bounded(tmp_path: Path) -> None:
     model = compiled_model(classifier_ir(tmp_path), wait_seconds=0.01)
     held = [model._requests.get_nowait() for _ in range(model.optimal_requests)]
