@@ -187,11 +187,24 @@ def assign(standing: Standing) -> Mapping[AgentId, tuple[DesiredSlot, ...]]:
     moves = find_moves(standing.rollouts)
     pins = {(pin.agent_id, pin.model_id): pin for pin in standing.pins}
     records = {record.agent.id: record for record in standing.agents}
+    forbidden = {model_id for model_id, _ in standing.yanked}
     alike: dict[tuple[object, ...], DesiredSlot] = {}
+    plain: dict[tuple[object, ...], DesiredSlot | None] = {}
+    held: dict[int, Sequence[tuple[ModelId, Deployment]]] = {}
     wanted: dict[AgentId, tuple[DesiredSlot, ...]] = {}
     for agent_id, contenders in find_contenders(standing.agents, standing.deployments).items():
+        if id(contenders) not in held:
+            held[id(contenders)] = sorted(holders(contenders).items())
         slots = []
-        for model_id, deployment in sorted(holders(contenders).items()):
+        for model_id, deployment in held[id(contenders)]:
+            key: tuple[object, ...] | None = None
+            if model_id not in forbidden and (agent_id, model_id) not in pins:
+                # Nothing else about the agent decides: where no version is forbidden, it does not matter what it has.
+                key = (deployment.id, *_lot(agent_id, deployment, moves.get(deployment.id)))
+                if key in plain:
+                    if (slot := plain[key]) is not None:
+                        slots.append(slot)
+                    continue
             place = Place(
                 record=records[agent_id],
                 deployment=deployment,
@@ -201,10 +214,20 @@ def assign(standing: Standing) -> Mapping[AgentId, tuple[DesiredSlot, ...]]:
                 yanked=standing.yanked,
             )
             slot = place.slot(alike)
+            if key is not None:
+                plain[key] = slot
             if slot is not None:
                 slots.append(slot)
         wanted[agent_id] = tuple(slots)
     return wanted
+
+
+def _lot(agent_id: AgentId, deployment: Deployment, move: "Move | None") -> tuple[object, ...]:
+    """All that tells an agent without a pin from the others of its deployment where no version is forbidden."""
+    kept = deployment.version_of(agent_id)
+    if move is None:
+        return (kept,)
+    return (kept, agent_id in move.exposed, agent_id in move.prefetching, move.shadowing.get(agent_id))
 
 
 @dataclass(frozen=True, slots=True)

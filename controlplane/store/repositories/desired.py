@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from controlplane import limits
-from controlplane.domain.assignment import DesiredState
+from controlplane.domain.assignment import DesiredSlot, DesiredState
 from controlplane.domain.ids import AgentId, Digest
 from controlplane.store.mapping.assignment import desired_from_rows, desired_to_row, desired_to_slot_rows
 from controlplane.store.mapping.values import Row
@@ -96,6 +96,7 @@ class SqlDesiredStateRepository:
         unknown = []
         removed: list[dict[str, Any]] = []
         written: list[dict[str, Any]] = []
+        alike: dict[int, tuple[DesiredSlot, list[AgentId]]] = {}
         for state in states:
             known = self._cache.find_at(state.agent_id, state.generation - 1)
             if known is None:
@@ -103,8 +104,13 @@ class SqlDesiredStateRepository:
                 written += desired_to_slot_rows(state)
                 continue
             before = {slot.slot: slot for slot in known.slots}
-            changed = tuple(slot for slot in state.slots if before.pop(slot.slot, None) != slot)
-            written += desired_to_slot_rows(replace(state, slots=changed))
+            for slot in state.slots:
+                old = before.pop(slot.slot, None)
+                if old is None:
+                    written += desired_to_slot_rows(replace(state, slots=(slot,)))
+                elif old != slot:
+                    # The same object, as a rule, for every agent of a wave.
+                    alike.setdefault(id(slot), (slot, []))[1].append(state.agent_id)
             removed += ({"agent": state.agent_id, "model": model_id} for model_id in before)
         for batch in batches(unknown):
             await self._transaction.execute(sa.delete(desired_slot).where(desired_slot.c.agent_id.in_(batch)))
@@ -116,6 +122,17 @@ class SqlDesiredStateRepository:
             await self._transaction.change(
                 insert.on_conflict_do_update(index_elements=list(desired_slot.primary_key), set_=columns), written
             )
+        for slot, agent_ids in alike.values():
+            await self._move_slot(slot, agent_ids)
+
+    async def _move_slot(self, slot: DesiredSlot, agent_ids: Sequence[AgentId]) -> None:
+        """Write a slot that these agents have in another form. Their states are locked, in order, by now."""
+        row = desired_to_slot_rows(DesiredState(agent_id=agent_ids[0], generation=0, slots=(slot,)))[0]
+        statement = sa.update(desired_slot).where(desired_slot.c.model_id == slot.slot)
+        statement = statement.values({name: row[name] for name in row.keys() - {"agent_id", "model_id"}})
+        for batch in batches(agent_ids):
+            if await self._transaction.change(statement.where(desired_slot.c.agent_id.in_(batch))) != len(batch):
+                raise stale("the desired state of an agent")
 
     async def is_assigned(self, agent_id: AgentId, blob: Digest) -> bool:
         state = await self.find(agent_id)
