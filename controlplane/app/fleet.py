@@ -9,6 +9,8 @@ Rules kept:
 - A change is pushed as soon as it is noticed, and found by itself within DESIRED_AGE_SECONDS otherwise.
 - A revoked agent or an expired certificate ends a live stream at its next message or notice.
 - No message costs a query: observations go through one writer, desired states are read when they change.
+- While a change is told to many, what agents report waits for them to be told, for so long as TELLING_SECONDS_MAX: each
+  that was told reports at once, which costs more than to tell the next one.
 """
 
 import asyncio
@@ -64,6 +66,7 @@ class Fleet:
         self._observations = observations
         self._desired_states = desired_states
         self._revocations = revocations
+        self._telling = _Telling()
         self.streams = 0
         """Open now."""
         self.messages = 0
@@ -77,7 +80,7 @@ class Fleet:
         CredentialError (CERTIFICATE_INVALID), and what `messages` raises."""
         session = _Session(agent_id=certificate.agent_id)
         self.streams += 1
-        inbox = _Inbox(messages)
+        inbox = _Inbox(messages, self._telling)
         try:
             with self._notices.on_agent(certificate.agent_id, inbox.hurry):
                 while (arrival := await inbox.take()) is not None:
@@ -90,6 +93,7 @@ class Fleet:
                         answer = await self._answer(session)
                         self.answers += 1
                         yield answer
+                    inbox.settle()
         finally:
             self.streams -= 1
             await inbox.close()
@@ -177,11 +181,48 @@ class _Look:
 _LOOK = _Look()
 
 
+class _Telling:
+    """Streams that have something to tell, and whether reports wait for them."""
+
+    def __init__(self) -> None:
+        self._streams: set[_Inbox] = set()
+        self._may_report = asyncio.Event()
+        self._may_report.set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, stream: "_Inbox") -> None:
+        """The stream is about to tell something."""
+        self._streams.add(stream)
+        if self._timer is None and len(self._streams) >= limits.TELLING_STREAMS_MIN:
+            self._may_report.clear()
+            self._timer = asyncio.get_running_loop().call_later(limits.TELLING_SECONDS_MAX, self._let_report)
+
+    def end(self, stream: "_Inbox") -> None:
+        """It has told it, or has ended."""
+        self._streams.discard(stream)
+        if not self._streams:
+            self._let_report()
+
+    async def wait(self) -> None:
+        """Wait until reports may be taken."""
+        if not self._may_report.is_set():
+            await self._may_report.wait()
+
+    def _let_report(self) -> None:
+        """Streams that have not told it by now are waited for no longer: one may have stalled."""
+        self._streams.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._may_report.set()
+
+
 class _Inbox:
     """Messages of one stream, and what else wakes it. A full queue stops the reading of messages, and so, by HTTP/2's
     flow control, an agent that talks faster than it is answered."""
 
-    def __init__(self, messages: AsyncIterator[SyncMessage]) -> None:
+    def __init__(self, messages: AsyncIterator[SyncMessage], telling: _Telling) -> None:
+        self._telling = telling
         self._queue: asyncio.Queue[SyncMessage | _Look | Exception | None] = asyncio.Queue(limits.SYNC_INBOX_MAX)
         self._changed = False
         self._reader = asyncio.create_task(self._read(messages))
@@ -199,6 +240,7 @@ class _Inbox:
     def hurry(self) -> None:
         """Something about the agent may have changed."""
         self._changed = True
+        self._telling.begin(self)
         self._wake()
 
     def take_change(self) -> bool:
@@ -206,8 +248,14 @@ class _Inbox:
         changed, self._changed = self._changed, False
         return changed
 
+    def settle(self) -> None:
+        """What had changed is told."""
+        if not self._changed:
+            self._telling.end(self)
+
     async def close(self) -> None:
         """Stop the reader and the timer."""
+        self._telling.end(self)
         self._timer.cancel()
         self._reader.cancel()
         await asyncio.wait([self._reader])
@@ -225,6 +273,7 @@ class _Inbox:
         cause: Exception | None = None
         try:
             async for message in messages:
+                await self._telling.wait()
                 await self._queue.put(message)
         except Exception as error:  # noqa: BLE001 - raised where the stream is answered
             cause = error

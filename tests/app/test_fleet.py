@@ -72,12 +72,14 @@ class Line:
     """One agent's stream: `say` and `hear`."""
 
     fleet: Fleet
+    agent_id: AgentId = ST_1
     certificate_expire_seconds: float = 1000.0
     spoken: asyncio.Queue[SyncMessage | Exception | None] = field(default_factory=asyncio.Queue)
 
     def __post_init__(self) -> None:
         expire_time = NOW + timedelta(seconds=self.certificate_expire_seconds)
-        self.answers = self.fleet.sync(make_certificate(expire_time=expire_time), self._messages())
+        certificate = make_certificate(agent_id=self.agent_id, expire_time=expire_time)
+        self.answers = self.fleet.sync(certificate, self._messages())
 
     def say(self, generation: int = 0, **changes: object) -> None:
         observed = ObservedState(generation=generation, **changes)  # type: ignore[arg-type]
@@ -424,3 +426,80 @@ async def test_a_read_begins_after_its_caller_asked(world: World) -> None:
     assert late is not None
     assert late.generation == 1
     await early
+
+
+@pytest.fixture
+async def lines(world: World) -> AsyncIterator[list[Line]]:
+    """Three agents that were answered once."""
+    lines = [Line(world.fleet, agent_id=AgentId(f"st-{number}")) for number in (1, 2, 3)]
+    for line in lines:
+        line.say()
+        await line.hear()
+    yield lines
+    for line in lines:
+        await line.answers.aclose()
+
+
+@pytest.fixture
+async def report(world: World, lines: list[Line], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncio.Task[None]]:
+    """That of the third, which comes while two streams have a change to tell that nobody fetches."""
+    monkeypatch.setattr(limits, "TELLING_STREAMS_MIN", 2)
+    monkeypatch.setattr(limits, "TELLING_SECONDS_MAX", 1.0)
+    world.notices.desired_changed([ST_1, AgentId("st-2")])
+    lines[2].say(generation=7)
+    report = asyncio.create_task(take(lines[2]))
+    yield report
+    report.cancel()
+
+
+async def take(line: Line) -> None:
+    await line.hear()
+
+
+async def go_on(line: Line, following: asyncio.TaskGroup) -> None:
+    """What a server does: it asks for the next answer as soon as it has sent one."""
+    following.create_task(take(line))
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_what_agents_report_waits_until_a_change_is_told(
+    world: World, lines: list[Line], report: asyncio.Task[None]
+) -> None:
+    taken = world.fleet.messages
+    async with asyncio.timeout(limits.TELLING_SECONDS_MAX / 2), asyncio.TaskGroup() as following:
+        await go_on(lines[0], following)
+        assert (report.done(), world.fleet.messages) == (False, taken), "the second has told nothing yet"
+        await go_on(lines[1], following)
+        await report
+        assert world.fleet.messages == taken + 1
+        for line in lines[:2]:
+            line.spoken.put_nowait(SyncMessage(observed=ObservedState()))
+
+
+async def test_a_stream_that_ends_holds_up_no_report(
+    world: World, lines: list[Line], report: asyncio.Task[None]
+) -> None:
+    taken = world.fleet.messages
+    for line in lines[:2]:
+        assert not report.done()
+        await line.answers.aclose()
+    async with asyncio.timeout(limits.TELLING_SECONDS_MAX / 2):
+        await report
+    assert world.fleet.messages == taken + 1
+
+
+async def test_a_stream_that_stalls_holds_up_reports_for_a_moment_only(
+    lines: list[Line], report: asyncio.Task[None]
+) -> None:
+    begin = asyncio.get_running_loop().time()
+    async with asyncio.timeout(limits.TELLING_SECONDS_MAX + 5):
+        await report
+    assert asyncio.get_running_loop().time() - begin >= limits.TELLING_SECONDS_MAX * 0.9
+
+
+async def test_a_few_that_are_told_hold_up_no_report(world: World, lines: list[Line]) -> None:
+    world.notices.desired_changed([ST_1, AgentId("st-2")])
+    lines[2].say(generation=7)
+    async with asyncio.timeout(limits.TELLING_SECONDS_MAX / 2):
+        await lines[2].hear()
