@@ -20,7 +20,7 @@ from examples.solar.fleet import run as run_command
 from tests.bench.missing import MissingToolError
 from tests.bench.report import Row, against, alone, compare, publish
 from tests.bench.serving_models import HINT, PRECISION, BenchModel, fetch_models, run_benchmark_app
-from tests.bench.serving_peers import triton
+from tests.bench.serving_peers import bare_server, triton
 from tests.bench.serving_swaps import restart_rows, swap_rows
 from tests.support.agent_process import AgentProcess
 from tests.support.line import Line
@@ -71,12 +71,14 @@ def ask(served: Served, model: BenchModel, mode: str, *, seconds: float) -> Aske
 
 
 def model_rows(model: BenchModel, agent: Served, folder: Path, *, rounds: int, seconds: float) -> list[Row]:
-    """The agent in every mode, and the peer over gRPC, each beside benchmark_app of the same round."""
-    bare, asked, peer = [], {mode: list[Asked]() for mode in MODES}, list[Asked]()
+    """The agent in every mode, grpcio alone and the peer over gRPC, each beside benchmark_app of the same round."""
+    bare, asked, peer, floor = [], {mode: list[Asked]() for mode in MODES}, list[Asked](), list[Asked]()
     for _ in range(rounds):
         bare.append(run_benchmark_app(model, seconds=seconds))
         for mode in MODES:
             asked[mode].append(ask(agent, model, mode, seconds=seconds))
+        with _floor(model) as served:
+            floor.append(ask(served, model, "grpc", seconds=seconds))
         try:
             with _peer(model, folder) as served:
                 peer.append(ask(served, model, "grpc", seconds=seconds))
@@ -90,6 +92,7 @@ def model_rows(model: BenchModel, agent: Served, folder: Path, *, rounds: int, s
         cpu_ms = statistics.median(each.server_cpu_ms for each in found)
         rows.append(against(f"{model.name}/{mode}, server CPU a request", cpu_ms, "ms", bare_cpu_ms))
         rows.append(alone(f"{model.name}/{mode}, p99", statistics.median(each.p99_ms for each in found), "ms"))
+    rows.append(compare(f"{model.name}/grpcio alone", [each.per_second for each in floor], "1/s", rates))
     if peer:
         theirs = [each.per_second for each in peer]
         rows.append(compare(f"{model.name}/triton-grpc", theirs, "1/s", rates))
@@ -133,6 +136,13 @@ def deploy(line: Line, model: str) -> None:
     how = ["--hint", HINT, "--precision", PRECISION, "--sample-budget", "0"]
     done = line.lineside("deployments", "create", model, *where, *how)
     assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def _floor(model: BenchModel) -> Iterator[Served]:
+    with bare_server(model) as (address, number):
+        process = psutil.Process(number)
+        yield Served(endpoints={"grpc": address}, processes=lambda: [process])
 
 
 @contextmanager

@@ -1,9 +1,11 @@
-"""Real Triton beside us: the same model, the same OpenVINO, asked by the same load generator.
+"""Who stands beside us: real Triton, and grpcio alone. The same model, the same OpenVINO, the same load generator.
 
 The package nvidia-pytriton carries Triton's binary with its Python backend; a model of that backend calls OpenVINO.
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +59,18 @@ def triton(model: BenchModel, folder: Path) -> Iterator[str]:
         raise MissingToolError(f"Triton: {error}") from error
     with running_triton(folder, python=python, write_models=lambda models: _write(models, model)) as server:
         yield server.grpc_url
+
+
+@contextmanager
+def bare_server(model: BenchModel) -> Iterator[tuple[str, int]]:
+    """The address of `bare_server` in a process of its own, and the process."""
+    command = [sys.executable, "-m", "tests.bench.bare_server", "--model", str(model.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip(), process.pid
+        finally:
+            process.kill()
 
 
 def _write(models: Path, model: BenchModel) -> None:
