@@ -90,6 +90,8 @@ VERSIONS_CACHED_MAX = 1_000
 """A version's manifest is some kilobytes a gigabyte of weights."""
 SLOT_MESSAGES_CACHED_MAX = 1_000
 """Desired slots as they are told; a fleet has some for each deployment."""
+SLOT_TEXTS_CACHED_MAX = 16_384
+"""Agents whose observed slots are kept as they are written, some kB each: more than one controller's."""
 OBSERVED_SLOTS_MAX = 256
 OBSERVED_CONDITIONS_MAX = 64
 DEVICES_MAX = 64

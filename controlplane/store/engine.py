@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from controlplane import limits
 from controlplane.domain.errors import FieldInvalidError, StorageError
+from controlplane.store.mapping.values import encode_json
 
 _BEGIN_OPTION = "lineside_begin"
 
@@ -95,6 +96,7 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
         url.set(drivername="sqlite+aiosqlite"),
         pool_size=limits.DATABASE_CONNECTIONS_MAX,
         max_overflow=0,
+        json_serializer=encode_json,
         pool_timeout=limits.DATABASE_WAIT_SECONDS,
         connect_args=_sqlite_connect_args(),
     )
@@ -116,6 +118,7 @@ def _postgresql_engine(url: URL) -> AsyncEngine:
         url.set(drivername="postgresql+psycopg"),
         pool_size=limits.DATABASE_CONNECTIONS_MAX,
         max_overflow=0,
+        json_serializer=encode_json,
         pool_timeout=limits.DATABASE_WAIT_SECONDS,
         # A restarted server is found out before a use case is, for 0.1 ms a transaction.
         pool_pre_ping=True,

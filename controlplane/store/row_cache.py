@@ -16,6 +16,7 @@ from controlplane.domain.assignment import DesiredState
 from controlplane.domain.ids import AgentId, RolloutId
 from controlplane.domain.inventory import AgentRecord
 from controlplane.domain.rollout import Rollout
+from controlplane.store.mapping.inventory import SlotTexts
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -78,6 +79,8 @@ class FleetCache:
         self.desired: RowCache[AgentId, DesiredState] = RowCache(committed.desired if committed else None)
         self.active: RowCache[RolloutId, Rollout] = RowCache(committed.active if committed else None)
         """Rollouts that are active: each names every agent of its waves."""
+        self.slot_texts: SlotTexts = committed.slot_texts if committed else SlotTexts()
+        """The same for everybody: what a text says does not depend on what is stored."""
 
     def for_writer(self) -> "FleetCache":
         """A view for one write transaction; `publish` it after the commit."""

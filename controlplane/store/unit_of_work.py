@@ -41,7 +41,7 @@ class SqlUnitOfWork:
 
     def __init__(self, transaction: Transaction, cache: FleetCache) -> None:
         self.models = SqlModelRepository(transaction)
-        self.agents = SqlAgentRepository(transaction, cache.records)
+        self.agents = SqlAgentRepository(transaction, cache.records, cache.slot_texts)
         self.certificates = SqlCertificateRepository(transaction)
         self.tokens = SqlTokenRepository(transaction)
         self.deployments = SqlDeploymentRepository(transaction)

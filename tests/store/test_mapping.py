@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from controlplane.domain.deployment import Deployment, RedactedRegion, RuntimePo
 from controlplane.domain.evidence import EvidenceBatch, Histogram, LabelScore, LatencySketch, MetricWindow, Result
 from controlplane.domain.gate import Evidence, GateCheck, GatePolicy, GateVerdict
 from controlplane.domain.identity import AgentCertificate, JoinToken, OperatorToken
+from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import (
     Agent,
     AgentRecord,
@@ -54,7 +56,7 @@ from controlplane.store.mapping import (
     rollout,
     sample_policy,
 )
-from controlplane.store.mapping.values import float_from_json, float_to_json
+from controlplane.store.mapping.values import EncodedJson, encode_json, float_from_json, float_to_json
 from tests.support.factories import after_seconds, digest_of, make_rollout, make_wave
 
 text = st.text(max_size=8)
@@ -223,10 +225,13 @@ def stored(table: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
     counted = {tables.result: {"arrival"}, tables.observation: {"change"}}.get(table, set())
     given = {column.name for column in table.columns} - counted
     assert set(row) == given
-    return {
-        name: json.loads(json.dumps(value, allow_nan=False)) if isinstance(table.c[name].type, sa.JSON) else value
-        for name, value in row.items()
-    }
+    return {name: read_json(value) if isinstance(table.c[name].type, sa.JSON) else value for name, value in row.items()}
+
+
+def read_json(value: Any) -> Any:
+    text = value.text if isinstance(value, EncodedJson) else json.dumps(value, allow_nan=False)
+    assert encode_json(value) == text
+    return json.loads(text, parse_constant=pytest.fail)
 
 
 @given(st.builds(Model, create_time=times))
@@ -251,7 +256,11 @@ def test_agent_records(agent: Agent, observation: Observation | None, expire_tim
     row = stored(tables.agent, inventory.agent_to_row(agent))
     assert inventory.agent_from_row(row) == agent
     unheard = dict.fromkeys(("observed", "receive_time", "host", "devices"))
-    heard = unheard if observation is None else stored(tables.observation, inventory.observation_to_row(observation))
+    heard = (
+        unheard
+        if observation is None
+        else stored(tables.observation, inventory.observation_to_row(observation, inventory.SlotTexts()))
+    )
     joined = {**heard, **row, "desired_generation": 3, "certificate_expire_time": expire_time}
     record = inventory.record_from_row(joined)
     assert record.agent == agent
@@ -260,6 +269,18 @@ def test_agent_records(agent: Agent, observation: Observation | None, expire_tim
     if observation is not None:
         assert isinstance(record, AgentRecord)
         assert inventory.observation_from_row({**heard, "agent_id": observation.agent_id}) == observation
+
+
+@given(st.lists(observations, min_size=2, max_size=4))
+def test_what_an_agent_says_next_is_written_as_it_says_it(said: list[Observation]) -> None:
+    texts = inventory.SlotTexts()
+    for observation in (*said, *said):
+        one = replace(observation, agent_id=AgentId("st-1"))
+        row = stored(tables.observation, inventory.observation_to_row(one, texts))
+        assert inventory.observation_from_row(row) == one
+        again = replace(one, observed=replace(one.observed, generation=7))
+        row = stored(tables.observation, inventory.observation_to_row(again, texts))
+        assert inventory.observation_from_row(row) == again
 
 
 @given(st.builds(JoinToken, create_time=times, expire_time=times, labels=texts))

@@ -1,8 +1,10 @@
 """Agents and what was last heard of them."""
 
+import json
 from types import MappingProxyType
 from typing import Any
 
+from controlplane import limits
 from controlplane.domain.ids import AgentId, ModelId
 from controlplane.domain.inventory import (
     Agent,
@@ -21,6 +23,7 @@ from controlplane.domain.inventory import (
 )
 from controlplane.store.mapping.condition import condition_from_json, condition_to_json
 from controlplane.store.mapping.values import (
+    EncodedJson,
     Row,
     float_from_json,
     float_to_json,
@@ -63,11 +66,30 @@ def record_from_row(row: Row) -> AgentRecord:
     )
 
 
-def observation_to_row(observation: Observation) -> dict[str, Any]:
+class SlotTexts:
+    """The slots of agents as JSON text. An agent says the same of them again and again, each time as the same object,
+    and to write them anew costs more than all the rest of a report."""
+
+    def __init__(self) -> None:
+        self._known: dict[AgentId, tuple[tuple[ObservedSlot, ...], str]] = {}
+
+    def find(self, agent_id: AgentId, slots: tuple[ObservedSlot, ...]) -> str:
+        """Return the text of the agent's slots."""
+        known = self._known.get(agent_id)
+        if known is not None and known[0] is slots:
+            return known[1]
+        if len(self._known) >= limits.SLOT_TEXTS_CACHED_MAX:
+            self._known.clear()
+        text = json.dumps([_slot_to_json(slot) for slot in slots])
+        self._known[agent_id] = (slots, text)
+        return text
+
+
+def observation_to_row(observation: Observation, texts: SlotTexts) -> dict[str, Any]:
     """`host` and `devices` are None where the observation leaves them out."""
     return {
         "agent_id": observation.agent_id,
-        "observed": _observed_to_json(observation.observed),
+        "observed": _observed_to_json(observation, texts),
         "receive_time": observation.receive_time,
         "host": None if observation.host is None else _host_to_json(observation.host),
         "devices": None if observation.devices is None else [_device_to_json(d) for d in observation.devices],
@@ -127,11 +149,11 @@ def _device_from_json(value: Row) -> Device:
     )
 
 
-def _observed_to_json(observed: ObservedState) -> dict[str, Any]:
-    return sparse(
+def _observed_to_json(observation: Observation, texts: SlotTexts) -> EncodedJson:
+    observed = observation.observed
+    rest = sparse(
         {
             "generation": observed.generation,
-            "slots": [_slot_to_json(slot) for slot in observed.slots],
             "conditions": [condition_to_json(condition) for condition in observed.conditions],
             "agent_time": time_to_json(observed.agent_time),
             "nack_message": observed.nack_message,
@@ -140,6 +162,10 @@ def _observed_to_json(observed: ObservedState) -> dict[str, Any]:
             "sample_counts": _sample_counts_to_json(observed.sample_counts),
         }
     )
+    if not observed.slots:
+        return EncodedJson(json.dumps(rest))
+    slots = f'"slots": {texts.find(observation.agent_id, observed.slots)}'
+    return EncodedJson(f"{json.dumps(rest)[:-1]}, {slots}}}" if rest else f"{{{slots}}}")
 
 
 def _observed_from_json(value: Row) -> ObservedState:

@@ -1,13 +1,27 @@
 """Times and floats within JSON values, and the type of a row."""
 
+import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
 Row = Mapping[str, Any]
 """Column values of one row, by name; JSON columns are already parsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedJson:
+    """The value of a JSON column that is text already."""
+
+    text: str
+
+
+def encode_json(value: Any) -> str:
+    """What the engines write JSON columns with."""
+    return value.text if isinstance(value, EncodedJson) else json.dumps(value)
 
 
 def time_to_json(value: datetime | None) -> str | None:

@@ -9,7 +9,13 @@ import sqlalchemy as sa
 from controlplane import limits
 from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import Agent, AgentRecord, Observation
-from controlplane.store.mapping.inventory import agent_from_row, agent_to_row, observation_to_row, record_from_row
+from controlplane.store.mapping.inventory import (
+    SlotTexts,
+    agent_from_row,
+    agent_to_row,
+    observation_to_row,
+    record_from_row,
+)
 from controlplane.store.row_cache import RowCache
 from controlplane.store.tables import agent as agents
 from controlplane.store.tables import agent_certificate, desired_state, observation
@@ -19,9 +25,10 @@ from controlplane.store.transaction import Transaction, batches, found
 class SqlAgentRepository:
     """The AgentRepository over SQL."""
 
-    def __init__(self, transaction: Transaction, cache: RowCache[AgentId, AgentRecord]) -> None:
+    def __init__(self, transaction: Transaction, cache: RowCache[AgentId, AgentRecord], texts: SlotTexts) -> None:
         self._transaction = transaction
         self._cache = cache
+        self._texts = texts
 
     async def add(self, agent: Agent) -> None:
         await self._transaction.add(agents, agent_to_row(agent), resource=f"agents/{agent.id}")
@@ -120,7 +127,10 @@ class SqlAgentRepository:
             },
         )
         # In one order everywhere, so that two writers of overlapping batches cannot deadlock.
-        rows = sorted(map(observation_to_row, observations), key=lambda row: row["agent_id"])
+        rows = [
+            observation_to_row(one, self._texts)
+            for one in sorted(observations, key=lambda observation: observation.agent_id)
+        ]
         await self._transaction.change(statement, rows)
         await self._keep(observations)
 
