@@ -218,6 +218,8 @@ ASSIGNED_A_TURN = 1_000
 """Agents whose desired state is found before the event loop has its turn: some 30 ms."""
 DATABASE_ROWS_A_TURN = 50
 """Rows decoded before the event loop has its turn: at some 0.1 ms an agent, 5 ms."""
+SLOT_ROWS_A_TURN = 2_000
+"""Rows of desired slots taken before the event loop has its turn: most are alike, some 5 ms."""
 MIGRATION_WAIT_SECONDS = 300.0
 """A replica waits so long for another one's migration."""
 MIGRATION_LOCK_SECONDS = 30.0

@@ -42,11 +42,11 @@ def desired_from_rows(row: Row, slot_rows: Iterable[Row]) -> DesiredState:
     return DesiredState(
         agent_id=AgentId(row["agent_id"]),
         generation=row["generation"],
-        slots=tuple(_slot_from_row(slot_row) for slot_row in slot_rows),
+        slots=tuple(slot_from_row(slot_row) for slot_row in slot_rows),
     )
 
 
-def _slot_from_row(row: Row) -> DesiredSlot:
+def slot_from_row(row: Row) -> DesiredSlot:
     return DesiredSlot(
         slot=ModelId(row["model_id"]),
         version=row["version"],

@@ -1,9 +1,9 @@
 """The desired state that each agent was last given."""
 
+import asyncio
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +11,12 @@ import sqlalchemy as sa
 from controlplane import limits
 from controlplane.domain.assignment import DesiredSlot, DesiredState
 from controlplane.domain.ids import AgentId, Digest
-from controlplane.store.mapping.assignment import desired_from_rows, desired_to_row, desired_to_slot_rows
+from controlplane.store.mapping.assignment import (
+    desired_from_rows,
+    desired_to_row,
+    desired_to_slot_rows,
+    slot_from_row,
+)
 from controlplane.store.mapping.values import Row
 from controlplane.store.row_cache import RowCache
 from controlplane.store.tables import desired_slot, desired_state, version_blob
@@ -49,21 +54,34 @@ class SqlDesiredStateRepository:
                 unknown[agent_id] = generation
         slots = await self._read_slots(tuple(unknown), everything=len(unknown) > len(rows) // 2)
         for agent_id, generation in unknown.items():
-            found = {"agent_id": agent_id, "generation": generation}
-            states[agent_id] = desired_from_rows(found, slots.get(agent_id, ()))
+            own = tuple(slots.get(agent_id, ()))
+            states[agent_id] = DesiredState(agent_id=agent_id, generation=generation, slots=own)
             self._cache.keep(agent_id, generation, states[agent_id])
         return states
 
-    async def _read_slots(self, agent_ids: Sequence[AgentId], *, everything: bool) -> Mapping[AgentId, Sequence[Row]]:
+    async def _read_slots(
+        self, agent_ids: Sequence[AgentId], *, everything: bool
+    ) -> Mapping[AgentId, Sequence[DesiredSlot]]:
         """The slots of these agents, each agent's by model. Where most of the fleet is wanted, all are read."""
-        statement = sa.select(desired_slot).order_by(desired_slot.c.agent_id, desired_slot.c.model_id)
         if everything and len(agent_ids) > limits.DATABASE_BATCH_MAX:
-            rows = list(await self._transaction.rows(statement))
+            rows = list(await self._transaction.tuples(_SELECT_SLOTS))
         else:
             rows = []
             for batch in batches(agent_ids):
-                rows += await self._transaction.rows(statement.where(desired_slot.c.agent_id.in_(batch)))
-        return {agent_id: list(own) for agent_id, own in groupby(rows, key=itemgetter("agent_id"))}
+                rows += await self._transaction.tuples(_SELECT_SLOTS.where(desired_slot.c.agent_id.in_(batch)))
+        slots: dict[AgentId, list[DesiredSlot]] = {}
+        alike: dict[tuple[Any, ...], DesiredSlot] = {}
+        for count, (agent_id, *columns) in enumerate(rows, start=1):
+            if count % limits.SLOT_ROWS_A_TURN == 0:
+                # The event loop has its turn.
+                await asyncio.sleep(0)
+            # Most agents of a deployment should run the same: what is written alike is read once.
+            written = tuple(columns)
+            slot = alike.get(written)
+            if slot is None:
+                slot = alike[written] = slot_from_row(_parse(written))
+            slots.setdefault(AgentId(agent_id), []).append(slot)
+        return slots
 
     async def find(self, agent_id: AgentId) -> DesiredState | None:
         row = await self._transaction.row(sa.select(desired_state).where(desired_state.c.agent_id == agent_id))
@@ -148,6 +166,25 @@ class SqlDesiredStateRepository:
 
 _SELECT_GENERATIONS = sa.select(desired_state.c.agent_id, desired_state.c.generation).order_by(desired_state.c.agent_id)
 """A generation rises exactly when the slots change, so it tells whether a state is known."""
+_SLOT_COLUMNS = tuple(column for column in desired_slot.c if column is not desired_slot.c.agent_id)
+_SELECT_SLOTS = sa.select(
+    desired_slot.c.agent_id,
+    *(
+        sa.cast(column, sa.Text()).label(column.name) if isinstance(column.type, sa.JSON) else column
+        for column in _SLOT_COLUMNS
+    ),
+).order_by(desired_slot.c.agent_id, desired_slot.c.model_id)
+"""JSON as it is written: to parse the policies of each agent costs more than all the rest."""
+
+
+def _parse(written: tuple[Any, ...]) -> Row:
+    """A row of _SELECT_SLOTS but for its agent, with its JSON parsed."""
+    return {
+        column.name: json.loads(value) if isinstance(column.type, sa.JSON) and value is not None else value
+        for column, value in zip(_SLOT_COLUMNS, written, strict=True)
+    }
+
+
 _DELETE_SLOT = sa.delete(desired_slot).where(
     desired_slot.c.agent_id == sa.bindparam("agent"), desired_slot.c.model_id == sa.bindparam("model")
 )
