@@ -3,7 +3,8 @@
 Rules kept here:
 - An answer never waits: `offer` hands over what is there already and never blocks on the candidate, and an input is run
   only while nobody waits for an answer. What finds no room is counted as skipped.
-- The run ends by itself with enough comparisons, or when the serving version has become too slow beside it.
+- The run ends by itself with enough comparisons, when the serving version has become too slow beside it, or when the
+  candidate hangs.
 - The candidate's memory is freed when the run ends, however it ends.
 """
 
@@ -20,7 +21,7 @@ from agent import limits
 from agent.app.ports import Clock, ComparisonLog, LoadedModel, SampleOffers, Tensor
 from agent.app.readings import labels_of_items
 from agent.app.traffic import Traffic
-from agent.domain.errors import RequestError, StateError
+from agent.domain.errors import DeviceHungError, RequestError, StateError
 from agent.domain.interpretation import reading_of
 from agent.domain.result import LabelScore, Result
 from agent.domain.shadow import ShadowPair, compare, p99_exceeds
@@ -182,7 +183,11 @@ class ShadowRunner:
             if self._ending.is_set():
                 return
             begun_seconds = self._clock.monotonic()
-            rows = self._judge(offered)
+            try:
+                rows = self._judge(offered)
+            except DeviceHungError as error:  # another input would wait as long, and each keeps a thread of the device
+                self._settle(ShadowState.FAILED, f"the candidate hangs: {error.message}; publish a mended version")
+                return
             latency_us = round((self._clock.monotonic() - begun_seconds) * 1e6)
         comparisons = tuple(
             compare(
@@ -205,9 +210,13 @@ class ShadowRunner:
         self._count_skipped()
 
     def _judge(self, offered: _Input) -> Sequence[tuple[LabelScore, ...] | None]:
-        """The candidate's labels of each item; None for those on which it failed."""
+        """The candidate's labels of each item; None for those on which it failed. Raises DeviceHungError."""
         try:
-            outputs = self._loaded.infer(offered.arrays)
+            outputs = self._loaded.infer(
+                offered.arrays, answer_seconds_max=limits.HANG_FIRST_SECONDS_MIN * len(offered.results)
+            )
+        except DeviceHungError:
+            raise
         except RequestError as error:
             _log.debug("shadow_inference_failed", slot=self._candidate.slot, error=str(error))
             return [None] * len(offered.results)

@@ -13,6 +13,7 @@ from agent.app.shadow_runner import ShadowRunner
 from agent.app.shadowing import Shadows
 from agent.app.tensors import InputTensor
 from agent.app.traffic import Traffic
+from agent.domain.errors import DeviceHungError
 from agent.domain.reconcile import candidate_slot
 from agent.domain.slot import CandidateVersion, DesiredSlot, ShadowRun, ShadowState
 from tests.agent.storage.test_result_log import result
@@ -95,6 +96,23 @@ def test_a_run_is_complete_after_enough_comparisons_and_frees_the_candidate(lane
     assert first.score_distance == pytest.approx(0.7)
     runner.offer(INPUT, [result()])
     assert len(lane.comparisons.comparisons) == 3
+
+
+def test_a_candidate_that_hangs_ends_the_run_and_says_so(lane: Lane) -> None:
+    """It would keep the run, and the rollout that waits for it, for ever."""
+
+    class Hanging(FakeModel):
+        def infer(self, inputs: Mapping[str, Tensor], **bounds: object) -> Mapping[str, Tensor]:
+            assert bounds["answer_seconds_max"], "nobody would ever look"
+            raise DeviceHungError(f"no answer from FAKE within {bounds['answer_seconds_max']:g} s")
+
+    model = Hanging()
+    runner = lane.run(model)
+    runner.offer(INPUT, [result()])
+    assert lane.ended.wait(WAIT_SECONDS)
+    runner.end()
+    assert (runner.state, runner.compared, model.closed) == (ShadowState.FAILED, 0, 1)
+    assert runner.message == "the candidate hangs: no answer from FAKE within 30 s; publish a mended version"
 
 
 def test_what_finds_no_room_is_skipped_and_counted(lane: Lane) -> None:
