@@ -77,8 +77,8 @@ OBSERVATION_ROWS_MAX = 1_000
 """A commit a report would let a database do 1,000 a second; 1,000 a commit lets it do 40,000."""
 TELLING_STREAMS_MIN = 100
 """Streams that have a change to tell at one time, from which on reports wait: fewer are told within milliseconds."""
-TELLING_SECONDS_MAX = 2.0
-"""For so long reports wait for a change that is told to many: some 10,000 agents are told by then. Far less than the
+TELLING_SECONDS_MAX = 3.0
+"""For so long reports wait for a change that is told to many: most of 10,000 agents are told by then. Far less than the
 silence after which an agent counts as disconnected."""
 DESIRED_AGE_SECONDS = 30.0
 """A stream looks for itself that often, should a notice have been lost or the change made elsewhere."""

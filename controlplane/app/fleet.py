@@ -14,9 +14,10 @@ Rules kept:
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from controlplane import limits
 from controlplane.app.desired import DesiredStates, ResolvedState
@@ -28,6 +29,9 @@ from controlplane.domain.assignment import DesiredState
 from controlplane.domain.identity import AgentCertificate
 from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import Device, Host, Observation, ObservedSlot, ObservedState, SlotState
+
+R = TypeVar("R")
+"""A request as it comes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +78,14 @@ class Fleet:
         self.answers = 0
 
     async def sync(
-        self, certificate: AgentCertificate, messages: AsyncIterator[SyncMessage]
+        self, certificate: AgentCertificate, requests: AsyncIterator[R], read: Callable[[R], SyncMessage]
     ) -> AsyncGenerator[SyncAnswer, None]:
-        """Answer the messages of one stream until they end. Raises ForbiddenError (AGENT_REVOKED),
-        CredentialError (CERTIFICATE_INVALID), and what `messages` raises."""
+        """Answer what one stream says until it ends; `read` makes a message of a request once its turn has come.
+        Raises ForbiddenError (AGENT_REVOKED), CredentialError (CERTIFICATE_INVALID), and what `requests` and `read`
+        raise."""
         session = _Session(agent_id=certificate.agent_id)
         self.streams += 1
-        inbox = _Inbox(messages, self._telling)
+        inbox = _Inbox(requests, read, self._telling)
         try:
             with self._notices.on_agent(certificate.agent_id, inbox.hurry):
                 while (arrival := await inbox.take()) is not None:
@@ -221,11 +226,11 @@ class _Inbox:
     """Messages of one stream, and what else wakes it. A full queue stops the reading of messages, and so, by HTTP/2's
     flow control, an agent that talks faster than it is answered."""
 
-    def __init__(self, messages: AsyncIterator[SyncMessage], telling: _Telling) -> None:
+    def __init__(self, requests: AsyncIterator[R], read: Callable[[R], SyncMessage], telling: _Telling) -> None:
         self._telling = telling
         self._queue: asyncio.Queue[SyncMessage | _Look | Exception | None] = asyncio.Queue(limits.SYNC_INBOX_MAX)
         self._changed = False
-        self._reader = asyncio.create_task(self._read(messages))
+        self._reader = asyncio.create_task(self._read(requests, read))
         # One timer a stream: a timeout for each wait would cost more than the rest of the wait.
         self._timer = asyncio.get_running_loop().call_later(limits.DESIRED_AGE_SECONDS, self._look)
 
@@ -269,12 +274,12 @@ class _Inbox:
         if self._queue.empty():
             self._queue.put_nowait(_LOOK)
 
-    async def _read(self, messages: AsyncIterator[SyncMessage]) -> None:
+    async def _read(self, requests: AsyncIterator[R], read: Callable[[R], SyncMessage]) -> None:
         cause: Exception | None = None
         try:
-            async for message in messages:
+            async for request in requests:
                 await self._telling.wait()
-                await self._queue.put(message)
+                await self._queue.put(read(request))
         except Exception as error:  # noqa: BLE001 - raised where the stream is answered
             cause = error
         await self._queue.put(cause)

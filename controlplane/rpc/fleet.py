@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from lineside.v1 import endpoints_pb2, fleet_service_pb2, fleet_service_pb2_grpc
 
@@ -34,9 +35,9 @@ class FleetServicer(fleet_service_pb2_grpc.FleetServiceServicer):
         self, request_iterator: AsyncIterator[fleet_service_pb2.SyncRequest], context: Context
     ) -> AsyncIterator[fleet_service_pb2.SyncResponse]:
         reader = ObservedStateReader()
-        messages = (_message_from_proto(request, reader) async for request in request_iterator)
+        read = partial(_message_from_proto, reader=reader)
         endpoints: endpoints_pb2.Endpoints | None = self._endpoints
-        async with aclosing(self._fleet.sync(current_certificate(), messages)) as answers:
+        async with aclosing(self._fleet.sync(current_certificate(), request_iterator, read)) as answers:
             async for answer in answers:
                 yield self._answer_to_proto(answer, endpoints)
                 endpoints = None

@@ -79,7 +79,7 @@ class Line:
     def __post_init__(self) -> None:
         expire_time = NOW + timedelta(seconds=self.certificate_expire_seconds)
         certificate = make_certificate(agent_id=self.agent_id, expire_time=expire_time)
-        self.answers = self.fleet.sync(certificate, self._messages())
+        self.answers = self.fleet.sync(certificate, self._messages(), lambda message: message)
 
     def say(self, generation: int = 0, **changes: object) -> None:
         observed = ObservedState(generation=generation, **changes)  # type: ignore[arg-type]
