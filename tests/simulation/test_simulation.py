@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.app.rollout_steps import RolloutSteps, look
+from controlplane.app.rollout_steps import RolloutSteps
 from controlplane.app.rollouts import Arrangement
 from controlplane.domain import rollout_commands
 from controlplane.domain.assignment import DesiredState, Place
@@ -121,8 +121,11 @@ async def _release_while_paused(self: Any, uow: Any, scene: Any, rollout: Rollou
     return replace(decision, rollout=replace(after, waves=waves))
 
 
-def _look_at_open_windows(rollout: Rollout, sight: Any) -> Mapping[AgentId, Any]:
-    return {agent: replace(view, swap_open=True) for agent, view in look(rollout, sight).items()}
+_LOOK = RolloutSteps.look
+
+
+def _look_at_open_windows(self: RolloutSteps, rollout: Rollout, sight: Any) -> Mapping[AgentId, Any]:
+    return {agent: replace(view, swap_open=True) for agent, view in _LOOK(self, rollout, sight).items()}
 
 
 def _always_queue(_when: Any, unended: Any, _deployment: Any) -> Arrangement:
@@ -188,7 +191,7 @@ BUGS: dict[str, tuple[Patches, str]] = {
         "start window",
     ),
     "an agent is released at any time": (
-        {"controlplane.app.rollout_steps.look": _look_at_open_windows},
+        {"controlplane.app.rollout_steps.RolloutSteps.look": _look_at_open_windows},
         "swap window",
     ),
     "a paused rollout releases agents": (
@@ -212,7 +215,7 @@ BUGS: dict[str, tuple[Patches, str]] = {
         "ended",
     ),
     "an installed target is never seen": (
-        {"controlplane.domain.progress.install_state": lambda *_: Install.WAITING},
+        {"controlplane.domain.progress._install": lambda *_, **__: Install.WAITING},
         "liveness",
     ),
     "a rollout that stands still blocks the next": (
