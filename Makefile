@@ -91,6 +91,10 @@ bench-serving: $(INSTALLED) ## Images a second against benchmark_app and real Tr
 bench-samples: $(INSTALLED) ## What a label is worth by the policy that picked it; SEEDS=3 is quick; picture and numbers in .bench
 	$(BIN)/python -m tests.bench.sample_policies $(if $(SEEDS),--seeds $(SEEDS))
 
+.PHONY: bench-finetune
+bench-finetune: $(INSTALLED) ## What a full fine-tune gains over its head alone, with LABELS=400; fetches torch; numbers in .bench
+	$(BIN)/python -m tests.bench.fine_tune $(if $(LABELS),--labels $(LABELS)) $(if $(EPOCHS),--epochs $(EPOCHS))
+
 .PHONY: bench-lake
 bench-lake: $(INSTALLED) ## Questions over RESULTS=10000000 results, as they come and merged; numbers in .bench/lake.json
 	$(BIN)/python -m tests.bench.lake $(if $(RESULTS),--results $(RESULTS))
