@@ -288,13 +288,12 @@ class World:
             self.network.stream(agent.id, "down", lambda: self._answer(agent, desired))
 
     async def _answer(self, agent: SimulatedAgent, desired: DesiredState) -> None:
-        serving = {slot.slot: agent.serving(slot.slot) for slot in desired.slots}
-        newer = desired.generation > agent.generation and not agent.dead
-        self._begin(agent, agent.take_up(desired, self.heap.seconds))
-        for slot in desired.slots:
-            if newer and serving[slot.slot] != slot.version:
-                now = self.heap.clock.now()
-                self._truth.swaps.append(Swap(time=now, agent_id=agent.id, model_id=slot.slot, version=slot.version))
+        works = agent.take_up(desired, self.heap.seconds)
+        self._begin(agent, works)
+        for work in works:
+            if not work.prefetch:  # what failed before, and was not offered again, begins nothing
+                now, model = self.heap.clock.now(), work.slot.slot
+                self._truth.swaps.append(Swap(time=now, agent_id=agent.id, model_id=model, version=work.version))
 
     def _begin(self, agent: SimulatedAgent, works: Sequence[Work]) -> None:
         for work in works:
