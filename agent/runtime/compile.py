@@ -89,10 +89,10 @@ def _own_properties(core: ov.Core, device: str, configuration: Configuration) ->
 
 
 def request_count(compiled: Any) -> int:
-    """InferRequests that keep the device busy, within our bound: as many as run at once, and as many again. Those wait
-    within OpenVINO, so that a stream that is done goes on at once and not when a thread of ours has the interpreter."""
+    """InferRequests that keep the device busy, within our bound. No more than run at once: what waits within OpenVINO
+    behind an inference that hangs would be lost with it, and nobody could tell the one from the other."""
     optimal = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-    return max(1, min(2 * optimal, limits.INFER_REQUESTS_MAX))
+    return max(1, min(optimal, limits.INFER_REQUESTS_MAX))
 
 
 def matched_indices(ports: Sequence[Any], specs: Sequence[TensorSpec], kind: str) -> Mapping[str, int]:
