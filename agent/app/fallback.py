@@ -121,7 +121,9 @@ class FallbackModel:
             raise _LostError(RequestError(hangs.message, remedy=hangs.remedy, reason=hangs.reason))
         shape = _shape(inputs)
         familiar_seconds = self._familiar.get(shape)
-        seconds = answer_seconds_max or familiar_seconds or self._hang_seconds(shape, limits.HANG_FIRST_SECONDS_MIN)
+        seconds = familiar_seconds if answer_seconds_max is None else answer_seconds_max
+        if seconds is None:
+            seconds = self._hang_seconds(shape, limits.HANG_FIRST_SECONDS_MIN)
         try:
             outputs = self._loaded.infer(inputs, begin_seconds=begin_seconds, answer_seconds_max=seconds)
         except DeviceHungError as error:

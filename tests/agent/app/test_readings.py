@@ -1,6 +1,7 @@
 """Long rows, as numpy reads them, against the domain's rules in plain Python."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,8 +35,17 @@ def test_long_rows_say_what_the_rules_say(
         assert [each.label for each in told] == [each.label for each in expected]
 
 
-def test_of_equal_scores_the_first_come_first() -> None:
-    row = np.zeros(100)
+@given(row=_LOGITS | _TIED | _BROKEN, scoring=st.sampled_from(Scoring))
+def test_rows_are_read_alike_in_the_precision_that_models_have(row: list[float], scoring: Scoring) -> None:
+    reading = Reading(output="scores", scoring=scoring, labels=())
+    told = interpret_long(reading, np.array(row, np.float32), labels_max=5)
+    expected = interpret(reading, row, labels_max=5)
+    assert [each.score for each in told] == pytest.approx([each.score for each in expected], rel=1e-5, abs=1e-30)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_of_equal_scores_the_first_come_first(dtype: npt.DTypeLike) -> None:
+    row = np.zeros(100, dtype)
     row[[90, 7, 40]] = 3.0
     reading = Reading(output="scores", scoring=Scoring.EXCLUSIVE, labels=())
     assert [each.label for each in interpret_long(reading, row, labels_max=5)] == ["7", "40", "90", "0", "1"]
