@@ -55,6 +55,7 @@ from controlplane.app.revocations import Revocations
 from controlplane.app.rollout_ticks import RolloutTicks
 from controlplane.app.rollouts import Rollouts
 from controlplane.app.samples import Samples
+from controlplane.app.telling import Telling
 from controlplane.app.tokens import JoinTokens
 from controlplane.artifacts.blob_store import open_blob_store
 from controlplane.artifacts.object_store import open_object_store
@@ -119,6 +120,7 @@ class Parts:
     convergence: Convergence
     observations: Observations
     enrollment: Enrollment
+    telling: Telling
     fleet: Fleet
     rollouts: Rollouts
     leadership: Leadership
@@ -144,7 +146,7 @@ def compose(settings: Settings, *, measure: bool = False) -> Parts:
     """Put the control process together; with `measure` every transaction is timed. Nothing listens and nothing runs
     yet; the database is migrated and the keys exist. Raises StorageError and FieldInvalidError."""
     clear_workspace(settings.work_dir)
-    clock, ids, notices = SystemClock(), SystemIds(), Notices()
+    clock, ids, notices, telling = SystemClock(), SystemIds(), Notices(), Telling()
     authority = LocalAuthority(settings.pki_dir, agent_certificate_ttl=settings.agent_certificate_ttl)
     database = open_store(settings.database_url)
     meter = Meter(silent_seconds_max=silent_seconds_max(settings))
@@ -190,14 +192,23 @@ def compose(settings: Settings, *, measure: bool = False) -> Parts:
         convergence=convergence,
         observations=observations,
         enrollment=Enrollment(store=store, clock=clock, ids=ids, authority=authority, notifier=notices),
+        telling=telling,
         fleet=Fleet(
             clock=clock,
             notices=notices,
             observations=observations,
             desired_states=DesiredStates(store=store),
             revocations=revocations,
+            telling=telling,
         ),
-        rollouts=Rollouts(store=store, clock=clock, ids=ids, notices=notices, silent_seconds_max=silence),
+        rollouts=Rollouts(
+            store=store,
+            clock=clock,
+            ids=ids,
+            notices=notices,
+            silent_seconds_max=silence,
+            deciding=telling.deciding,
+        ),
         leadership=leadership,
         led_convergence=Convergence(store=fenced, notifier=notices, see=meter.see),
         led_drift=DriftTicks(store=fenced, clock=clock, ids=ids, notifier=notices),

@@ -140,6 +140,7 @@ async def serve(settings: Settings, *, fall_back: frozenset[str], metrics: Addre
             clock=parts.clock,
             more=led_jobs(parts),
             timed=parts.meter.timed_job,
+            turn=parts.telling.wait,
         )
         stack.callback(jobs.shutdown, wait=False)
         if metrics is not None:

@@ -48,6 +48,8 @@ class SyncReply:
     """Why a desired state that came cannot be understood and is not taken up; empty when all is well."""
     controller_time: datetime | None = None
     """What the controller's clock said when it answered."""
+    report_jitter_seconds: float = 0.0
+    """Up to so long a random wait is asked for before what this changes is reported: many were told at once."""
 
 
 class SyncStream(Protocol):

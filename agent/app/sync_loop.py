@@ -76,6 +76,8 @@ class SyncLoop:
         """When the controller was last heard on the present stream; None before its first answer."""
         self._told_generation = 0
         """The highest that was told on the present stream."""
+        self._report_seconds = 0.0
+        """Nothing is reported before: many agents were told what this one was."""
         self._last_heard_seconds: float | None = None
         self._connections = 0
         self._failures = 0
@@ -114,6 +116,7 @@ class SyncLoop:
         while True:
             self._heard_seconds = None
             self._told_generation = 0
+            self._report_seconds = 0.0
             try:
                 async with self._controller.sync() as stream:
                     await self._converse(stream)
@@ -142,6 +145,8 @@ class SyncLoop:
             # A fleet that was told something together would else report together at every interval from then on.
             spread = self._rng.uniform(1 - limits.SYNC_SPREAD, 1 + limits.SYNC_SPREAD)
             await self._wakeup.wait(self._clock, self._interval_seconds * spread)
+            while (left_seconds := self._report_seconds - self._clock.monotonic()) > 0:
+                await self._wakeup.wait(self._clock, left_seconds)
 
     async def _receive_all(self, stream: SyncStream) -> None:
         while True:
@@ -176,6 +181,9 @@ class SyncLoop:
             self._conditions.set(conditions.CLOCK_PLAUSIBLE, holds=True, reason="CertificateVerified")
             for listener in tuple(self._listeners):
                 listener()
+        if reply.desired is not None:
+            jitter_seconds = min(max(reply.report_jitter_seconds, 0.0), limits.REPORT_JITTER_SECONDS_MAX)
+            self._report_seconds = self._clock.monotonic() + self._rng.uniform(0.0, jitter_seconds)
         self._settle_refusal(reply)
         if reply.desired is not None and reply.desired.generation >= self._told_generation:
             await self._executor.desire(reply.desired)

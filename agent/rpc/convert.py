@@ -97,6 +97,7 @@ def sync_reply(message: fleet_service_pb2.SyncResponse) -> SyncReply:
         sync_interval_seconds=message.sync_interval.seconds + message.sync_interval.nanos / 1e9,
         refusal=refusal,
         controller_time=_controller_time(message),
+        report_jitter_seconds=message.report_jitter.seconds + message.report_jitter.nanos / 1e9,
     )
 
 

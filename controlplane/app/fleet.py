@@ -25,6 +25,7 @@ from controlplane.app.notices import Notices
 from controlplane.app.observations import Observations
 from controlplane.app.ports import Clock
 from controlplane.app.revocations import Revocations
+from controlplane.app.telling import Telling
 from controlplane.domain.assignment import DesiredState
 from controlplane.domain.identity import AgentCertificate
 from controlplane.domain.ids import AgentId
@@ -51,6 +52,8 @@ class SyncAnswer:
     desired: ResolvedState | None
     generation: int
     controller_time: datetime
+    report_jitter_seconds: float = 0.0
+    """Up to so long the agent waits before it reports what this changes."""
 
 
 class Fleet:
@@ -64,13 +67,14 @@ class Fleet:
         observations: Observations,
         desired_states: DesiredStates,
         revocations: Revocations,
+        telling: Telling,
     ) -> None:
         self._clock = clock
         self._notices = notices
         self._observations = observations
         self._desired_states = desired_states
         self._revocations = revocations
-        self._telling = _Telling()
+        self._telling = telling
         self.streams = 0
         """Open now."""
         self.messages = 0
@@ -128,6 +132,7 @@ class Fleet:
             desired=resolved,
             generation=desired.generation if desired else 0,
             controller_time=self._clock.now(),
+            report_jitter_seconds=0.0 if resolved is None else self._telling.report_jitter_seconds,
         )
 
 
@@ -186,47 +191,11 @@ class _Look:
 _LOOK = _Look()
 
 
-class _Telling:
-    """Streams that have something to tell, and whether reports wait for them."""
-
-    def __init__(self) -> None:
-        self._streams: set[_Inbox] = set()
-        self._may_report = asyncio.Event()
-        self._may_report.set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self, stream: "_Inbox") -> None:
-        """The stream is about to tell something."""
-        self._streams.add(stream)
-        if self._timer is None and len(self._streams) >= limits.TELLING_STREAMS_MIN:
-            self._may_report.clear()
-            self._timer = asyncio.get_running_loop().call_later(limits.TELLING_SECONDS_MAX, self._let_report)
-
-    def end(self, stream: "_Inbox") -> None:
-        """It has told it, or has ended."""
-        self._streams.discard(stream)
-        if not self._streams:
-            self._let_report()
-
-    async def wait(self) -> None:
-        """Wait until reports may be taken."""
-        if not self._may_report.is_set():
-            await self._may_report.wait()
-
-    def _let_report(self) -> None:
-        """Streams that have not told it by now are waited for no longer: one may have stalled."""
-        self._streams.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._may_report.set()
-
-
 class _Inbox:
     """Messages of one stream, and what else wakes it. A full queue stops the reading of messages, and so, by HTTP/2's
     flow control, an agent that talks faster than it is answered."""
 
-    def __init__(self, requests: AsyncIterator[R], read: Callable[[R], SyncMessage], telling: _Telling) -> None:
+    def __init__(self, requests: AsyncIterator[R], read: Callable[[R], SyncMessage], telling: Telling) -> None:
         self._telling = telling
         self._queue: asyncio.Queue[SyncMessage | _Look | Exception | None] = asyncio.Queue(limits.SYNC_INBOX_MAX)
         self._changed = False

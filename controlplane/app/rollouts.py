@@ -8,6 +8,7 @@ What holds:
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -89,11 +90,14 @@ class Rollouts:
         ids: IdSource,
         notices: Notices,
         silent_seconds_max: float = limits.AGENT_SILENT_SECONDS_MAX,
+        deciding: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        """`deciding` is entered while a change is decided and announced."""
         self._store = store
         self._clock = clock
         self._ids = ids
         self._notices = notices
+        self._deciding = deciding
         self._steps = RolloutSteps(silent_seconds_max=silent_seconds_max, listening_since=clock.now())
         self._changes = RolloutChanges(clock=clock, ids=ids, notifier=notices)
 
@@ -123,8 +127,9 @@ class Rollouts:
                 )
                 return rollout, stored
 
-        rollout, stored = await retry_stale(attempt)
-        self._changes.announce(*stored)
+        with self._deciding():
+            rollout, stored = await retry_stale(attempt)
+            self._changes.announce(*stored)
         return rollout
 
     async def get(self, rollout_id: RolloutId) -> Rollout:
@@ -258,8 +263,9 @@ class Rollouts:
                     await _check_last_succeeded(uow, rollout)
                 return await self._changes.store(uow, rollout, decision, now)
 
-        stored = await (retry_stale(attempt) if revision is None else attempt())
-        self._changes.announce(stored)
+        with self._deciding():
+            stored = await (retry_stale(attempt) if revision is None else attempt())
+            self._changes.announce(stored)
         return stored.rollout
 
 

@@ -23,6 +23,10 @@ from controlplane.app.rollout_ticks import RolloutTicks
 Work = Callable[[], Awaitable[object]]
 
 
+async def _at_once() -> None:
+    """Wait for nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One use case, called at an interval."""
@@ -40,11 +44,12 @@ def start_jobs(
     clock: Clock,
     more: Iterable[Job] = (),
     timed: Callable[[str, Work], Work] = lambda _, work: work,
+    turn: Work = _at_once,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIOScheduler:
     """Start the jobs on the running event loop and return their scheduler; end them with `shutdown(wait=False)`.
     `rollouts`, `convergence` and the work of `more` write behind the fence of `leadership`;
-    `timed` gives back a job's work with whatever measures it around it.
+    `timed` gives back a job's work with whatever measures it around it; each run first waits for `turn`.
 
     A job never overlaps itself, ticks that fell due meanwhile are made up by one, and one that took long rests
     accordingly (JOB_RESTS).
@@ -57,7 +62,7 @@ def start_jobs(
     )
 
     def add(name: str, work: Work, *, seconds: float) -> None:
-        job = partial(leadership.while_leading, rested(timed(name, work), monotonic))
+        job = after(turn, partial(leadership.while_leading, rested(timed(name, work), monotonic)))
         scheduler.add_job(job, "interval", seconds=seconds, id=name, name=name)
 
     add("rollouts", lambda: rollouts.tick(clock.now()), seconds=limits.ROLLOUT_TICK_SECONDS)
@@ -66,6 +71,16 @@ def start_jobs(
         add(job.name, job.work, seconds=job.seconds)
     scheduler.start()
     return scheduler
+
+
+def after(turn: Work, work: Work) -> Work:
+    """The work, once `turn` has come."""
+
+    async def run() -> object:
+        await turn()
+        return await work()
+
+    return run
 
 
 def rested(work: Work, monotonic: Callable[[], float]) -> Work:

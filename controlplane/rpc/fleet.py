@@ -61,6 +61,7 @@ class FleetServicer(fleet_service_pb2_grpc.FleetServiceServicer):
             endpoints=endpoints,
             controller_time=time_to_proto(answer.controller_time),
             generation=answer.generation,
+            report_jitter=seconds_to_proto(answer.report_jitter_seconds) if answer.report_jitter_seconds else None,
         )
 
 

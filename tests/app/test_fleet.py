@@ -15,6 +15,7 @@ from controlplane.app.fleet import Fleet, SyncAnswer, SyncMessage
 from controlplane.app.notices import Notices
 from controlplane.app.observations import Observations
 from controlplane.app.revocations import Revocations
+from controlplane.app.telling import Telling
 from controlplane.domain.errors import CredentialError, FieldInvalidError, ForbiddenError, Reason, StorageError
 from controlplane.domain.ids import AgentId
 from controlplane.domain.inventory import ObservedState, SlotState
@@ -103,6 +104,7 @@ class World:
     store: WatchedStore = field(default_factory=WatchedStore)
     clock: VirtualClock = field(default_factory=VirtualClock)
     notices: Notices = field(default_factory=Notices)
+    telling: Telling = field(default_factory=Telling)
 
     def __post_init__(self) -> None:
         self.convergence = Convergence(store=self.store, notifier=self.notices)
@@ -115,6 +117,7 @@ class World:
             observations=self.observations,
             desired_states=self.desired_states,
             revocations=self.revocations,
+            telling=self.telling,
         )
 
     async def desire(self, generation: int) -> None:
@@ -475,6 +478,26 @@ async def test_what_agents_report_waits_until_a_change_is_told(
         assert world.fleet.messages == taken + 1
         for line in lines[:2]:
             line.spoken.put_nowait(SyncMessage(observed=ObservedState()))
+
+
+async def test_many_that_are_told_together_are_asked_to_spread_what_they_report(
+    world: World, lines: list[Line], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "TELLING_STREAMS_MIN", 2)
+    monkeypatch.setattr(limits, "TOLD_REPORTS_PER_SECOND", 4)
+    agents = [line.agent_id for line in lines]
+    async with world.store.write() as work:
+        slots = (make_desired_slot(),)
+        await work.desired.save([make_desired(agent_id=agent, generation=1, slots=slots) for agent in agents])
+    world.notices.desired_changed(agents[:1])
+    alone = await lines[0].hear()
+    lines[0].say(generation=1)
+    assert (await lines[0].hear()).desired is None
+    world.notices.desired_changed(agents[1:])
+    together = await lines[1].hear()
+    assert alone.desired is not None
+    assert together.desired is not None
+    assert (alone.report_jitter_seconds, together.report_jitter_seconds) == (0.0, 2 / 4)
 
 
 async def test_a_stream_that_ends_holds_up_no_report(

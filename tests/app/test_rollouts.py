@@ -1,14 +1,15 @@
 """Rollouts from start to end, by ticks and by hand."""
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from controlplane.app.leadership import FencedStore, Leadership
-from controlplane.app.rollouts import RolloutRequest, WhenActive
+from controlplane.app.rollouts import RolloutRequest, Rollouts, WhenActive
 from controlplane.domain.errors import DomainError, LeaseLostError, PreconditionError, Reason, StaleWriteError
 from controlplane.domain.gate import FailureAction, GatePolicy
 from controlplane.domain.ids import DeploymentId, ModelId
@@ -456,3 +457,23 @@ async def test_a_tick_ends_at_once_where_another_controller_leads() -> None:
         await fleet.tick()
     fleet.store = whole
     assert (await look(fleet, rollout)).state is RolloutState.RUNNING
+
+
+async def test_what_an_operator_decides_is_announced_before_the_deciding_ends() -> None:
+    fleet, announced = await make_fleet(), list[list[str]]()
+
+    @contextmanager
+    def deciding() -> Iterator[None]:
+        fleet.notices.rollouts.clear()
+        yield
+        announced.append(list(fleet.notices.rollouts))
+
+    rollouts = Rollouts(store=fleet.store, clock=fleet.clock, ids=fleet.ids, notices=fleet.notices, deciding=deciding)
+    strategy = RolloutStrategy(waves=parse_wave_sizes("100%"))
+    request = RolloutRequest(
+        deployment_id=DeploymentId(LINE_3), model_id=ModelId(SOLAR), target_version=2, strategy=strategy, actor=ANNA
+    )
+    rollout = await rollouts.create(request)
+    await rollouts.pause(rollout.id, actor=ANNA)
+    await rollouts.abort(rollout.id, actor=ANNA)
+    assert announced == [[rollout.id]] * 3

@@ -1,6 +1,7 @@
 """An agent at the level of the protocol: it speaks Sync as a real one does, and runs nothing.
 
-It takes up each generation at once, says so, and says again when its slots serve, which it pretends after a delay.
+It takes up each generation at once, says so as soon as it may, and says again when its slots serve, which it pretends
+after a delay.
 """
 
 import asyncio
@@ -203,9 +204,10 @@ class ProtocolAgent:
             self._fleet.synced_seconds = now
             self._fleet.changed.set()
         if response.HasField("desired_state"):
-            self._desire(response.desired_state, now)
+            jitter = response.report_jitter
+            self._desire(response.desired_state, now, jitter_seconds=jitter.seconds + jitter.nanos / 1e9)
 
-    def _desire(self, desired: slot_pb2.DesiredState, now: float) -> None:
+    def _desire(self, desired: slot_pb2.DesiredState, now: float, *, jitter_seconds: float) -> None:
         awaited = self._fleet.awaited
         if any((slot.slot, slot.model_version) == awaited for slot in desired.slots):
             self._fleet.told.setdefault(self.index, now)
@@ -217,9 +219,13 @@ class ProtocolAgent:
         slots = [_take_up(wanted, served.get(wanted.slot)) for wanted in desired.slots]
         del self._state.slots[:]
         self._state.slots.extend(slots)
-        self._send()
-        seconds = self._fleet.rng.uniform(*INSTALL_SECONDS)
-        self._timers.append(asyncio.get_running_loop().call_later(seconds, self._serve))
+        rng, loop = self._fleet.rng, asyncio.get_running_loop()
+        report_seconds, serve_seconds = rng.uniform(0.0, jitter_seconds), rng.uniform(*INSTALL_SECONDS)
+        if not report_seconds:
+            self._send()
+        elif report_seconds < serve_seconds:
+            self._timers.append(loop.call_later(report_seconds, self._send))
+        self._timers.append(loop.call_later(max(report_seconds, serve_seconds), self._serve))
 
     def _serve(self) -> None:
         """Whatever was being prepared answers now."""

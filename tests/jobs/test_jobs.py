@@ -1,5 +1,6 @@
 """The scheduler calls the use cases while this controller leads, and remembers nothing."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from controlplane import limits
 from controlplane.app.leadership import FencedStore, Leadership
 from controlplane.domain.rollout import RolloutState
-from controlplane.jobs import rested, start_jobs
+from controlplane.jobs import after, rested, start_jobs
 from tests.app.fleet import Fleet
 
 
@@ -109,3 +110,18 @@ async def test_a_job_that_took_long_rests_accordingly() -> None:
     now += rest
     await job()
     assert len(runs) == 3
+
+
+async def test_a_job_waits_for_its_turn() -> None:
+    turn, runs = asyncio.Event(), list[str]()
+
+    async def work() -> str:
+        runs.append("run")
+        return "done"
+
+    job = asyncio.ensure_future(after(turn.wait, work)())
+    await asyncio.sleep(0)
+    assert runs == []
+    turn.set()
+    assert await job == "done"
+    assert runs == ["run"]

@@ -51,6 +51,7 @@ class FakeController:
         self.break_after_bytes: int | None = None
         """The next read ends with an error after so many bytes; once."""
         self.sync_interval_seconds = 5.0
+        self.report_jitter_seconds = 0.0
         self.observed: list[ObservedState] = []
         self.facts: list[tuple[Host | None, Sequence[Device] | None]] = []
         self.asked: list[tuple[str, int]] = []
@@ -95,6 +96,7 @@ class FakeController:
             desired=self.desired if known > 0 and generation != known else None,
             generation=self.desired.generation,
             sync_interval_seconds=self.sync_interval_seconds,
+            report_jitter_seconds=self.report_jitter_seconds,
         )
 
     def push(self, desired: DesiredState) -> None:

@@ -209,3 +209,43 @@ async def test_who_was_told_together_does_not_report_together_for_ever(core: Cor
     interval = core.controller.sync_interval_seconds
     assert all(abs(gap - interval) <= limits.SYNC_SPREAD * interval + 0.01 for gap in gaps)
     assert max(gaps) - min(gaps) > 0.5 * limits.SYNC_SPREAD * interval
+
+
+@pytest.mark.parametrize(("asked_seconds", "bound_seconds"), [(4.0, 4.0), (1e9, limits.REPORT_JITTER_SECONDS_MAX)])
+async def test_who_was_told_together_reports_within_a_time_that_is_asked_for(
+    core: Core, asked_seconds: float, bound_seconds: float
+) -> None:
+    core.controller.sync_interval_seconds = 200.0
+    await core.start()
+    await core.clock.advance(1)
+
+    async def report_seconds(generation: int) -> float:
+        await core.clock.advance(2 * bound_seconds)
+        begin = core.clock.now()
+        core.controller.push(state(generation, wanted(generation)))
+        await core.clock.run_until(lambda: core.controller.observed[-1].generation == generation, seconds_max=60)
+        first = next(each for each in core.controller.observed if each.generation == generation)
+        assert first.agent_time is not None
+        return (first.agent_time - begin).total_seconds()
+
+    core.controller.report_jitter_seconds = asked_seconds
+    waits = [await report_seconds(generation) for generation in range(1, 13)]
+    assert max(waits) <= bound_seconds
+    assert max(waits) - min(waits) > 0.5 * bound_seconds
+    await core.clock.advance(2 * bound_seconds)
+    assert core.controller.observed[-1].slots[0].serving_version == 12, "what it did meanwhile is said too"
+    core.controller.report_jitter_seconds = 0.0
+    assert await report_seconds(13) < 0.5
+
+
+async def test_who_is_told_alone_waits_for_no_jitter_of_before(core: Core) -> None:
+    core.controller.sync_interval_seconds = 200.0
+    await core.start()
+    await core.clock.advance(1)
+    core.controller.report_jitter_seconds = 1e9
+    core.controller.push(state(1, wanted(1)))
+    await core.clock.advance(0.01)
+    core.controller.report_jitter_seconds = 0.0
+    core.controller.push(state(2, wanted(2)))
+    await core.clock.advance(0.5)
+    assert core.controller.observed[-1].generation == 2

@@ -1,6 +1,7 @@
 """What the controller sends is checked at the edge; what the agent reports says everything."""
 
 import math
+from datetime import timedelta
 
 import pytest
 from lineside.v1 import (
@@ -243,3 +244,10 @@ def test_an_empty_host_is_the_one_by_which_the_controller_was_reached() -> None:
     message = endpoints_pb2.Endpoints(api=":1", fleet=":2", agent_bytes="bytes.example:3")
     found = resolve_endpoints(message, api="10.0.0.5:7443")
     assert (found.api, found.fleet, found.agent_bytes) == ("10.0.0.5:7443", "10.0.0.5:2", "bytes.example:3")
+
+
+def test_a_reply_says_by_how_much_to_spread_what_is_reported() -> None:
+    message = fleet_service_pb2.SyncResponse(generation=3)
+    assert convert.sync_reply(message).report_jitter_seconds == 0.0
+    message.report_jitter.FromTimedelta(timedelta(seconds=2.5))
+    assert convert.sync_reply(message).report_jitter_seconds == 2.5

@@ -29,7 +29,7 @@ from lineside.v1 import endpoints_pb2 as lineside_dot_v1_dot_endpoints__pb2
 from lineside.v1 import slot_pb2 as lineside_dot_v1_dot_slot__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flineside/v1/fleet_service.proto\x12\x0blineside.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17lineside/v1/agent.proto\x1a\x1blineside/v1/endpoints.proto\x1a\x16lineside/v1/slot.proto\"\x88\x01\n\x0bSyncRequest\x12\x32\n\x0eobserved_state\x18\x01 \x01(\x0b\x32\x1a.lineside.v1.ObservedState\x12\x1f\n\x04host\x18\x02 \x01(\x0b\x32\x11.lineside.v1.Host\x12$\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x13.lineside.v1.Device\"\xe6\x01\n\x0cSyncResponse\x12\x30\n\rdesired_state\x18\x01 \x01(\x0b\x32\x19.lineside.v1.DesiredState\x12\x30\n\rsync_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\tendpoints\x18\x03 \x01(\x0b\x32\x16.lineside.v1.Endpoints\x12\x33\n\x0f\x63ontroller_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ngeneration\x18\x05 \x01(\x03\"*\n\x17RenewCertificateRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\"\x80\x01\n\x18RenewCertificateResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x1a\n\x12\x63\x61_certificate_pem\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xb0\x01\n\x0c\x46leetService\x12?\n\x04Sync\x12\x18.lineside.v1.SyncRequest\x1a\x19.lineside.v1.SyncResponse(\x01\x30\x01\x12_\n\x10RenewCertificate\x12$.lineside.v1.RenewCertificateRequest\x1a%.lineside.v1.RenewCertificateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flineside/v1/fleet_service.proto\x12\x0blineside.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17lineside/v1/agent.proto\x1a\x1blineside/v1/endpoints.proto\x1a\x16lineside/v1/slot.proto\"\x88\x01\n\x0bSyncRequest\x12\x32\n\x0eobserved_state\x18\x01 \x01(\x0b\x32\x1a.lineside.v1.ObservedState\x12\x1f\n\x04host\x18\x02 \x01(\x0b\x32\x11.lineside.v1.Host\x12$\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x13.lineside.v1.Device\"\x98\x02\n\x0cSyncResponse\x12\x30\n\rdesired_state\x18\x01 \x01(\x0b\x32\x19.lineside.v1.DesiredState\x12\x30\n\rsync_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\tendpoints\x18\x03 \x01(\x0b\x32\x16.lineside.v1.Endpoints\x12\x33\n\x0f\x63ontroller_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ngeneration\x18\x05 \x01(\x03\x12\x30\n\rreport_jitter\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"*\n\x17RenewCertificateRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\"\x80\x01\n\x18RenewCertificateResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x1a\n\x12\x63\x61_certificate_pem\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xb0\x01\n\x0c\x46leetService\x12?\n\x04Sync\x12\x18.lineside.v1.SyncRequest\x1a\x19.lineside.v1.SyncResponse(\x01\x30\x01\x12_\n\x10RenewCertificate\x12$.lineside.v1.RenewCertificateRequest\x1a%.lineside.v1.RenewCertificateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,11 +39,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SYNCREQUEST']._serialized_start=192
   _globals['_SYNCREQUEST']._serialized_end=328
   _globals['_SYNCRESPONSE']._serialized_start=331
-  _globals['_SYNCRESPONSE']._serialized_end=561
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=563
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=605
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=608
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=736
-  _globals['_FLEETSERVICE']._serialized_start=739
-  _globals['_FLEETSERVICE']._serialized_end=915
+  _globals['_SYNCRESPONSE']._serialized_end=611
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=613
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=655
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=658
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=786
+  _globals['_FLEETSERVICE']._serialized_start=789
+  _globals['_FLEETSERVICE']._serialized_end=965
 # @@protoc_insertion_point(module_scope)

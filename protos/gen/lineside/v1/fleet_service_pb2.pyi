@@ -70,6 +70,7 @@ class SyncResponse(_message.Message):
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     CONTROLLER_TIME_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    REPORT_JITTER_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     """The generation that the controller wants the agent to run."""
     @_builtins.property
@@ -90,6 +91,12 @@ class SyncResponse(_message.Message):
     def controller_time(self) -> _timestamp_pb2.Timestamp:
         """The controller's clock."""
 
+    @_builtins.property
+    def report_jitter(self) -> _duration_pb2.Duration:
+        """Set where many agents are told at once: the agent reports what this changes after a random wait of up to so long,
+        so that they do not answer at once as well. Unset: without a wait.
+        """
+
     def __init__(
         self,
         *,
@@ -98,10 +105,11 @@ class SyncResponse(_message.Message):
         endpoints: _endpoints_pb2.Endpoints | None = ...,
         controller_time: _timestamp_pb2.Timestamp | None = ...,
         generation: _builtins.int = ...,
+        report_jitter: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["controller_time", b"controller_time", "desired_state", b"desired_state", "endpoints", b"endpoints", "sync_interval", b"sync_interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["controller_time", b"controller_time", "desired_state", b"desired_state", "endpoints", b"endpoints", "report_jitter", b"report_jitter", "sync_interval", b"sync_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["controller_time", b"controller_time", "desired_state", b"desired_state", "endpoints", b"endpoints", "generation", b"generation", "sync_interval", b"sync_interval"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["controller_time", b"controller_time", "desired_state", b"desired_state", "endpoints", b"endpoints", "generation", b"generation", "report_jitter", b"report_jitter", "sync_interval", b"sync_interval"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
