@@ -202,12 +202,7 @@ def compose(settings: Settings, *, measure: bool = False) -> Parts:
             telling=telling,
         ),
         rollouts=Rollouts(
-            store=store,
-            clock=clock,
-            ids=ids,
-            notices=notices,
-            silent_seconds_max=silence,
-            deciding=telling.deciding,
+            store=store, clock=clock, ids=ids, notices=notices, silent_seconds_max=silence, deciding=telling.deciding
         ),
         leadership=leadership,
         led_convergence=Convergence(store=fenced, notifier=notices, see=meter.see),
