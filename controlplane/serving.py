@@ -48,13 +48,18 @@ def raise_open_files() -> None:
         log.warning(observability.FEW_OPEN_FILES, soft=soft, hard=hard, wanted=limits.OPEN_FILES_MIN)
 
 
+def stop_collector() -> None:
+    """What lives by now lives on, and the interpreter looks for no cycles by itself."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
 async def collect_garbage() -> None:
     """Look for cycles among what is new, so often that it is little, and among everything very seldom. Left to itself
     the interpreter looks after a number of net allocations: where each report replaces the one before that is late, and
     then among so much that all streams wait for a third of a second."""
-    gc.collect()
-    gc.freeze()
-    gc.disable()
+    stop_collector()
     loop = asyncio.get_running_loop()
     full_seconds = loop.time() + limits.GARBAGE_FULL_SECONDS
     while True:

@@ -1,6 +1,7 @@
 """Explanations: why an agent runs what it runs, from what is stored now."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from controlplane import limits
 from controlplane.app.convergence import read_standing
@@ -23,7 +24,8 @@ class Explanations:
         self._store = store
         self._clock = clock
         self._silent_seconds_max = silent_seconds_max
-        self._steps = RolloutSteps(silent_seconds_max=silent_seconds_max, listening_since=clock.now())
+        # New ones for each question: they would remember every rollout for good.
+        self._steps = partial(RolloutSteps, silent_seconds_max=silent_seconds_max, listening_since=clock.now())
 
     async def explain(self, agent_id: AgentId, model_id: ModelId | None = None) -> tuple[SlotExplanation, ...]:
         """Return why each slot of the agent runs what it runs, of one model or of all, by slot. Raises
@@ -57,11 +59,12 @@ class Explanations:
             yanked=standing.yanked,
         )
         holds: dict[RolloutId, Hold] = {}
+        steps = self._steps()
         for rollout in standing.rollouts:
             has_it = any(agent_id in wave.agents for wave in rollout.waves)
             if has_it and agent_id in scene.targets.get(rollout.deployment_id, ()):
                 now = self._clock.now()
-                views = self._steps.look(rollout, self._steps.sight(scene, rollout, now))
+                views = steps.look(rollout, steps.sight(scene, rollout, now))
                 admission = admit_targets(rollout, views, now, artifact_bytes=await artifact_bytes(uow, rollout))
                 if agent_id in admission.holds:
                     holds[rollout.id] = admission.holds[agent_id]

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 
 from controlplane import limits
 from controlplane.app.audit import LogFollower
@@ -98,7 +99,8 @@ class Rollouts:
         self._ids = ids
         self._notices = notices
         self._deciding = deciding
-        self._steps = RolloutSteps(silent_seconds_max=silent_seconds_max, listening_since=clock.now())
+        # New ones for each decision: they would remember every rollout for good.
+        self._steps = partial(RolloutSteps, silent_seconds_max=silent_seconds_max, listening_since=clock.now())
         self._changes = RolloutChanges(clock=clock, ids=ids, notifier=notices)
 
     async def create(self, request: RolloutRequest) -> Rollout:
@@ -246,7 +248,7 @@ class Rollouts:
             now=now,
         )
         offered = scene.with_deployment(replace(deployment, offer=deployment.offer + started.raise_offer))
-        first = await self._steps.decide(uow, offered, started.rollout, now)
+        first = await self._steps().decide(uow, offered, started.rollout, now)
         return [*stored, await self._changes.store(uow, None, started.then(first), now)]
 
     async def _command(self, rollout_id: RolloutId, revision: int | None, command: Command) -> Rollout:

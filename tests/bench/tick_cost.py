@@ -5,7 +5,6 @@ It prints the first tick, which reads the whole fleet, and the median of those a
 
 import argparse
 import asyncio
-import gc
 import json
 import statistics
 import time
@@ -16,6 +15,7 @@ import uvloop
 from controlplane.composition import Parts, compose
 from controlplane.config import Address, Settings, default_artifact_url
 from controlplane.observability import configure_logging
+from controlplane.serving import stop_collector
 
 TICKS = 6
 
@@ -43,9 +43,7 @@ async def run(folder: Path, database_url: str) -> None:
     try:
         seconds = []
         # As `serve` does, which collects beside its jobs.
-        gc.collect()
-        gc.freeze()
-        gc.disable()
+        stop_collector()
         for _ in range(TICKS):
             await parts.leadership.renew_or_wait()
             seconds.append(await cost(parts))
