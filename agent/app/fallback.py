@@ -4,7 +4,8 @@ Rules kept here:
 - A device counts as lost when an inference failed and an example that succeeded at the load fails now as well; an
   input that the model cannot take loses nothing.
 - A device counts as lost as well when an inference has not ended after many times what was measured, and the example
-  is not answered either. Its request fails and is not repeated, since it may be what hangs; all others wait as below.
+  is not answered either. Its request fails and is not repeated, since it may be what hangs; all others wait as below,
+  those too that had waited within the runtime for one that hangs.
 - Requests that fail on a lost device wait for its successor, within a bound and no longer than until their deadline,
   and are answered by it.
 - A lost device is left alone until the next process; the condition DevicesAnswer says which it is and why.
@@ -30,7 +31,7 @@ from agent.app.tensors import NUMPY_TYPES
 from agent.domain.artifact import ModelSignature
 from agent.domain.device import DeviceChoice
 from agent.domain.device_choice import fallback_choice, ranked
-from agent.domain.errors import DeviceHungError, PrepareError, Reason, RequestError
+from agent.domain.errors import BehindHungError, DeviceHungError, PrepareError, Reason, RequestError
 from agent.domain.slot import DesiredSlot
 
 _log = structlog.get_logger()
@@ -128,6 +129,8 @@ class FallbackModel:
             outputs = self._loaded.infer(inputs, begin_seconds=begin_seconds, answer_seconds_max=seconds)
         except DeviceHungError as error:
             self._look_whether_it_hangs(error)
+            if isinstance(error, BehindHungError) and self._heir is not None:
+                raise _LostError(error) from error
             raise
         except RequestError as error:
             if error.reason is not Reason.INFERENCE_FAILED or not self._is_lost():

@@ -100,3 +100,7 @@ class RequestError(AgentError):
 
 class DeviceHungError(RequestError):
     default_reason = Reason.INFERENCE_FAILED
+
+
+class BehindHungError(DeviceHungError):
+    """The inference itself had not begun: it waited within the runtime for others that have not ended."""

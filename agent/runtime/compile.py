@@ -89,10 +89,14 @@ def _own_properties(core: ov.Core, device: str, configuration: Configuration) ->
 
 
 def request_count(compiled: Any) -> int:
-    """InferRequests that keep the device busy, within our bound. No more than run at once: what waits within OpenVINO
-    behind an inference that hangs would be lost with it, and nobody could tell the one from the other."""
-    optimal = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-    return max(1, min(optimal, limits.INFER_REQUESTS_MAX))
+    """InferRequests that keep the device busy, within our bound: as many as run at once, and as many again. Those wait
+    within OpenVINO, so that a stream that is done goes on at once and not when a thread of ours has the interpreter."""
+    return max(1, min(2 * running_count(compiled), limits.INFER_REQUESTS_MAX))
+
+
+def running_count(compiled: Any) -> int:
+    """Inferences that run at once; what is begun beyond them waits within OpenVINO, first come, first served."""
+    return int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
 
 def matched_indices(ports: Sequence[Any], specs: Sequence[TensorSpec], kind: str) -> Mapping[str, int]:

@@ -3,6 +3,7 @@
 An InferRequest whose inference hangs leaves the pool, and comes back when it ends after all.
 """
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +15,9 @@ import openvino as ov
 from agent import limits
 from agent.app.ports import Tensor
 from agent.domain.artifact import ModelSignature
-from agent.domain.errors import DeviceHungError, Reason, RequestError
+from agent.domain.errors import BehindHungError, DeviceHungError, Reason, RequestError
 from agent.runtime import hung
-from agent.runtime.compile import matched_indices, one_line, request_count
+from agent.runtime.compile import matched_indices, one_line, request_count, running_count
 from agent.runtime.measure import example_inputs
 
 
@@ -41,11 +42,15 @@ class OpenVinoModel:
         self._types = {name: compiled.inputs[index].element_type for name, index in self._inputs.items()}
         self._bf16 = frozenset(spec.name for spec in signature.outputs if spec.datatype == "BF16")
         self._optimal_requests = request_count(compiled)
+        self._running_max = running_count(compiled)
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._compiled = compiled
         self._lock = threading.Lock()
-        self._hanging: dict[int, Any] = {}
-        """InferRequests whose inference has not ended, by their number in `hung`."""
+        self._numbers = itertools.count()
+        self._begun: dict[int, Any] = {}
+        """InferRequests of inferences that have not ended, in the order in which OpenVINO got them."""
+        self._given_up: dict[int, int] = {}
+        """Numbers of inferences in `_begun` that nobody waits for any more, by their number in `hung`."""
         example = example_inputs(compiled)
         for _ in range(self._optimal_requests):
             request = compiled.create_infer_request()
@@ -83,12 +88,14 @@ class OpenVinoModel:
                 request.set_input_tensor(self._inputs[name], tensor)
             if answer_seconds_max is None:
                 request.infer(share_outputs=True)
-            elif hangs := not _answers(request, answer_seconds_max):
-                self._set_aside(request, held)
-                raise self._hung_error(answer_seconds_max)
+            else:
+                self._infer_within(answer_seconds_max, request, held)
             return {
                 name: self._owned(name, request.get_output_tensor(index).data) for name, index in self._outputs.items()
             }
+        except DeviceHungError:
+            hangs = True
+            raise
         except RuntimeError as error:
             raise RequestError(
                 f"inference failed on {self._device}: {one_line(error)}",
@@ -106,7 +113,7 @@ class OpenVinoModel:
         self._compiled = None
 
     def _free_request(self, begin_seconds: Callable[[], float] | None) -> Any:
-        if self._hanging:
+        if self._given_up:
             self._take_back()
         left_seconds = begin_seconds() if begin_seconds is not None and self._requests.empty() else self._wait_seconds
         wait_seconds = max(0.0, min(left_seconds, self._wait_seconds))
@@ -120,23 +127,38 @@ class OpenVinoModel:
                 reason=Reason.QUEUE_FULL if in_time else Reason.DEADLINE_EXCEEDED,
             ) from error
 
-    def _set_aside(self, request: Any, held: Sequence[Tensor]) -> None:
-        number = hung.keep(request, held, self._compiled)
+    def _infer_within(self, seconds: float, request: Any, held: Sequence[Tensor]) -> None:
+        """Raises RuntimeError where the inference fails; DeviceHungError where it has not ended within `seconds`, and
+        BehindHungError where it has not even begun."""
         with self._lock:
-            self._hanging[number] = request
+            request.start_async()
+            number = next(self._numbers)
+            self._begun[number] = request
+        ended = True
+        try:
+            ended = _ends(request, seconds)
+        finally:
+            if ended:
+                del self._begun[number]
+        if not ended:
+            kept = hung.keep(request, held, self._compiled)
+            with self._lock:
+                # A copy in one step: inferences end without the lock.
+                ahead = sum(each < number for each in list(self._begun))
+                self._given_up[kept] = number
+            raise self._hung_error(seconds, behind=ahead >= self._running_max)
 
     def _take_back(self) -> None:
         """InferRequests whose inference has ended after all."""
         with self._lock:
-            ended = {number: request for number, request in self._hanging.items() if _has_ended(request)}
-            for number in ended:
-                del self._hanging[number]
-        for number, request in ended.items():
-            hung.let_go(number)
+            ended = [kept for kept, number in self._given_up.items() if _has_ended(self._begun[number])]
+            requests = [self._begun.pop(self._given_up.pop(kept)) for kept in ended]
+        for kept, request in zip(ended, requests, strict=True):
+            hung.let_go(kept)
             self._requests.put(request)
 
-    def _hung_error(self, seconds: float) -> DeviceHungError:
-        return DeviceHungError(
+    def _hung_error(self, seconds: float, *, behind: bool) -> DeviceHungError:
+        return (BehindHungError if behind else DeviceHungError)(
             f"no answer from {self._device} within {seconds:.3g} s",
             remedy="send it again: if the device is lost, another one answers",
         )
@@ -147,9 +169,8 @@ class OpenVinoModel:
         return owned.view(np.uint16) if name in self._bf16 else owned
 
 
-def _answers(request: Any, seconds: float) -> bool:
-    """Infer; whether that has ended within `seconds`. Raises RuntimeError where it failed."""
-    request.start_async()
+def _ends(request: Any, seconds: float) -> bool:
+    """Whether what was started ends within `seconds`. Raises RuntimeError where it failed."""
     look_ms = max(1, round(seconds * 1000 / limits.HANG_LOOKS))
     return any(request.wait_for(look_ms) for _ in range(limits.HANG_LOOKS))
 

@@ -24,7 +24,7 @@ from agent.clock import SystemClock
 from agent.domain.artifact import ModelSignature, TensorSpec
 from agent.domain.device import Configuration, DeviceChoice, DeviceMeasurement, PerformanceHint, RuntimePolicy
 from agent.domain.device_choice import choose
-from agent.domain.errors import DeviceHungError, PrepareError, Reason, RequestError
+from agent.domain.errors import BehindHungError, DeviceHungError, PrepareError, Reason, RequestError
 from agent.domain.slot import DesiredSlot
 from tests.support.agent_core import FakeRuntime, wanted
 from tests.support.serving import MemoryOffers, MemoryResults, NoShadows, RealClock
@@ -52,6 +52,8 @@ class MortalModel:
     dead: threading.Event = field(default_factory=threading.Event)
     hung: threading.Event = field(default_factory=threading.Event)
     """No inference ends, as it says as soon as it is asked how long it may take."""
+    begins: bool = True
+    """What does not end had begun; else it waits for others."""
     allowed: list[float | None] = field(default_factory=list)
     closed: int = 0
     answered: int = 0
@@ -66,7 +68,7 @@ class MortalModel:
         assert not self.closed, "an inference on a closed model"
         self.allowed.append(answer_seconds_max)
         if answer_seconds_max is not None and (self.hung.is_set() or float(inputs["x"].max()) == ENDLESS):
-            raise DeviceHungError("no answer")
+            raise (DeviceHungError if self.begins else BehindHungError)("no answer")
         if self.dead.is_set() or float(inputs["x"].min()) < 0:
             raise RequestError("device lost", reason=Reason.INFERENCE_FAILED)
         self.answered += 1
@@ -328,6 +330,25 @@ async def test_a_device_that_hangs_is_left_and_only_what_hung_in_it_fails(world:
     assert len(world.runtime.models[0].allowed) == asked, "nobody else is sent to a device that hangs"
     assert world.watch.lost == {"GPU.0"}
     assert "no answer" in world.condition()
+
+
+async def test_what_waited_for_one_that_hangs_is_answered_by_the_successor(world: World) -> None:
+    model = await world.fallbacks.load(WANTED, CHOICE, Path("m"))
+    (device,) = world.runtime.models
+    device.hung.set()
+    device.begins = False
+    assert (await asyncio.to_thread(model.infer, GOOD))["y"][0, 0] == len("CPU")
+    assert world.watch.lost == {"GPU.0"}
+
+
+async def test_what_waited_where_nothing_is_lost_fails(world: World) -> None:
+    model = await world.fallbacks.load(WANTED, CHOICE, Path("m"))
+    (device,) = world.runtime.models
+    device.begins = False
+    with pytest.raises(BehindHungError):
+        await asyncio.to_thread(model.infer, SLOW)
+    assert (await asyncio.to_thread(model.infer, GOOD))["y"][0, 0] == len("GPU.0")
+    assert world.watch.lost == frozenset()
 
 
 async def test_an_input_that_never_ends_loses_no_device(world: World) -> None:

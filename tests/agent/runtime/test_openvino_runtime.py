@@ -15,7 +15,7 @@ from agent.app.tensors import NUMPY_TYPES
 from agent.domain.artifact import ModelSignature, TensorSpec
 from agent.domain.device import Configuration, PerformanceHint, RuntimePolicy
 from agent.domain.device_choice import choose
-from agent.domain.errors import DeviceHungError, PrepareError, Reason, RequestError
+from agent.domain.errors import BehindHungError, DeviceHungError, PrepareError, Reason, RequestError
 from agent.runtime import hung, infer
 from agent.runtime.compile import ELEMENT_TYPES
 from agent.runtime.infer import OpenVinoModel
@@ -221,12 +221,26 @@ def test_many_threads_share_the_requests(tmp_path: Path) -> None:
     model.close()
 
 
-def test_nothing_waits_within_openvino_where_what_hangs_would_take_it_along(tmp_path: Path) -> None:
-    path = classifier_ir(tmp_path)
-    compiled = ov.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": "2"})
-    at_once = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-    model = OpenVinoModel(compiled, device="CPU", signature=signature_of(path))
-    assert model.optimal_requests == at_once == model._requests.qsize()
+def test_what_waits_within_openvino_behind_one_that_hangs_is_told_from_it(tmp_path: Path) -> None:
+    """A stream that is done goes on with what waits there; where it never is, only what hangs in it is lost."""
+    path = looping_model_ir(tmp_path)
+    compiled = ov.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    assert compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") == 1
+    model = OpenVinoModel(compiled, device="CPU", signature=signature_of(path), wait_seconds=30.0)
+    assert model.optimal_requests == model._requests.qsize() == 2
+    long = {"x": np.full((1, 3, 8, 8), LONG_ROUNDS, np.float32)}
+    with ThreadPoolExecutor(2) as pool:
+        hanging = pool.submit(model.infer, long, answer_seconds_max=0.3)
+        wait_until(lambda: len(model._begun) == 1, what="the first inference to begin")
+        waiting = pool.submit(model.infer, ZEROS, answer_seconds_max=0.6)
+        with pytest.raises(BehindHungError):
+            waiting.result()
+        with pytest.raises(DeviceHungError) as caught:
+            hanging.result()
+        assert type(caught.value) is DeviceHungError
+    wait_until(lambda: _answers(model) and not hung._kept, what="both to end after all")
+    assert model._requests.qsize() == 2
+    assert not model._begun
 
 
 def test_a_wait_for_a_free_request_is_bounded(tmp_path: Path) -> None:
@@ -262,14 +276,15 @@ def test_an_inference_that_takes_too_long_is_given_up_and_its_request_comes_back
     assert refused.value.reason is Reason.DEADLINE_EXCEEDED, "every request hangs"
     assert len(hung._kept) >= model.optimal_requests
 
-    def answers() -> bool:
-        try:
-            return bool(model.infer(ZEROS, begin_seconds=lambda: 0.05, answer_seconds_max=seconds))
-        except RequestError:
-            return False
+    wait_until(lambda: _answers(model), what="a request that hung to end")
+    wait_until(lambda: _answers(model) and not hung._kept, what="all of them to be held no longer")
 
-    wait_until(answers, what="a request that hung to end")
-    wait_until(lambda: answers() and not hung._kept, what="all of them to be held no longer")
+
+def _answers(model: OpenVinoModel) -> bool:
+    try:
+        return bool(model.infer(ZEROS, begin_seconds=lambda: 0.05, answer_seconds_max=20.0))
+    except RequestError:
+        return False
 
 
 def test_a_process_that_was_stopped_is_no_hang() -> None:
@@ -279,15 +294,12 @@ def test_a_process_that_was_stopped_is_no_hang() -> None:
         def __init__(self) -> None:
             self.looks: list[int] = []
 
-        def start_async(self) -> None:
-            return
-
         def wait_for(self, milliseconds: int) -> bool:
             self.looks.append(milliseconds)
             return len(self.looks) == 2
 
     request = Stopped()
-    assert infer._answers(request, 2.0)
+    assert infer._ends(request, 2.0)
     assert request.looks == [2000 // limits.HANG_LOOKS] * 2
 
 
