@@ -1,9 +1,11 @@
 """`python -m controlplane.trainers.finetune`: trains every layer of the base version. Needs torch.
 
-The head is refitted first, as `head` does, and from there all layers are trained with a small step; of the epochs the
-one that is best on the validation items, if it beats the head alone, is the candidate. Parameters: `epochs`, `step`
-(the share of its size by which a weight moves at once), `batch`, `seed`, `flips` (whether mirrored pictures count as
-the same; true), and those of `weighting`.
+The head is refitted first, as `head` does, and from there all layers are trained with a small step. The candidate is
+the moving average of what the weights became, if it beats the head alone on the validation items; to pick the best of
+many epochs by a hundred items would be to pick by luck. Parameters: `epochs`, `step` (the share of its size by which a
+weight moves at once), `batch`, `seed`, `average` (the share of the average that each step keeps), `flips` (whether
+mirrored pictures count as the same; true), `contrast` (the share by which brightness and contrast of pictures are
+varied), and those of `weighting`.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +24,7 @@ from controlplane.trainers.metrics import Truth, mean_auc, measure
 from controlplane.trainers.network import Activation, Network, read_network, replace_head
 from controlplane.trainers.torch_graph import TorchGraph
 
-_PARAMETERS = weighting.PARAMETERS | {"epochs", "step", "batch", "seed", "flips"}
+_PARAMETERS = weighting.PARAMETERS | {"epochs", "step", "batch", "seed", "average", "flips", "contrast"}
 _HEAD_REGULARISATION = 0.01
 _SIZE_MIN = 1e-3
 _GRADIENT_NORM_MAX = 1.0
@@ -34,7 +36,9 @@ class _Plan:
     step: float
     batch: int
     seed: int
+    average: float
     flips: bool
+    contrast: float
 
 
 def train(task: Task) -> None:
@@ -59,10 +63,7 @@ def train(task: Task) -> None:
         inputs=_contents(network, training.items),
         held=_contents(network, validation.items),
     )
-    best = tuning.best(lambda fraction, message: task.tell(0.1 + 0.85 * fraction, message))
-    with torch.no_grad():
-        for name, weight in tuning.graph.weights.items():
-            weight.copy_(best[name])
+    tuning.run(lambda fraction, message: task.tell(0.1 + 0.85 * fraction, message))
     metrics = {"training_items": float(len(training.items)), "validation_items": float(len(validation.items))}
     if validation.items:
         metrics |= measure("validation", network, tuning.numbers(), _truth(validation), labels)
@@ -91,7 +92,9 @@ def _plan(task: Task) -> _Plan:
         step=task.number("step", 1e-3, least=1e-7, most=1.0),
         batch=int(task.number("batch", 16, least=1, most=1024)),
         seed=int(task.number("seed", 0, least=0, most=1 << 31)),
+        average=task.number("average", 0.99, least=0.0, most=0.99999),
         flips=flips,
+        contrast=task.number("contrast", 0.15, least=0.0, most=0.9),
     )
 
 
@@ -110,14 +113,16 @@ class _Tuning:
     held: Array
     """Of the validation items."""
 
-    def best(self, tell: Callable[[float, str], None]) -> dict[str, Any]:
-        """Return the weights of the best epoch; of the last one where nothing validates."""
-        plan, draw = self.plan, np.random.default_rng(self.plan.seed)
-        optimiser = self.torch.optim.AdamW(self._groups(), weight_decay=1e-4)
+    def run(self, tell: Callable[[float, str], None]) -> None:
+        """Leave the graph with the averaged weights, or with those before where these are no better."""
+        torch, plan, draw = self.torch, self.plan, np.random.default_rng(self.plan.seed)
+        optimiser = torch.optim.AdamW(self._groups(), weight_decay=1e-4)
         steps = plan.epochs * -(-len(self.training.items) // plan.batch)
-        schedule = self.torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        # The head alone is what it has to beat.
-        best, best_score = _copy(self.graph), self._score(-1)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        weights = list(self.graph.weights.values())
+        before, averaged = _copies(weights), _copies(weights)
+        average = torch.optim.swa_utils.get_ema_multi_avg_fn(plan.average)
+        head_score = self._score()
         for epoch in range(plan.epochs):
             order = draw.permutation(len(self.training.items))
             for start in range(0, len(order), plan.batch):
@@ -125,18 +130,22 @@ class _Tuning:
                 loss = self._loss(_augmented(self.inputs[rows], draw, plan), rows)
                 optimiser.zero_grad()
                 loss.backward()
-                self.torch.nn.utils.clip_grad_norm_(list(self.graph.weights.values()), _GRADIENT_NORM_MAX)
+                torch.nn.utils.clip_grad_norm_(weights, _GRADIENT_NORM_MAX)
                 optimiser.step()
                 schedule.step()
-            score = self._score(epoch)
-            if score > best_score:
-                best, best_score = _copy(self.graph), score
+                average(averaged, weights, None)
+            latest = _copies(weights)
+            _put(weights, averaged)
+            score = self._score()
             tell((epoch + 1) / plan.epochs, f"epoch {epoch + 1} of {plan.epochs}: {score:.4f}")
-        return best
+            if epoch + 1 < plan.epochs:
+                _put(weights, latest)
+        if len(self.held) and score <= head_score:
+            _put(weights, before)
 
-    def _score(self, epoch: int) -> float:
-        """By which epochs are compared: where nothing validates, the later the better."""
-        return mean_auc(self.network, self.numbers(), _truth(self.validation)) if len(self.held) else float(epoch)
+    def _score(self) -> float:
+        """On the validation items; not a number where there are none."""
+        return mean_auc(self.network, self.numbers(), _truth(self.validation)) if len(self.held) else float("nan")
 
     def numbers(self) -> npt.NDArray[np.float64]:
         """Of the head, for the validation items."""
@@ -173,14 +182,26 @@ class _Tuning:
 
 
 def _augmented(inputs: Array, draw: np.random.Generator, plan: _Plan) -> Array:
-    """Mirrored by chance along height and width, where the inputs are pictures."""
-    if not plan.flips or inputs.ndim != 4:
+    """Each mirrored by chance along height and width, and brighter, darker or of other contrast, where the inputs are
+    pictures."""
+    if inputs.ndim != 4:
         return inputs
-    axes = (1, 2) if inputs.shape[-1] in {1, 3, 4} else (2, 3)
-    for axis in axes:
-        if draw.random() < 0.5:
-            inputs = np.flip(inputs, axis)
-    return np.ascontiguousarray(inputs)
+    axes = (0, 1) if inputs.shape[-1] in {1, 3, 4} else (1, 2)
+    return np.stack([_varied(each, axes, draw, plan) for each in inputs])
+
+
+def _varied(picture: Array, axes: Sequence[int], draw: np.random.Generator, plan: _Plan) -> Array:
+    if plan.flips:
+        picture = np.flip(picture, tuple(axis for axis in axes if draw.random() < 0.5))
+    if not plan.contrast:
+        return picture
+    contrast, brightness = draw.uniform(1 - plan.contrast, 1 + plan.contrast, 2)
+    mean = picture.mean(dtype=np.float64)
+    varied: Array = ((picture - mean) * contrast + mean) * brightness
+    if np.issubdtype(picture.dtype, np.integer):
+        bounds = np.iinfo(picture.dtype)
+        varied = np.clip(np.rint(varied), bounds.min, bounds.max)
+    return varied.astype(picture.dtype)
 
 
 def _contents(network: Network, items: Sequence[Item]) -> Array:
@@ -194,8 +215,13 @@ def _contents(network: Network, items: Sequence[Item]) -> Array:
     return np.concatenate(kept) if kept else np.zeros((0, 1), dtype)
 
 
-def _copy(graph: TorchGraph) -> dict[str, Any]:
-    return {name: weight.detach().clone() for name, weight in graph.weights.items()}
+def _copies(weights: Sequence[Any]) -> list[Any]:
+    return [weight.detach().clone() for weight in weights]
+
+
+def _put(weights: Sequence[Any], values: Sequence[Any]) -> None:
+    for weight, value in zip(weights, values, strict=True):
+        weight.detach().copy_(value)
 
 
 def _truth(examples: Examples) -> Truth:

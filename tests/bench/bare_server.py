@@ -22,7 +22,7 @@ _BYTES_MAX = 64 << 20
 
 
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """Raw tensors in, raw tensors out; as many InferRequests as run at once, as the agent has them."""
+    """Raw tensors in, raw tensors out; as many InferRequests again as run at once, as the agent has them."""
 
     def __init__(self, path: Path) -> None:
         options = {"PERFORMANCE_HINT": HINT, "INFERENCE_PRECISION_HINT": PRECISION, "ENABLE_CPU_PINNING": False}
@@ -30,7 +30,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         self._types = [port.element_type for port in compiled.inputs]
         self._names = [port.any_name for port in compiled.outputs]
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+        for _ in range(2 * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
             self._free.put(compiled.create_infer_request())
 
     def ModelReady(self, request: Any, context: grpc.ServicerContext) -> Any:

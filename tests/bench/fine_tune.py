@@ -26,7 +26,7 @@ from examples.solar.data import Cells, Product
 from tests.bench.report import ROOT, Row, against, alone, publish
 from tests.support.tool_venvs import python_of
 
-LABELS, EPOCHS = 400, 24
+LABELS, EPOCHS = 400, 32
 MONO_CELLS = 540
 """As many as the demo's second version is fitted on."""
 MONO_WEIGHT = 0.5
