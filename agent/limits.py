@@ -26,8 +26,8 @@ SYNC_INTERVAL_SECONDS_MAX = 300.0
 """What the controller may ask for: a busy loop and a silence that looks like death are refused."""
 SYNC_SPREAD = 0.25
 """Share of the interval by which a report comes sooner or later: a fleet that was told together is soon even again."""
-REPORT_JITTER_SECONDS_MAX = 30.0
-"""What the controller may ask for: a rollout's next step waits for what is reported."""
+REPORT_JITTER_SECONDS_MAX = 10.0
+"""What the controller may ask for: less than the silence after which a stream is given up."""
 SYNC_SILENCE_INTERVALS = 3
 """A stream on which nothing was heard for so many intervals is given up..."""
 SYNC_SILENCE_SECONDS_MIN = 20.0

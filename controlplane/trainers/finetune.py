@@ -3,7 +3,7 @@
 The head is refitted first, as `head` does, and from there all layers are trained with a small step. The candidate is
 the moving average of what the weights became, if it beats the head alone on the validation items; to pick the best of
 many epochs by a hundred items would be to pick by luck. Parameters: `epochs`, `step` (the share of its size by which a
-weight moves at once), `batch`, `seed`, `average` (the share of the average that each step keeps), `flips` (whether
+weight moves at once), `batch`, `seed`, `average` (the share of the average that a step keeps at most), `flips` (whether
 mirrored pictures count as the same; true), `contrast` (the share by which brightness and contrast of pictures are
 varied), and those of `weighting`.
 """
@@ -121,7 +121,7 @@ class _Tuning:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         weights = list(self.graph.weights.values())
         before, averaged = _copies(weights), _copies(weights)
-        average = torch.optim.swa_utils.get_ema_multi_avg_fn(plan.average)
+        taken = 0
         head_score = self._score()
         for epoch in range(plan.epochs):
             order = draw.permutation(len(self.training.items))
@@ -133,7 +133,8 @@ class _Tuning:
                 torch.nn.utils.clip_grad_norm_(weights, _GRADIENT_NORM_MAX)
                 optimiser.step()
                 schedule.step()
-                average(averaged, weights, None)
+                taken += 1
+                _average(averaged, weights, min(plan.average, taken / (10 + taken)))
             latest = _copies(weights)
             _put(weights, averaged)
             score = self._score()
@@ -217,6 +218,12 @@ def _contents(network: Network, items: Sequence[Item]) -> Array:
 
 def _copies(weights: Sequence[Any]) -> list[Any]:
     return [weight.detach().clone() for weight in weights]
+
+
+def _average(averaged: Sequence[Any], weights: Sequence[Any], kept: float) -> None:
+    """A step of the moving average; the first ones keep less, so that a short training leaves its beginning as well."""
+    for average, weight in zip(averaged, weights, strict=True):
+        average.lerp_(weight.detach(), 1 - kept)
 
 
 def _put(weights: Sequence[Any], values: Sequence[Any]) -> None:
