@@ -116,7 +116,6 @@ class SyncLoop:
         while True:
             self._heard_seconds = None
             self._told_generation = 0
-            self._report_seconds = 0.0
             try:
                 async with self._controller.sync() as stream:
                     await self._converse(stream)
