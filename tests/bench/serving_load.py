@@ -12,7 +12,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,15 +145,22 @@ def _asker(target: Target, mode: str) -> AbstractContextManager[Callable[[], byt
 
 
 def ask_until(target: Target, mode: str, until: float, counts: Counts, start: threading.Barrier) -> None:
-    """One connection, one request after another until `until` seconds after the start of all."""
-    with _asker(target, mode) as ask:
-        ask()
-        start.wait()
-        end = time.perf_counter() + until
-        while (begin := time.perf_counter()) < end:
+    """One connection, one request after another until `until` seconds after the start of all. Where one fails before
+    that, none waits for it."""
+    try:
+        with _asker(target, mode) as ask:
             ask()
-            counts.begin_times.append(begin)
-            counts.latencies_ms.append((time.perf_counter() - begin) * 1e3)
+            start.wait()
+            end = time.perf_counter() + until
+            while (begin := time.perf_counter()) < end:
+                ask()
+                counts.begin_times.append(begin)
+                counts.latencies_ms.append((time.perf_counter() - begin) * 1e3)
+    except threading.BrokenBarrierError:
+        return  # whoever failed says why
+    except BaseException:
+        start.abort()
+        raise
 
 
 def wait_until_ready(endpoint: str, model: str) -> None:
@@ -174,14 +182,14 @@ def run(target: Target, mode: str, *, connections: int, seconds: float) -> dict[
     """Rates, latencies and the CPU milliseconds that asking took."""
     start = threading.Barrier(connections + 1)
     counts = [Counts() for _ in range(connections)]
-    askers = [threading.Thread(target=ask_until, args=(target, mode, seconds, each, start)) for each in counts]
-    for asker in askers:
-        asker.start()
-    start.wait()
-    begin, cpu_begin = time.perf_counter(), time.process_time()
-    for asker in askers:
-        asker.join()
-    passed, cpu = time.perf_counter() - begin, time.process_time() - cpu_begin
+    with ThreadPoolExecutor(connections) as pool:
+        askers = [pool.submit(ask_until, target, mode, seconds, each, start) for each in counts]
+        with suppress(threading.BrokenBarrierError):
+            start.wait()
+        begin, cpu_begin = time.perf_counter(), time.process_time()
+        for asker in askers:
+            asker.result()
+        passed, cpu = time.perf_counter() - begin, time.process_time() - cpu_begin
     latencies = [latency for each in counts for latency in each.latencies_ms]
     moments = sorted(
         (begun + latency / 1e3, latency)
