@@ -8,26 +8,23 @@ What holds:
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
-from uuid import uuid4
 
 import obstore
 from obstore.store import LocalStore, from_url
 
 from controlplane import limits
 from controlplane.app.ports import BlobStore
-from controlplane.artifacts.durable import sync_folder, sync_path
+from controlplane.artifacts.durable import DurableFolder
 from controlplane.artifacts.failures import storage_error, told_as_storage_error
 from controlplane.domain.errors import FieldInvalidError, ResourceNotFoundError
 from controlplane.domain.ids import Digest
 
 _READ_THREADS = 8
-_INCOMING = "incoming"
 
 
 def open_blob_store(url: str) -> BlobStore:
@@ -103,43 +100,21 @@ class ObjectBlobStore:
 
 
 class LocalBlobStore(ObjectBlobStore):
-    """A folder. obstore writes it without fsync, so a put goes to `incoming/`, is made durable once and
-    renamed; reads bypass obstore, whose stream costs a copy more than the file itself."""
+    """A folder. obstore writes it without fsync, and its stream costs a copy more than the file itself: puts and reads
+    bypass it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
         with told_as_storage_error(f"the artifact folder {self._folder}"):
-            (self._folder / _INCOMING).mkdir(parents=True, exist_ok=True)
-            self._drop_left_by_kills()
+            self._durable = DurableFolder(self._folder)
+            self._durable.drop_left_by_kills()
         super().__init__(LocalStore(self._folder), url=self._folder.as_uri())
         self._readers = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="blob-read")
 
     async def _put(self, digest: Digest, source: Path | bytes) -> None:
-        if await self.has(digest):
-            return
-        incoming = f"{_INCOMING}/{uuid4().hex}"
-        with told_as_storage_error(self._what):
-            try:
-                await obstore.put_async(self._store, incoming, source)
-                await asyncio.to_thread(sync_path, self._folder / incoming)
-                await obstore.rename_async(self._store, incoming, blob_key(digest))
-                await asyncio.to_thread(self._sync_folders, digest)
-            except BaseException:
-                (self._folder / incoming).unlink(missing_ok=True)
-                raise
-
-    def _drop_left_by_kills(self) -> None:
-        """Only what is old: another process of this controller may be putting now."""
-        oldest = time.time() - limits.UPLOAD_AGE_SECONDS_MAX
-        for left in (self._folder / _INCOMING).iterdir():
-            if left.stat().st_mtime < oldest:
-                left.unlink(missing_ok=True)
-
-    def _sync_folders(self, digest: Digest) -> None:
-        folder = (self._folder / blob_key(digest)).parent
-        while folder != self._folder.parent:
-            sync_folder(folder)
-            folder = folder.parent
+        if not await self.has(digest):
+            with told_as_storage_error(self._what):
+                await asyncio.to_thread(self._durable.put, blob_key(digest), source)
 
     async def read(self, digest: Digest, *, offset_bytes: int = 0) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()

@@ -6,24 +6,20 @@ What holds:
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
-from uuid import uuid4
 
 import obstore
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store, from_url
 
 from controlplane import limits
 from controlplane.app.ports_lake import ListedObject, ObjectStore, SignedPut
-from controlplane.artifacts.durable import sync_folder
+from controlplane.artifacts.durable import DurableFolder
 from controlplane.artifacts.failures import told_as_storage_error
 from controlplane.domain.errors import ResourceNotFoundError
-
-_INCOMING = "incoming"
 
 
 def open_object_store(url: str) -> ObjectStore:
@@ -100,45 +96,20 @@ class CloudObjectStore:
 
 
 class LocalObjectStore(CloudObjectStore):
-    """A folder. obstore writes it without fsync, so a put goes to `incoming/`, is made durable and renamed."""
+    """A folder. obstore writes it without fsync: puts bypass it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
         with told_as_storage_error(f"the artifact folder {self._folder}"):
-            (self._folder / _INCOMING).mkdir(parents=True, exist_ok=True)
+            self._durable = DurableFolder(self._folder)
         super().__init__(LocalStore(self._folder), url=self._folder.as_uri())
 
     async def put(self, key: str, content: bytes) -> None:
         with told_as_storage_error(self._what):
-            await asyncio.to_thread(self._put, key, content)
+            await asyncio.to_thread(self._durable.put, key, content)
 
     def path(self, key: str) -> Path | None:
         return self._folder / key
-
-    def _put(self, key: str, content: bytes) -> None:
-        incoming, target = self._folder / _INCOMING / uuid4().hex, self._folder / key
-        try:
-            with incoming.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            made = self._make(target.parent)
-            incoming.rename(target)
-        except BaseException:
-            incoming.unlink(missing_ok=True)
-            raise
-        for folder in (target.parent, *(each.parent for each in made)):
-            sync_folder(folder)
-
-    def _make(self, folder: Path) -> list[Path]:
-        """Make the folder and those above that are missing; return them, the innermost first."""
-        missing = []
-        while not folder.is_dir():
-            missing.append(folder)
-            folder = folder.parent
-        for each in reversed(missing):
-            each.mkdir(exist_ok=True)
-        return missing
 
 
 def _listed(meta: Any) -> ListedObject:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from controlplane import limits
+from controlplane.artifacts import durable
 from controlplane.artifacts.blob_store import LocalBlobStore, blob_key, open_blob_store
+from controlplane.artifacts.durable import DurableFolder
 from controlplane.domain.errors import FieldInvalidError, Reason, StorageError
 from tests.support.factories import digest_of
 
@@ -51,6 +53,18 @@ async def test_a_blob_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypa
     await LocalBlobStore(tmp_path).put_bytes(DIGEST, CONTENT)
     assert [path.parent.name for path, named in synced if not named] == ["incoming"]
     assert [path for path, named in synced if named] == [*blob.parents[:3], tmp_path]
+
+
+def test_names_of_folders_are_made_durable_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, synced = DurableFolder(tmp_path), list[Path]()
+    monkeypatch.setattr(durable, "sync_folder", synced.append)
+    folder.put("samples/2026/first", b"1")
+    assert synced == [tmp_path / "samples/2026", tmp_path / "samples", tmp_path]
+    synced.clear()
+    folder.put("samples/2026/second", b"2")
+    assert synced == [tmp_path / "samples/2026"]
+    folder.put("samples/2027/first", b"3")
+    assert synced[1:] == [tmp_path / "samples/2027", tmp_path / "samples", tmp_path]
 
 
 async def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
