@@ -9,6 +9,8 @@ PAGE_SIZE_MAX = 1000
 MESSAGE_BYTES_MAX = 9 << 20
 """Largest gRPC message: a sample's content of 8 MiB and its description."""
 SAMPLE_BYTES_MAX = 8 << 20
+SAMPLES_WRITTEN_AT_ONCE = 32
+"""In one transaction, which other writes wait for: some milliseconds."""
 CHUNK_BYTES_MAX = 1 << 20
 """Measured optimum for streaming bytes over gRPC."""
 

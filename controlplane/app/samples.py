@@ -1,10 +1,11 @@
 """Samples: contents as blobs, rows once. An agent stores its own only; operators list and read all."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from controlplane import limits
+from controlplane.app.batching import SharedWrites
 from controlplane.app.evidence import storable, within_bounds
 from controlplane.app.paging import (
     Page,
@@ -16,7 +17,7 @@ from controlplane.app.paging import (
 )
 from controlplane.app.ports import BlobStore, Clock, Store
 from controlplane.app.retries import retry_stale
-from controlplane.domain.errors import FieldInvalidError, ForbiddenError, Reason, ResourceNotFoundError
+from controlplane.domain.errors import FieldInvalidError, ForbiddenError, Reason
 from controlplane.domain.ids import AgentId, ModelId, SampleId, check_digest, check_resource_id
 from controlplane.domain.lake import Place
 from controlplane.domain.sample import Sample, SampleReason
@@ -31,14 +32,13 @@ class Samples:
         self._store = store
         self._blobs = blobs
         self._clock = clock
+        self._rows = SharedWrites(self._add_all, at_once_max=limits.SAMPLES_WRITTEN_AT_ONCE)
 
     async def store(self, sample: Sample, content: bytes) -> bool:
         """Store the sample as received now; return whether it was stored before. `sample.agent_id` is the agent
         that calls. Raises FieldInvalidError (also DIGEST_MISMATCH) for content that is not what the sample
         says, ForbiddenError (NOT_YOURS) when another agent has stored this id."""
         check_sample(sample, content)
-        if await self._stored_before(sample):
-            return True
         # The blob first: a row never names a content that is not there.
         await self._blobs.put_bytes(sample.digest, content)
         received = replace(
@@ -47,22 +47,9 @@ class Samples:
             result=within_bounds(sample.result),
             input_name=storable(sample.input_name),
         )
-
-        async def attempt() -> bool:
-            async with self._store.write() as work:
-                # Where the agent is now: it may stand on another line when the sample is looked at.
-                agent = await work.agents.find(sample.agent_id)
-                place = Place() if agent is None else Place.of(agent.agent.labels)
-                return await work.samples.add(replace(received, place=place))
-
-        return not await retry_stale(attempt) and await self._stored_before(sample)
-
-    async def _stored_before(self, sample: Sample) -> bool:
-        async with self._store.read() as work:
-            try:
-                stored = await work.samples.get(sample.id)
-            except ResourceNotFoundError:
-                return False
+        if await self._rows.write(received):
+            return False
+        stored = await self.get(sample.id)
         if stored.agent_id != sample.agent_id:
             raise ForbiddenError(
                 f"sample {sample.id} is another agent's",
@@ -71,6 +58,21 @@ class Samples:
                 reason=Reason.NOT_YOURS,
             )
         return True
+
+    async def _add_all(self, received: Sequence[Sample]) -> Sequence[bool]:
+        """Whether each was new."""
+
+        async def attempt() -> Sequence[bool]:
+            async with self._store.write() as work:
+                # Where the agents are now: they may stand on another line when the samples are looked at.
+                agents = await work.agents.list_of({sample.agent_id for sample in received})
+                places = {each.agent.id: Place.of(each.agent.labels) for each in agents}
+                return [
+                    await work.samples.add(replace(sample, place=places.get(sample.agent_id, Place())))
+                    for sample in received
+                ]
+
+        return await retry_stale(attempt)
 
     async def get(self, sample_id: SampleId) -> Sample:
         async with self._store.read() as work:

@@ -1,12 +1,12 @@
-"""Reads that many callers share."""
+"""Reads and writes that many callers share."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
 from controlplane import limits
-from controlplane.app.batching import SharedReads
+from controlplane.app.batching import SharedReads, SharedWrites
 from controlplane.domain.errors import StorageError
 
 
@@ -78,3 +78,62 @@ async def test_a_broadcast_gives_others_their_turn() -> None:
         await asyncio.sleep(0)
     assert counts & set(range(1, len(streams)))
     assert rows.reads == [set(range(len(streams)))]
+
+
+class Log:
+    """Writes that wait for `open`; a group with a "bad" item fails whole."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[str]] = []
+        self.written: list[str] = []
+        self.open = asyncio.Event()
+
+    async def write(self, items: Sequence[str]) -> Sequence[int]:
+        self.groups.append(list(items))
+        await self.open.wait()
+        if "bad" in items:
+            raise StorageError("bad is refused")
+        first = len(self.written)
+        self.written += items
+        return range(first, len(self.written))
+
+
+def sharing(log: Log, *, at_once_max: int = 10) -> SharedWrites[str, int]:
+    return SharedWrites(log.write, at_once_max=at_once_max)
+
+
+async def test_what_comes_during_a_write_shares_the_next_within_its_bound() -> None:
+    log = Log()
+    writes = sharing(log, at_once_max=2)
+    callers = []
+    for item in "abcd":
+        callers.append(asyncio.create_task(writes.write(item)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    log.open.set()
+    assert await asyncio.gather(*callers) == [0, 1, 2, 3]
+    assert log.groups == [["a"], ["b", "c"], ["d"]]
+
+
+async def test_none_fails_for_the_sake_of_another() -> None:
+    log = Log()
+    log.open.set()
+    writes = sharing(log)
+    outcomes = await asyncio.gather(*map(writes.write, ["a", "bad", "b"]), return_exceptions=True)
+    assert [outcomes[0], type(outcomes[1]), outcomes[2]] == [0, StorageError, 1]
+    assert log.written == ["a", "b"]
+    assert log.groups == [["a", "bad", "b"], ["a"], ["bad"], ["b"]]
+    assert await writes.write("c") == 2
+
+
+async def test_a_writer_that_gives_up_takes_nothing_from_the_others() -> None:
+    log = Log()
+    writes = sharing(log)
+    impatient, patient = asyncio.create_task(writes.write("a")), asyncio.create_task(writes.write("b"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    impatient.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await impatient
+    log.open.set()
+    assert await patient == 1

@@ -69,6 +69,17 @@ async def test_an_agent_does_not_get_at_anothers_sample(samples: Samples) -> Non
     assert refusal.value.remedy
 
 
+async def test_an_id_that_two_agents_bring_at_once_is_the_firsts(samples: Samples) -> None:
+    outcomes = await asyncio.gather(
+        samples.store(sample_of(), CONTENT),
+        samples.store(sample_of(agent_id="st-2"), CONTENT),
+        samples.store(sample_of(id="sample-2", agent_id="st-2"), CONTENT),
+        return_exceptions=True,
+    )
+    assert [outcomes[0], type(outcomes[1]), outcomes[2]] == [False, ForbiddenError, False]
+    assert (await samples.get(SampleId("sample-1"))).agent_id == "st-1"
+
+
 @pytest.mark.parametrize(
     ("overrides", "content", "field", "reason"),
     [
