@@ -1,11 +1,11 @@
 """`python -m controlplane.trainers.finetune`: trains every layer of the base version. Needs torch.
 
 The head is refitted first, as `head` does, and from there all layers are trained with a small step. The candidate is
-the moving average of what the weights became, if it beats the head alone on the validation items; to pick the best of
-many epochs by a hundred items would be to pick by luck. Parameters: `epochs`, `step` (the share of its size by which a
-weight moves at once), `batch`, `seed`, `average` (the share of the average that a step keeps at most), `flips` (whether
-mirrored pictures count as the same; true), `contrast` (the share by which brightness and contrast of pictures are
-varied), and those of `weighting`.
+the moving average of what the weights became, unless it is clearly worse than the head alone on the validation items:
+to pick by what a hundred items say beyond that would be to pick by luck. Parameters: `epochs`, `step` (the share of its
+size by which a weight moves at once), `batch`, `seed`, `average` (the share of the average that a step keeps at most),
+`flips` and `contrast` (how pictures are varied: `augmentation`), `mixup` (how evenly two pictures are mixed into one:
+the alpha of Zhang et al. 2018, arXiv:1710.09412; 0 mixes none), and those of `weighting`.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,14 +17,15 @@ import numpy.typing as npt
 import openvino as ov
 
 from controlplane.trainers import weighting
+from controlplane.trainers.augmentation import Variation, mixed, varied
 from controlplane.trainers.contract import TRAIN, VALIDATION, Item, Task, TrainerError, run
 from controlplane.trainers.head import Examples, class_labels, examples_of, fit, split_of
 from controlplane.trainers.inputs import Array, read_input
-from controlplane.trainers.metrics import Truth, mean_auc, measure
+from controlplane.trainers.metrics import Truth, is_clearly_worse, mean_auc, measure
 from controlplane.trainers.network import Activation, Network, read_network, replace_head
 from controlplane.trainers.torch_graph import TorchGraph
 
-_PARAMETERS = weighting.PARAMETERS | {"epochs", "step", "batch", "seed", "average", "flips", "contrast"}
+_PARAMETERS = weighting.PARAMETERS | {"epochs", "step", "batch", "seed", "average", "flips", "contrast", "mixup"}
 _HEAD_REGULARISATION = 0.01
 _SIZE_MIN = 1e-3
 _GRADIENT_NORM_MAX = 1.0
@@ -37,8 +38,8 @@ class _Plan:
     batch: int
     seed: int
     average: float
-    flips: bool
-    contrast: float
+    variation: Variation
+    mixup: float
 
 
 def train(task: Task) -> None:
@@ -88,13 +89,16 @@ def _plan(task: Task) -> _Plan:
     if not isinstance(flips, bool):
         raise TrainerError(f"parameter flips is {flips!r}; give true or false")
     return _Plan(
-        epochs=int(task.number("epochs", 8, least=1, most=1000)),
+        epochs=int(task.number("epochs", 32, least=1, most=1000)),
         step=task.number("step", 1e-3, least=1e-7, most=1.0),
         batch=int(task.number("batch", 16, least=1, most=1024)),
         seed=int(task.number("seed", 0, least=0, most=1 << 31)),
         average=task.number("average", 0.99, least=0.0, most=0.99999),
-        flips=flips,
-        contrast=task.number("contrast", 0.15, least=0.0, most=0.9),
+        variation=Variation(
+            flips=flips,
+            contrast=task.number("contrast", 0.15, least=0.0, most=0.9),
+        ),
+        mixup=task.number("mixup", 0.3, least=0.0, most=100.0),
     )
 
 
@@ -114,7 +118,7 @@ class _Tuning:
     """Of the validation items."""
 
     def run(self, tell: Callable[[float, str], None]) -> None:
-        """Leave the graph with the averaged weights, or with those before where these are no better."""
+        """Leave the graph with the averaged weights, or with those before where these are clearly worse."""
         torch, plan, draw = self.torch, self.plan, np.random.default_rng(self.plan.seed)
         optimiser = torch.optim.AdamW(self._groups(), weight_decay=1e-4)
         steps = plan.epochs * -(-len(self.training.items) // plan.batch)
@@ -122,12 +126,11 @@ class _Tuning:
         weights = list(self.graph.weights.values())
         before, averaged = _copies(weights), _copies(weights)
         taken = 0
-        head_score = self._score()
+        numbers_before = self.numbers()
         for epoch in range(plan.epochs):
             order = draw.permutation(len(self.training.items))
             for start in range(0, len(order), plan.batch):
-                rows = order[start : start + plan.batch]
-                loss = self._loss(_augmented(self.inputs[rows], draw, plan), rows)
+                loss = self._mixed_loss(order[start : start + plan.batch], draw)
                 optimiser.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(weights, _GRADIENT_NORM_MAX)
@@ -137,16 +140,16 @@ class _Tuning:
                 _average(averaged, weights, min(plan.average, taken / (10 + taken)))
             latest = _copies(weights)
             _put(weights, averaged)
-            score = self._score()
-            tell((epoch + 1) / plan.epochs, f"epoch {epoch + 1} of {plan.epochs}: {score:.4f}")
+            tell((epoch + 1) / plan.epochs, f"epoch {epoch + 1} of {plan.epochs}: {self._score():.4f}")
             if epoch + 1 < plan.epochs:
                 _put(weights, latest)
-        if len(self.held) and score <= head_score:
+        if is_clearly_worse(self.network, self.numbers(), numbers_before, _truth(self.validation), draw):
+            tell(1.0, "the refitted head alone is better")
             _put(weights, before)
 
     def _score(self) -> float:
-        """On the validation items; not a number where there are none."""
-        return mean_auc(self.network, self.numbers(), _truth(self.validation)) if len(self.held) else float("nan")
+        """On the validation items; 0.5 where there are none."""
+        return mean_auc(self.network, self.numbers(), _truth(self.validation))
 
     def numbers(self) -> npt.NDArray[np.float64]:
         """Of the head, for the validation items."""
@@ -156,7 +159,7 @@ class _Tuning:
                 self.graph(self.torch.from_numpy(self.held[at : at + size])).numpy()
                 for at in range(0, len(self.held), size)
             ]
-        return np.concatenate(parts).astype(np.float64)
+        return np.concatenate([np.zeros((0, self.network.outputs)), *parts])
 
     def _groups(self) -> list[dict[str, Any]]:
         """Each weight moves by a share of its own size: the head's may be thousands of times those of the layers."""
@@ -167,9 +170,15 @@ class _Tuning:
             for weight, size in zip(weights, sizes, strict=True)
         ]
 
-    def _loss(self, inputs: Array, rows: npt.NDArray[np.intp]) -> Any:
+    def _mixed_loss(self, rows: npt.NDArray[np.intp], draw: np.random.Generator) -> Any:
+        """Of training items as they may look as well."""
+        inputs, share, others = mixed(varied(self.inputs[rows], draw, self.plan.variation), draw, self.plan.mixup)
+        numbers = self.graph(self.torch.from_numpy(inputs))
+        return share * self._loss(numbers, rows) + (1 - share) * self._loss(numbers, rows[others])
+
+    def _loss(self, numbers: Any, rows: npt.NDArray[np.intp]) -> Any:
+        """Of what the head says where the training items of these rows would be right."""
         torch, functional, network = self.torch, self.torch.nn.functional, self.network
-        numbers = self.graph(torch.from_numpy(inputs))
         classes = torch.from_numpy(self.training.classes[rows])
         weights = torch.from_numpy(self.training.weights[rows]).float()
         if network.outputs == 1:
@@ -180,29 +189,6 @@ class _Tuning:
         else:
             each = functional.cross_entropy(numbers, classes, reduction="none")
         return (each * weights).sum() / weights.sum()
-
-
-def _augmented(inputs: Array, draw: np.random.Generator, plan: _Plan) -> Array:
-    """Each mirrored by chance along height and width, and brighter, darker or of other contrast, where the inputs are
-    pictures."""
-    if inputs.ndim != 4:
-        return inputs
-    axes = (0, 1) if inputs.shape[-1] in {1, 3, 4} else (1, 2)
-    return np.stack([_varied(each, axes, draw, plan) for each in inputs])
-
-
-def _varied(picture: Array, axes: Sequence[int], draw: np.random.Generator, plan: _Plan) -> Array:
-    if plan.flips:
-        picture = np.flip(picture, tuple(axis for axis in axes if draw.random() < 0.5))
-    if not plan.contrast:
-        return picture
-    contrast, brightness = draw.uniform(1 - plan.contrast, 1 + plan.contrast, 2)
-    mean = picture.mean(dtype=np.float64)
-    varied: Array = ((picture - mean) * contrast + mean) * brightness
-    if np.issubdtype(picture.dtype, np.integer):
-        bounds = np.iinfo(picture.dtype)
-        varied = np.clip(np.rint(varied), bounds.min, bounds.max)
-    return varied.astype(picture.dtype)
 
 
 def _contents(network: Network, items: Sequence[Item]) -> Array:
