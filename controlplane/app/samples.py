@@ -1,11 +1,11 @@
 """Samples: contents as blobs, rows once. An agent stores its own only; operators list and read all."""
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from controlplane import limits
-from controlplane.app.batching import SharedWrites
+from controlplane.app.batching import SharedReads, SharedWrites
 from controlplane.app.evidence import storable, within_bounds
 from controlplane.app.paging import (
     Page,
@@ -32,6 +32,7 @@ class Samples:
         self._store = store
         self._blobs = blobs
         self._clock = clock
+        self._owners = SharedReads(self._find_owners)
         self._rows = SharedWrites(self._add_all, at_once_max=limits.SAMPLES_WRITTEN_AT_ONCE)
 
     async def store(self, sample: Sample, content: bytes) -> bool:
@@ -39,6 +40,8 @@ class Samples:
         that calls. Raises FieldInvalidError (also DIGEST_MISMATCH) for content that is not what the sample
         says, ForbiddenError (NOT_YOURS) when another agent has stored this id."""
         check_sample(sample, content)
+        if await self._is_stored(sample):
+            return True
         # The blob first: a row never names a content that is not there.
         await self._blobs.put_bytes(sample.digest, content)
         received = replace(
@@ -47,17 +50,22 @@ class Samples:
             result=within_bounds(sample.result),
             input_name=storable(sample.input_name),
         )
-        if await self._rows.write(received):
-            return False
-        stored = await self.get(sample.id)
-        if stored.agent_id != sample.agent_id:
+        return not await self._rows.write(received) and await self._is_stored(sample)
+
+    async def _is_stored(self, sample: Sample) -> bool:
+        owner = await self._owners.find(sample.id)
+        if owner is not None and owner != sample.agent_id:
             raise ForbiddenError(
                 f"sample {sample.id} is another agent's",
                 field="sample_id",
                 remedy="begin ids with the agent's own id",
                 reason=Reason.NOT_YOURS,
             )
-        return True
+        return owner is not None
+
+    async def _find_owners(self, sample_ids: Collection[SampleId]) -> Mapping[SampleId, AgentId]:
+        async with self._store.read() as work:
+            return {stored.id: stored.agent_id for stored in await work.samples.list_of(sample_ids)}
 
     async def _add_all(self, received: Sequence[Sample]) -> Sequence[bool]:
         """Whether each was new."""

@@ -60,10 +60,11 @@ async def test_two_deliveries_at_once_store_it_once(samples: Samples) -> None:
     assert len((await samples.list()).items) == 1
 
 
-async def test_an_agent_does_not_get_at_anothers_sample(samples: Samples) -> None:
+async def test_an_agent_does_not_get_at_anothers_sample(samples: Samples, blobs: MemoryBlobStore) -> None:
     await samples.store(sample_of(), CONTENT)
     with pytest.raises(ForbiddenError) as refusal:
-        await samples.store(sample_of(agent_id="st-2"), CONTENT)
+        await samples.store(sample_of(b"another image", agent_id="st-2"), b"another image")
+    assert set(blobs.blobs) == {digest_of(CONTENT)}
     assert refusal.value.reason is Reason.NOT_YOURS
     assert refusal.value.field == "sample_id"
     assert refusal.value.remedy
