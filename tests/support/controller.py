@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 READY = re.compile(r"lineside-controlplane ready api=(\S+) fleet=(\S+) agent_bytes=(\S+) operator_bytes=(\S+)")
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 30.0
@@ -71,10 +73,13 @@ class ControllerProcess:
         self._wait_until_ready(self.process)
 
     def kill(self) -> None:
-        """SIGKILL of the control process, as a power switch would; its bytes process follows by itself."""
+        """SIGKILL of the control process, as a power switch would; return when its bytes process followed by itself."""
         if self.process is not None:
+            children = psutil.Process(self.process.pid).children(recursive=True)
             self.process.kill()
             self._reap()
+            _, alive = psutil.wait_procs(children, timeout=STOP_SECONDS_MAX)
+            assert not alive, f"outlived the controller: {alive}"
 
     def stop(self) -> int:
         """SIGTERM and wait; return the exit status."""
