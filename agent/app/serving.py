@@ -273,7 +273,7 @@ class Serving:
             begun=begun,
         )
         with self._traffic.request():
-            served = self._borrow(slot, version, (application, lot) if lot else None)
+            served = self._borrow(slot, version, request)
             try:
                 return self._answered(served, request, inputs, requested_outputs)
             finally:
@@ -284,7 +284,7 @@ class Serving:
     def _answered(
         self, served: Served, request: Request, inputs: Sequence[InputTensor], requested_outputs: Sequence[str]
     ) -> InferenceAnswer:
-        names, arrays = self._checked(served, request, inputs, requested_outputs)
+        names, arrays = self._checked(served, inputs, requested_outputs)
         request.checked = self._clock.monotonic()
         outputs = self._inferred(served, request, arrays)
         request.inferred = self._clock.monotonic()
@@ -302,12 +302,9 @@ class Serving:
         )
 
     def _checked(
-        self, served: Served, request: Request, inputs: Sequence[InputTensor], requested_outputs: Sequence[str]
+        self, served: Served, inputs: Sequence[InputTensor], requested_outputs: Sequence[str]
     ) -> tuple[tuple[str, ...], Mapping[str, Tensor]]:
         try:
-            _check_identifier(request.part_id, "parameters[part_id]")
-            _check_identifier(request.request_id, "id")
-            _check_identifier(request.application, "parameters[application]")
             names = tensors.check_outputs(served.model.signature, requested_outputs)
             return names, tensors.check_inputs(served.model.signature, inputs)
         except RequestError as error:
@@ -386,9 +383,14 @@ class Serving:
 
     # --- who uses which version ---
 
-    def _borrow(self, slot: str, version: int | None, lot: tuple[str, str] | None) -> Served:
+    def _borrow(self, slot: str, version: int | None, request: Request) -> Served:
+        lot = (request.application, request.lot) if request.lot else None
         staged = None
         try:
+            _check_identifier(request.part_id, "parameters[part_id]")
+            _check_identifier(request.request_id, "id")
+            _check_identifier(request.application, "parameters[application]")
+            _check_identifier(request.lot, "parameters[lot]")
             with self._lock:
                 served = self._find(slot, version)
                 if lot is not None and version is None:

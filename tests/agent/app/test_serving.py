@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,6 +208,31 @@ def test_models_and_versions_that_do_not_answer(bench: Bench) -> None:
     }
     assert bench.results.refused == [("cells", 4)]
     assert bench.serving.pending() == ("welds",)
+
+
+@pytest.mark.parametrize("text", ["p\0", "p" * 300, "half a pair \ud800"])
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("part_id", "parameters[part_id]"),
+        ("request_id", "id"),
+        ("application", "parameters[application]"),
+        ("lot", "parameters[lot]"),
+    ],
+)
+def test_a_text_that_no_record_can_hold_is_refused_before_anything_begins(
+    bench: Bench, name: str, field: str, text: str
+) -> None:
+    bench.serving.swap(desired_slot(4), FakeModel())
+    bench.serving.infer("cells", None, [image()], lot="L1")
+    assert bench.serving.stage(desired_slot(5), FakeModel(), wait_seconds=60, on_swap=lambda: None)
+    texts: dict[str, Any] = {"lot": "L1"} | {name: text}
+    with pytest.raises(RequestError) as caught:
+        bench.serving.infer("cells", None, [image()], **texts)
+    assert (caught.value.reason, caught.value.field) == (Reason.INPUT_INVALID, field)
+    assert caught.value.remedy
+    assert bench.results.refused == [("cells", 4)]
+    assert bench.serving.model("cells").version == 4, "no lot of that name has begun"
 
 
 def test_counts_grow_and_agree(bench: Bench) -> None:
