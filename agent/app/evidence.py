@@ -1,12 +1,9 @@
-"""Results and metric windows as wire bytes, and windows computed from exactly the results they stand for.
-
-The spool's bytes are the wire's bytes: a record is serialized once, on the way to disk.
-"""
+"""Metric windows as wire bytes, computed from exactly the results they stand for, and results as wire messages."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import ddsketch
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,7 +11,7 @@ from lineside.v1 import evidence_pb2
 
 from agent import limits
 from agent.app.input_histograms import InputHistograms
-from agent.domain.result import Outcome, Result
+from agent.domain.result import LabelScore, Outcome, Result
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
 
@@ -47,13 +44,39 @@ def result_message(result: Result) -> evidence_pb2.Result:
     )
 
 
+def result_of(message: evidence_pb2.Result) -> Result:
+    """What `result_message` was given, its time to the microsecond."""
+    return Result(
+        slot=message.slot,
+        version=int(message.model_version.rpartition("/")[2] or 0),
+        device=message.device,
+        infer_time=EPOCH
+        + timedelta(seconds=message.infer_time.seconds, microseconds=message.infer_time.nanos // 1_000),
+        part_id=message.part_id,
+        request_id=message.request_id,
+        outcome=Outcome.OK if message.outcome == evidence_pb2.Result.OUTCOME_OK else Outcome.ERROR,
+        labels=tuple(LabelScore(label=each.label, score=each.score) for each in message.labels),
+        latency_us=message.latency_us,
+        error=message.error,
+        batch_index=message.batch_index,
+        lot=message.lot,
+        application=message.application,
+    )
+
+
 def timestamp(time: datetime) -> Timestamp:
     """The aware `time` as a protobuf timestamp, exact to the microsecond."""
     since = time - EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
 
+def micros_since_epoch(time: datetime) -> int:
+    """Of the aware `time`."""
+    return (time - EPOCH) // _MICROSECOND
+
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def new_sketch() -> ddsketch.DDSketch:
@@ -69,9 +92,13 @@ class WindowKey:
     device: str
 
 
-def key_of(message: evidence_pb2.Result | evidence_pb2.MetricWindow) -> WindowKey:
-    """Of the window that a result counts in, or of a window."""
-    return WindowKey(slot=message.slot, model_version=message.model_version, device=message.device)
+def key_of(window: evidence_pb2.MetricWindow) -> WindowKey:
+    return WindowKey(slot=window.slot, model_version=window.model_version, device=window.device)
+
+
+def key_of_result(result: Result) -> WindowKey:
+    """Of the window that the result counts in."""
+    return WindowKey(slot=result.slot, model_version=version_name(result.slot, result.version), device=result.device)
 
 
 @dataclass(slots=True)
@@ -90,12 +117,12 @@ class WindowBuilder:
     sketch: ddsketch.DDSketch = field(default_factory=new_sketch)
     inputs: InputHistograms = field(default_factory=InputHistograms)
 
-    def add(self, result: evidence_pb2.Result) -> None:
-        time_ns = _nanoseconds(result.infer_time)
+    def add(self, result: Result) -> None:
+        time_ns = micros_since_epoch(result.infer_time) * 1_000
         self.start_ns = time_ns if self.start_ns is None else min(self.start_ns, time_ns)
         self.end_ns = time_ns if self.end_ns is None else max(self.end_ns, time_ns)
         self.inference_count += 1
-        if result.outcome == evidence_pb2.Result.OUTCOME_ERROR:
+        if result.outcome is Outcome.ERROR:
             self.error_count += 1
             return
         self.sketch.add(result.latency_us / 1_000)
@@ -154,8 +181,8 @@ class Windows:
     def __bool__(self) -> bool:
         return bool(self._builders)
 
-    def add(self, result: evidence_pb2.Result) -> None:
-        self._builder(key_of(result)).add(result)
+    def add(self, result: Result) -> None:
+        self._builder(key_of_result(result)).add(result)
 
     def add_inputs(self, window: evidence_pb2.MetricWindow) -> None:
         """Statistics of inputs of the slot, version and device that `window` names."""
@@ -178,17 +205,17 @@ class Windows:
 
 
 def compute_windows(
-    results: Iterable[bytes],
+    results: Iterable[Result],
     refused: Mapping[tuple[str, str], int],
     *,
     inputs: Iterable[bytes] = (),
     otherwise_ns: int,
 ) -> tuple[bytes, ...]:
-    """Serialized windows of exactly these serialized results, refusals by (slot, model version) and statistics of
-    inputs, which are serialized windows with nothing else."""
+    """Serialized windows of exactly these results, refusals by (slot, model version) and statistics of inputs, which
+    are serialized windows with nothing else."""
     windows = Windows()
-    for content in results:
-        windows.add(evidence_pb2.Result.FromString(content))
+    for result in results:
+        windows.add(result)
     for (slot, model_version), count in refused.items():
         windows.add_refused(slot, model_version, count)
     for content in inputs:

@@ -189,12 +189,12 @@ class SavedState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceBatch:
-    """A sealed segment of the result log, with the windows computed from exactly its records. `windows`, `results` and
-    `shadow_windows` are serialized `lineside.v1` messages: the spool's bytes are the wire's bytes."""
+    """A sealed segment of the result log, with the windows computed from exactly its records. `windows` and
+    `shadow_windows` are serialized `lineside.v1` messages."""
 
     number: int
     windows: tuple[bytes, ...]
-    results: tuple[bytes, ...]
+    results: tuple[Result, ...]
     dropped_results: int = 0
     shadow_windows: tuple[bytes, ...] = ()
     omitted_results: int = 0

@@ -6,17 +6,17 @@ The columns are those that the controller keeps (`docs/results.md`); it checks e
 import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date
 from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from lineside.v1 import evidence_pb2
 
-from agent.app.evidence import NANOSECONDS_PER_SECOND
+from agent.app.evidence import micros_since_epoch
+from agent.domain.result import Result
 
 COLUMNS = pa.schema(
     [
@@ -40,9 +40,6 @@ COLUMNS = pa.schema(
         pa.field("error", pa.string(), nullable=False),
         pa.field("batch_index", pa.int32(), nullable=False),
     ]
-)
-_OUTCOMES: Mapping[int, str] = MappingProxyType(
-    {evidence_pb2.Result.OUTCOME_OK: "OK", evidence_pb2.Result.OUTCOME_ERROR: "ERROR"}
 )
 _DICTIONARIES = (
     "agent", "batch", "model", "version", "device", "part_id", "lot", "application", "outcome", "label",
@@ -73,16 +70,15 @@ class ResultFile:
         return "sha256:" + hashlib.sha256(self.content).hexdigest()
 
 
-def result_files(results: Sequence[bytes], *, agent: str, batch: int) -> Sequence[ResultFile]:
-    """The serialized `lineside.v1.Result`s of a batch, in order, as files by day. A result's place in the batch is its
-    index, whatever file it is in."""
-    days: dict[int, list[tuple[int, evidence_pb2.Result]]] = defaultdict(list)
-    for index, content in enumerate(results):
-        message = evidence_pb2.Result.FromString(content)
-        days[message.infer_time.seconds // _SECONDS_PER_DAY].append((index, message))
+def result_files(results: Sequence[Result], *, agent: str, batch: int) -> Sequence[ResultFile]:
+    """The results of a batch, in order, as files by day. A result's place in the batch is its index, whatever file it
+    is in."""
+    days: dict[date, list[tuple[int, Result]]] = defaultdict(list)
+    for index, result in enumerate(results):
+        days[result.infer_time.astimezone(UTC).date()].append((index, result))
     return [
         ResultFile(
-            day=datetime.fromtimestamp(day * _SECONDS_PER_DAY, UTC).date(),
+            day=day,
             rows=len(of_day),
             content=_parquet(of_day, agent=agent, batch=batch),
         )
@@ -90,24 +86,21 @@ def result_files(results: Sequence[bytes], *, agent: str, batch: int) -> Sequenc
     ]
 
 
-_SECONDS_PER_DAY = 86_400
-
-
-def _parquet(numbered: Sequence[tuple[int, evidence_pb2.Result]], *, agent: str, batch: int) -> bytes:
-    results = [message for _, message in numbered]
+def _parquet(numbered: Sequence[tuple[int, Result]], *, agent: str, batch: int) -> bytes:
+    results = [result for _, result in numbered]
     columns: dict[str, list[Any]] = {
         "agent": [agent] * len(results),
         "batch": [batch] * len(results),
         "index": [index for index, _ in numbered],
         "model": [one.slot for one in results],
-        "version": [int(one.model_version.rpartition("/")[2]) for one in results],
+        "version": [one.version for one in results],
         "device": [one.device for one in results],
-        "infer_time": [_micros(one) for one in results],
+        "infer_time": [micros_since_epoch(one.infer_time) for one in results],
         "part_id": [one.part_id for one in results],
         "lot": [one.lot for one in results],
         "application": [one.application for one in results],
         "request_id": [one.request_id for one in results],
-        "outcome": [_OUTCOMES[one.outcome] for one in results],
+        "outcome": [one.outcome.value for one in results],
         "label": [one.labels[0].label if one.labels else None for one in results],
         "score": [one.labels[0].score if one.labels else None for one in results],
         "labels": [[each.label for each in one.labels] for one in results],
@@ -127,7 +120,3 @@ def _parquet(numbered: Sequence[tuple[int, evidence_pb2.Result]], *, agent: str,
         store_schema=False,
     )
     return file.getvalue()
-
-
-def _micros(result: evidence_pb2.Result) -> int:
-    return result.infer_time.seconds * (NANOSECONDS_PER_SECOND // 1_000) + result.infer_time.nanos // 1_000

@@ -6,31 +6,31 @@ from dataclasses import replace
 
 from lineside.v1 import evidence_pb2
 
-from agent.app.evidence import WindowKey, key_of
+from agent.app.evidence import WindowKey, key_of, key_of_result
 from agent.app.ports import EvidenceBatch
+from agent.domain.result import Outcome, Result
 from agent.domain.result_policy import ResultKeep, ResultPolicy
 
 
 def selected(batch: EvidenceBatch, policy_of: Callable[[str], ResultPolicy]) -> EvidenceBatch:
     """The batch without the results that their slots' policies leave out, which it counts. Its windows stay: they are
     of all results."""
-    results = [(content, evidence_pb2.Result.FromString(content)) for content in batch.results]
-    policies = {slot: policy_of(slot) for slot in {message.slot for _, message in results}}
+    policies = {slot: policy_of(slot) for slot in {result.slot for result in batch.results}}
     if all(policy.keep is ResultKeep.ALL for policy in policies.values()):
         return batch
-    kept: list[bytes] = []
+    kept: list[Result] = []
     omitted: Counter[WindowKey] = Counter()
-    for index, (content, message) in enumerate(results):
-        if policies[message.slot].keeps(
-            failed=message.outcome == evidence_pb2.Result.OUTCOME_ERROR,
-            label=message.labels[0].label if message.labels else "",
-            score=message.labels[0].score if message.labels else 0.0,
+    for index, result in enumerate(batch.results):
+        if policies[result.slot].keeps(
+            failed=result.outcome is Outcome.ERROR,
+            label=result.labels[0].label if result.labels else "",
+            score=result.labels[0].score if result.labels else 0.0,
             batch=batch.number,
             index=index,
         ):
-            kept.append(content)
+            kept.append(result)
         else:
-            omitted[key_of(message)] += 1
+            omitted[key_of_result(result)] += 1
     return replace(
         batch,
         windows=tuple(_telling(window, omitted) for window in batch.windows),

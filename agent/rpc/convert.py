@@ -22,7 +22,7 @@ from lineside.v1 import (
 
 from agent import limits
 from agent.app.conditions import FALSE, TRUE
-from agent.app.evidence import timestamp, version_name
+from agent.app.evidence import result_message, timestamp, version_name
 from agent.app.ports import EvidenceBatch, SpooledSample, SyncReply
 from agent.domain.artifact import Artifact, ArtifactFile, ModelSignature, TensorSpec, check_path, manifest_digest
 from agent.domain.device import Device, DeviceMeasurement, Host, Parity, PerformanceHint, RuntimePolicy
@@ -401,7 +401,7 @@ def evidence_request(
     return evidence_service_pb2.ReportEvidenceRequest(
         batch=batch.number,
         windows=[evidence_pb2.MetricWindow.FromString(window) for window in batch.windows],
-        results=[] if files else [evidence_pb2.Result.FromString(result) for result in batch.results],
+        results=[] if files else [result_message(result) for result in batch.results],
         result_files=files,
         dropped_results=batch.dropped_results,
         omitted_results=batch.omitted_results,

@@ -23,13 +23,13 @@ from pathlib import Path
 from lineside.v1 import evidence_pb2
 
 from agent import limits
-from agent.app.evidence import NANOSECONDS_PER_SECOND, Windows, result_message, version_name
+from agent.app.evidence import NANOSECONDS_PER_SECOND, Windows, version_name
 from agent.app.ports import Clock, EvidenceBatch
 from agent.app.shadow_evidence import ShadowWindows, encode_comparison, encode_skipped
 from agent.domain.errors import Reason, StateError
 from agent.domain.result import Result
 from agent.domain.shadow import Comparison, ShadowPair
-from agent.storage import durable, segment
+from agent.storage import durable, result_record, segment
 
 _COUNTER = "next"
 
@@ -91,14 +91,13 @@ class DiskResultLog:
     # --- the serving path ---
 
     def append(self, results: Sequence[Result]) -> None:
-        messages = [result_message(result) for result in results]
-        content = b"".join(segment.frame(segment.Kind.RESULT, message.SerializeToString()) for message in messages)
+        content = b"".join([segment.frame(segment.Kind.RESULT, result_record.encode(result)) for result in results])
         with self._lock:
             if not self._write(content):
-                self._unwritten.results += len(messages)
-                self._dropped += len(messages)
-                for message in messages:
-                    self._unwritten.windows.add(message)
+                self._unwritten.results += len(results)
+                self._dropped += len(results)
+                for result in results:
+                    self._unwritten.windows.add(result)
 
     def count_refused(self, slot: str, version: int) -> None:
         name = version_name(slot, version)

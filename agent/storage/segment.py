@@ -1,7 +1,8 @@
 """The format of one file of the result log: records one after another, each whole or not there.
 
     record   length (u32) checksum (u32, CRC-32 of kind and payload) kind (u8) payload
-    kinds    RESULT         a serialized lineside.v1.Result
+    kinds    RESULT         a result, as agent.storage.result_record writes it
+             RESULT_MESSAGE a serialized lineside.v1.Result, as earlier agents wrote it
              REFUSED        count (u32) and "{slot}\\0{model version}" in UTF-8
              WINDOW         a serialized lineside.v1.MetricWindow, in a file whose results were dropped
              DROPPED        count (u64) of the results that such a file no longer has
@@ -18,10 +19,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+from lineside.v1 import evidence_pb2
+
 from agent import limits
-from agent.app.evidence import compute_windows
+from agent.app.evidence import compute_windows, result_of
 from agent.app.ports import EvidenceBatch
 from agent.app.shadow_evidence import compute_shadow_windows
+from agent.domain.result import Result
+from agent.storage import result_record
 
 _HEADER = struct.Struct("<IIB")
 _COUNT = struct.Struct("<I")
@@ -29,7 +34,7 @@ _LONG_COUNT = struct.Struct("<Q")
 
 
 class Kind(IntEnum):
-    RESULT = 1
+    RESULT_MESSAGE = 1
     REFUSED = 2
     WINDOW = 3
     DROPPED = 4
@@ -37,6 +42,7 @@ class Kind(IntEnum):
     SKIPPED = 6
     SHADOW_WINDOW = 7
     INPUTS = 8
+    RESULT = 9
 
 
 def frame(kind: Kind, payload: bytes) -> bytes:
@@ -80,7 +86,7 @@ def whole_bytes(content: bytes) -> int:
 class Segment:
     """The contents of one file."""
 
-    results: tuple[bytes, ...]
+    results: tuple[Result, ...]
     refused: dict[tuple[str, str], int]
     windows: tuple[bytes, ...]
     dropped_results: int
@@ -92,15 +98,21 @@ class Segment:
     @classmethod
     def parse(cls, content: bytes) -> "Segment":
         held: dict[Kind, list[bytes]] = {kind: [] for kind in Kind}
+        results: list[Result] = []
         for kind, payload, _ in records(content):
-            held[kind].append(payload)
+            if kind is Kind.RESULT:
+                results.append(result_record.decode(payload))
+            elif kind is Kind.RESULT_MESSAGE:
+                results.append(result_of(evidence_pb2.Result.FromString(payload)))
+            else:
+                held[kind].append(payload)
         refused: dict[tuple[str, str], int] = {}
         for payload in held[Kind.REFUSED]:
             slot, _, model_version = payload[_COUNT.size :].decode().partition("\0")
             key = (slot, model_version)
             refused[key] = refused.get(key, 0) + _COUNT.unpack_from(payload)[0]
         return cls(
-            results=tuple(held[Kind.RESULT]),
+            results=tuple(results),
             refused=refused,
             windows=tuple(held[Kind.WINDOW]),
             dropped_results=sum(_LONG_COUNT.unpack(payload)[0] for payload in held[Kind.DROPPED]),

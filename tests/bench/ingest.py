@@ -21,7 +21,6 @@ import grpc.aio
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from lineside.v1 import (
-    evidence_pb2,
     evidence_service_pb2,
     evidence_service_pb2_grpc,
     sample_pb2,
@@ -30,7 +29,9 @@ from lineside.v1 import (
 )
 from PIL import Image
 
+from agent.app.evidence import result_message
 from agent.app.result_columns import result_files
+from agent.domain.result import LabelScore, Outcome, Result
 from examples.solar.fleet import Fleet
 from tests.bench import nginx
 from tests.bench.report import Row, alone, compare, publish
@@ -63,7 +64,7 @@ def sample_request(name: str, path: Path) -> sample_upload_service_pb2.UploadSam
         sample=sample_pb2.Sample(
             capture_time=now,
             reason=sample_pb2.Sample.REASON_RANDOM,
-            result=result(0, datetime(2026, 3, 1, 12, tzinfo=UTC)),
+            result=result_message(result(0, datetime(2026, 3, 1, 12, tzinfo=UTC))),
             content_type="image/png",
             digest="sha256:" + hashlib.sha256(content).hexdigest(),
             size_bytes=len(content),
@@ -73,23 +74,19 @@ def sample_request(name: str, path: Path) -> sample_upload_service_pb2.UploadSam
     )
 
 
-def result(number: int, time_: datetime) -> evidence_pb2.Result:
-    stamp = Timestamp()
-    stamp.FromDatetime(time_)
+def result(number: int, infer_time: datetime) -> Result:
     # As good as random, and the same in every run: scores and latencies are what does not compress.
     drawn = hashlib.blake2b(number.to_bytes(8), digest_size=4).digest()
     score = float(np.float32(0.5 + int.from_bytes(drawn[:3]) / (1 << 25)))
-    return evidence_pb2.Result(
+    return Result(
         slot="solar",
-        model_version="models/solar/versions/1",
+        version=1,
         device="CPU",
-        infer_time=stamp,
+        infer_time=infer_time,
         part_id=f"cell-{number:010d}",
-        outcome=evidence_pb2.Result.OUTCOME_OK,
-        labels=[
-            evidence_pb2.LabelScore(label="good", score=score),
-            evidence_pb2.LabelScore(label="defect", score=1 - score),
-        ],
+        request_id="",
+        outcome=Outcome.OK,
+        labels=(LabelScore(label="good", score=score), LabelScore(label="defect", score=1 - score)),
         latency_us=8_000 + 8 * drawn[3],
     )
 
@@ -98,10 +95,7 @@ def batch_request(agent: str, batch: int) -> evidence_service_pb2.ReportEvidence
     """A batch as the agent's own code writes it."""
     begin = datetime(2026, 3, 1, 8, tzinfo=UTC) + timedelta(seconds=10 * batch)
     first = batch * BATCH_RESULTS
-    results = [
-        result(first + index, begin + timedelta(microseconds=2_500 * index)).SerializeToString()
-        for index in range(BATCH_RESULTS)
-    ]
+    results = [result(first + index, begin + timedelta(microseconds=2_500 * index)) for index in range(BATCH_RESULTS)]
     return evidence_service_pb2.ReportEvidenceRequest(
         batch=batch,
         result_files=[
@@ -225,7 +219,7 @@ def measure(folder: Path) -> list[Row]:
 
 
 def _row_bytes() -> float:
-    return float(result(7, datetime(2026, 3, 1, 12, tzinfo=UTC)).ByteSize())
+    return float(result_message(result(7, datetime(2026, 3, 1, 12, tzinfo=UTC))).ByteSize())
 
 
 def main() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from lineside.v1 import evidence_pb2, evidence_service_pb2, evidence_service_pb2_grpc
+from lineside.v1 import evidence_service_pb2, evidence_service_pb2_grpc
 
 from agent import limits as agent_limits
+from agent.app.evidence import result_of
 from agent.app.ports import EvidenceBatch, Identity
 from agent.app.result_columns import result_files
 from agent.config import Endpoints
@@ -64,14 +65,10 @@ def results_of(batch: int, count: int, **overrides: Any) -> list[Result]:
 
 
 def batch_of(results: list[Result]) -> EvidenceBatch:
-    """As the spool gives it: what a box writes names neither itself nor the result."""
-    messages = []
-    for result in results:
-        message = result_to_proto(result)
-        message.ClearField("name")
-        message.ClearField("agent")
-        messages.append(message.SerializeToString())
-    return EvidenceBatch(number=results[0].batch, windows=(), results=tuple(messages))
+    """As the spool gives it: a box knows results by what is in them."""
+    return EvidenceBatch(
+        number=results[0].batch, windows=(), results=tuple(result_of(result_to_proto(result)) for result in results)
+    )
 
 
 async def stored(parts: Parts) -> list[Result]:
@@ -201,7 +198,7 @@ async def test_a_file_that_is_not_what_it_says_is_refused(served: Served, file: 
 async def test_rows_and_files_together_are_refused(served: Served) -> None:
     box = await served.agent("st-1")
     request = request_of(results_of(1, 3))
-    request.results.append(evidence_pb2.Result.FromString(batch_of(results_of(1, 1)).results[0]))
+    request.results.append(result_to_proto(results_of(1, 1)[0]))
     async with box.mtls_channel(served.fleet) as channel:
         stub: Any = evidence_service_pb2_grpc.EvidenceServiceStub(channel)
         assert (await refused(stub.ReportEvidence(request, timeout=20))).field == "result_files"

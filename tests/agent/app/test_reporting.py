@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from lineside.v1 import evidence_pb2
 
 from agent.app.conditions import DELIVERY_ACCEPTED, Conditions
 from agent.app.ports import EvidenceBatch, SpooledSample
@@ -55,9 +54,9 @@ class Desk:
 
     def delivered(self) -> list[str]:
         return [
-            evidence_pb2.Result.FromString(content).part_id
+            each.part_id
             for number in sorted(self.controller.batches)
-            for content in self.controller.batches[number].results
+            for each in self.controller.batches[number].results
         ]
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from lineside.v1 import evidence_pb2, slot_pb2
 
-from agent.app.evidence import result_message
 from agent.app.ports import EvidenceBatch
 from agent.app.result_selection import selected
 from agent.domain.result import LabelScore, Outcome
@@ -21,9 +20,7 @@ DOUBTFUL = ResultPolicy(keep=ResultKeep.DOUBTFUL, good_labels=("good", "ok"), go
 
 
 def batch_of(*results: Any, number: int = 7) -> EvidenceBatch:
-    return EvidenceBatch(
-        number=number, windows=(), results=tuple(result_message(one).SerializeToString() for one in results)
-    )
+    return EvidenceBatch(number=number, windows=(), results=results)
 
 
 def result(**overrides: Any) -> Any:
@@ -35,7 +32,7 @@ def rated(label: str, score: float, **overrides: Any) -> Any:
 
 
 def parts(batch: EvidenceBatch) -> list[str]:
-    return [evidence_pb2.Result.FromString(content).part_id for content in batch.results]
+    return [each.part_id for each in batch.results]
 
 
 def test_all_results_are_kept_by_default() -> None:
@@ -76,7 +73,7 @@ def test_a_batch_that_is_sent_again_is_the_same_batch() -> None:
 def test_each_slot_has_its_own_policy() -> None:
     batch = batch_of(rated("good", 1.0, slot="solar"), rated("good", 1.0, slot="weld"))
     kept = selected(batch, lambda slot: DOUBTFUL if slot == "solar" else ResultPolicy())
-    assert [evidence_pb2.Result.FromString(content).slot for content in kept.results] == ["weld"]
+    assert [each.slot for each in kept.results] == ["weld"]
 
 
 def test_windows_count_what_is_left_out(tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ from lineside.v1 import (
     slot_pb2,
 )
 
+from agent.app.evidence import result_message
 from agent.app.ports import EvidenceBatch
 from agent.domain.artifact import ArtifactFile, manifest_digest
 from agent.domain.device import DeviceChoice, DeviceMeasurement, PerformanceHint
 from agent.domain.slot import AgentCondition, ObservedShadow, ObservedSlot, ObservedState, ShadowState, SlotState
 from agent.rpc import convert
 from agent.rpc.controller import resolve_endpoints
+from tests.agent.storage.test_result_log import result as make_result
 from tests.support.clock import START
 
 FILE = ArtifactFile(path="m.xml", digest=f"sha256:{7:064x}", size_bytes=3)
@@ -225,18 +227,22 @@ def test_every_state_has_its_word_on_the_wire() -> None:
     assert slot_pb2.ObservedSlot.STATE_UNSPECIFIED not in states
 
 
-def test_the_bytes_of_the_spool_are_the_bytes_of_the_wire() -> None:
-    result = evidence_pb2.Result(slot="cells", part_id="p")
+def test_a_batch_goes_out_whole() -> None:
+    result = make_result("p")
     window = evidence_pb2.MetricWindow(slot="cells", inference_count=1)
     request = convert.evidence_request(
         EvidenceBatch(
             number=5,
             windows=(window.SerializeToString(),),
-            results=(result.SerializeToString(),),
+            results=(result,),
             dropped_results=2,
         )
     )
-    assert (request.batch, list(request.results), list(request.windows)) == (5, [result], [window])
+    assert (request.batch, list(request.results), list(request.windows)) == (
+        5,
+        [result_message(result)],
+        [window],
+    )
     assert request.dropped_results == 2
 
 

@@ -49,11 +49,7 @@ def clock() -> LoopClock:
 
 
 def parts(log: DiskResultLog) -> list[str]:
-    return [
-        evidence_pb2.Result.FromString(content).part_id
-        for number in log.pending()
-        for content in log.read(number).results
-    ]
+    return [each.part_id for number in log.pending() for each in log.read(number).results]
 
 
 def counted(log: DiskResultLog) -> int:
