@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from controlplane.trainers.network import Activation, Network
 
-_RESAMPLINGS, _CLEAR_SHARE = 400, 0.95
+_RESAMPLINGS, _CLEAR_SHARE = 200, 0.95
 
 Scores = npt.NDArray[np.float64]
 

@@ -53,6 +53,34 @@ def first_wave(rollout: Any) -> list[str]:
     return [name.removeprefix("agents/") for name in rollout.waves[0].agents]
 
 
+# --- shadow runs ---
+
+
+# First of all, and the one that ends with a swap as the second: no shadow run begins within a minute of a swap.
+@pytest.mark.parametrize("version", [3, 2], ids=["disagrees", "agrees"])
+def test_a_candidate_answers_only_after_it_agreed_in_shadow(plant: Plant, version: int) -> None:
+    with plant.loads(f"shadow{version}") as loads:
+        rollout = plant.roll_out(
+            version, *QUICK, "--shadow", "100", "--shadow-agreement", "90%", "--max-errors-per-mille", "200"
+        )
+        (name,) = first_wave(plant.wait_rollout(rollout, "SHADOWING"))
+        assert "SHADOWS" in plant.explain(name)
+        ended = plant.wait_rollout(rollout, "SUCCEEDED", "ROLLED_BACK")
+        assert loads[name].answered
+    shown = plant.rollout(rollout)
+    checks = {check["name"]: check for check in shown["waves"][0]["verdict"]["checks"]}
+    answers = {answer for load in loads.values() for answer, _ in load.answered.values()}
+    if version == 2:
+        assert shown["state"] == "SUCCEEDED"
+        steps = [event["action"] for event in plant.audit("--resource", f"rollouts/{rollout}")]
+        assert steps.index("wave.shadow") < steps.index("wave.admit") < steps.index("wave.release")
+    else:
+        assert (shown["state"], checks["shadow"]["outcome"]) == ("ROLLED_BACK", "FAIL")
+        assert int(checks["shadow"]["samples"]) > 0
+        assert not ended.waves[0].released_agents
+        assert answers == {"1"}, "it was stopped before it answered anything"
+
+
 # --- windows, and what is prepared before them ---
 
 
@@ -140,33 +168,6 @@ def test_no_more_agents_a_minute_than_the_pace(plant: Plant) -> None:
     assert len(times) == len(STATIONS)
     gaps = [after - before for before, after in pairwise(times)]
     assert all(timedelta(seconds=7) <= gap <= timedelta(seconds=25) for gap in gaps), gaps
-
-
-# --- shadow runs ---
-
-
-@pytest.mark.parametrize("version", [2, 3], ids=["agrees", "disagrees"])
-def test_a_candidate_answers_only_after_it_agreed_in_shadow(plant: Plant, version: int) -> None:
-    with plant.loads(f"shadow{version}") as loads:
-        rollout = plant.roll_out(
-            version, *QUICK, "--shadow", "100", "--shadow-agreement", "90%", "--max-errors-per-mille", "200"
-        )
-        (name,) = first_wave(plant.wait_rollout(rollout, "SHADOWING"))
-        assert "SHADOWS" in plant.explain(name)
-        ended = plant.wait_rollout(rollout, "SUCCEEDED", "ROLLED_BACK")
-        assert loads[name].answered
-    shown = plant.rollout(rollout)
-    checks = {check["name"]: check for check in shown["waves"][0]["verdict"]["checks"]}
-    answers = {answer for load in loads.values() for answer, _ in load.answered.values()}
-    if version == 2:
-        assert shown["state"] == "SUCCEEDED"
-        steps = [event["action"] for event in plant.audit("--resource", f"rollouts/{rollout}")]
-        assert steps.index("wave.shadow") < steps.index("wave.admit") < steps.index("wave.release")
-    else:
-        assert (shown["state"], checks["shadow"]["outcome"]) == ("ROLLED_BACK", "FAIL")
-        assert int(checks["shadow"]["samples"]) > 0
-        assert not ended.waves[0].released_agents
-        assert answers == {"1"}, "it was stopped before it answered anything"
 
 
 # --- awkward agents ---
