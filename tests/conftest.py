@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,10 +44,18 @@ def empty_sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'lineside.db'}"
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite database at the newest schema, to be copied: migrating takes longer than most tests."""
+    path = tmp_path_factory.mktemp("template") / "lineside.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
-def sqlite_url(empty_sqlite_url: str) -> str:
+def sqlite_url(empty_sqlite_url: str, tmp_path: Path, sqlite_template: Path) -> str:
     """URL of a fresh SQLite database at the newest schema."""
-    migrate(empty_sqlite_url)
+    shutil.copy(sqlite_template, tmp_path / "lineside.db")
     return empty_sqlite_url
 
 

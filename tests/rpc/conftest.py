@@ -1,6 +1,7 @@
 """A control process's listeners, in this process, over real TLS on loopback."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -65,12 +66,18 @@ def make_settings(folder: Path) -> Settings:
     )
 
 
+@pytest.fixture(scope="session")
+def initialised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A controller's folder, to be copied."""
+    folder = tmp_path_factory.mktemp("initialised") / "controller"
+    url = make_settings(folder).database_url
+    initialise(folder, controller=Address(host="127.0.0.1", port=7443), database_url=url)
+    return folder
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    folder = tmp_path / "controller"
-    settings = make_settings(folder)
-    initialise(folder, controller=Address(host="127.0.0.1", port=7443), database_url=settings.database_url)
-    return settings
+def settings(tmp_path: Path, initialised: Path) -> Settings:
+    return make_settings(Path(shutil.copytree(initialised, tmp_path / "controller")))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -78,8 +79,10 @@ class ControllerProcess:
             children = psutil.Process(self.process.pid).children(recursive=True)
             self.process.kill()
             self._reap()
-            _, alive = psutil.wait_procs(children, timeout=STOP_SECONDS_MAX)
-            assert not alive, f"outlived the controller: {alive}"
+            deadline = time.monotonic() + STOP_SECONDS_MAX
+            while alive := [child for child in children if _is_alive(child)]:
+                assert time.monotonic() < deadline, f"outlived the controller: {alive}"
+                time.sleep(0.001)
 
     def stop(self) -> int:
         """SIGTERM and wait; return the exit status."""
@@ -134,6 +137,14 @@ class ControllerProcess:
             if self.process.stdout is not None:
                 self.process.stdout.close()
             self.process = None
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Not so of what has ended and waits for whoever inherited it to notice."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:

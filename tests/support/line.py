@@ -6,10 +6,14 @@ agent = line.start_agent("st-1")
 line.publish("m", models.classifier_ir(tmp_path / "v1"))
 """
 
+import atexit
+import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +47,16 @@ def wait_until(condition: Callable[[], Any], *, what: str, seconds_max: float = 
     return value
 
 
+@functools.cache
+def _initialised() -> Path:
+    """What `init` made, once in a process: copied, it is a controller of its own, but for its CA."""
+    folder = tempfile.TemporaryDirectory(prefix="lineside-initialised-")
+    atexit.register(folder.cleanup)
+    controller = ControllerProcess(folder=Path(folder.name) / "controller")
+    assert controller.init().returncode == 0
+    return controller.folder
+
+
 @dataclass(slots=True)
 class Line:
     """Every process dies with `close`."""
@@ -56,7 +70,7 @@ class Line:
 
     def start_controller(self) -> None:
         if not self.controller.folder.exists():
-            assert self.controller.init().returncode == 0
+            shutil.copytree(_initialised(), self.controller.folder)
         self.controller.start()
 
     def enroll(self, name: str, *, labels: Sequence[str] = ("line=3",)) -> AgentProcess:
