@@ -12,7 +12,8 @@ SOURCES := agent controlplane examples migrations protos/generate.py tests
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 4 ? 4 : n )))
 # What is pinned and installed of pyproject.toml: all but torch and quantize, which are gigabytes.
 EXTRAS := controlplane agent otel training plots dev
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+# A file's tests stay together: many share processes that a fixture of the file started.
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # What the proto contract may not break: where this branch left main, else the commit before.
 PROTO_BASE ?= $(shell base=$$(git merge-base HEAD origin/main 2>/dev/null || true); \
 	if [ -n "$$base" ] && [ "$$base" != "$$(git rev-parse HEAD)" ]; then echo "$$base"; \

@@ -21,8 +21,7 @@ from tests.support.wire import bearer
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.openvino,
-    # One line for all of them: on one worker, in the order in which they stand.
-    pytest.mark.xdist_group("disk_faults"),
+    # One line for all of them, in the order in which they stand.
     pytest.mark.skipif(bool(why_not()), reason=why_not() or "disks can be mounted"),
 ]
 

@@ -34,7 +34,6 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.openvino,
     pytest.mark.slow,
-    pytest.mark.xdist_group("formats"),
     pytest.mark.timeout(400),
 ]
 

@@ -32,7 +32,6 @@ pytestmark = [
     pytest.mark.postgres,
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.xdist_group("night"),
 ]
 
 SITES = ("north", "south", "west")

@@ -14,8 +14,7 @@ from tests.e2e import refused_identities, refused_inferences, refused_requests, 
 from tests.e2e.refused_line import SECONDS_MAX, Outcome, RefusedLine, Row, make_refused_line, outcome_of
 from tests.support.line import Line, Load, wait_until
 
-# One line for all of them: on one worker.
-pytestmark = [pytest.mark.e2e, pytest.mark.openvino, pytest.mark.xdist_group("refusals")]
+pytestmark = [pytest.mark.e2e, pytest.mark.openvino]
 
 ROWS = (
     *refused_requests.INTENT,

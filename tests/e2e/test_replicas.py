@@ -27,7 +27,7 @@ from tests.bench.scale_load import tls_context
 from tests.support.controller import ControllerProcess
 from tests.support.factories import make_artifact, make_model, make_version
 
-pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.xdist_group("replicas")]
+pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
 
 AGENTS = 4
 WAIT_SECONDS = 60.0

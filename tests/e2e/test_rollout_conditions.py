@@ -17,8 +17,7 @@ from tests.support.line import Line, wait_until
 from tests.support.plant import QUICK, STATIONS, Plant, log_events
 from tests.support.wire import Box
 
-# One plant for all of them: on one worker.
-pytestmark = [pytest.mark.e2e, pytest.mark.openvino, pytest.mark.slow, pytest.mark.xdist_group("rollout_conditions")]
+pytestmark = [pytest.mark.e2e, pytest.mark.openvino, pytest.mark.slow]
 
 PAUSE = threading.Event()
 """Never set: to wait on it takes its time."""

@@ -11,8 +11,8 @@ import pytest
 from tests.support.line import Line, wait_until
 from tests.support.plant import QUICK, STATIONS, Plant
 
-# One plant for all of them: on one worker. Each test leaves it at version 1, or the next one brings it there.
-pytestmark = [pytest.mark.e2e, pytest.mark.openvino, pytest.mark.slow, pytest.mark.xdist_group("rollout_engine")]
+# One plant for all of them. Each test leaves it at version 1, or the next one brings it there.
+pytestmark = [pytest.mark.e2e, pytest.mark.openvino, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
