@@ -1,7 +1,7 @@
 """A result as the log keeps it, in as few steps as can be: a thread that has just inferred finds none of its code in
 the caches, so that what is written for each result costs several times what it does alone.
 
-    infer_time (i64, microseconds since 1970 UTC) version (u64) latency_us (u64) batch_index (u32) outcome (u8)
+    infer_time (i64, microseconds since 1970 UTC) version (i64) latency_us (i64) batch_index (u32) outcome (u8)
     labels (u8) a score (f64) for each, then in UTF-8, a NUL between each two: slot, device, part_id, request_id, lot,
     application, a label for each, error
 All numbers are little-endian. The error comes last, since it alone may hold a NUL.
@@ -14,7 +14,7 @@ from agent.app.evidence import EPOCH, micros_since_epoch
 from agent.domain.interpretation import LABELS_MAX
 from agent.domain.result import LabelScore, Outcome, Result
 
-_NUMBERS = tuple(struct.Struct(f"<qQQIBB{count}d") for count in range(LABELS_MAX + 1))
+_NUMBERS = tuple(struct.Struct(f"<qqqIBB{count}d") for count in range(LABELS_MAX + 1))
 """By the number of labels."""
 _TEXTS = 6
 """Before the labels."""

@@ -67,5 +67,5 @@ def test_results_that_an_earlier_agent_left_are_reported(tmp_path: Path) -> None
 
 def test_the_numbers_of_a_record_take_as_many_bytes_as_the_format_says() -> None:
     content = result_record.encode(result("p", score=0.5))
-    assert struct.unpack_from("<qQQIBBd", content)[1:] == (1, 1500, 0, 0, 1, 0.5)
-    assert content[struct.calcsize("<qQQIBBd") :] == b"cells\0CPU\0p\0\0\0\0ok\0"
+    assert struct.unpack_from("<qqqIBBd", content)[1:] == (1, 1500, 0, 0, 1, 0.5)
+    assert content[struct.calcsize("<qqqIBBd") :] == b"cells\0CPU\0p\0\0\0\0ok\0"
